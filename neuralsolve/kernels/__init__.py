@@ -1,0 +1,86 @@
+"""Inner loops on bare tensors: the lowest room, knowing none of the package's classes.
+
+`table(device)` returns a module of functions. Every implementation has the same names and signatures, takes torch
+tensors and writes into the outputs it is given: no checks, no allocation of vectors, no autograd. Vectors are
+contiguous, (n,) or (n, k) with the k right-hand sides fastest; scalars of a method are tensors of shape () or (k,).
+
+`reference` is plain torch and plain Python: slow, short, the definition. `cpu` is numba, two or more threads for
+large vectors. Devices without kernels of their own use the reference, whose products are vectorised torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+
+import torch
+
+_ROOMS = ("reference", "cpu")
+_forced: ContextVar[str | None] = ContextVar("neuralsolve_kernels", default=None)
+_loaded: dict[str, ModuleType] = {}
+
+
+def table(device: torch.device | str = "cpu") -> ModuleType:
+    """Return the kernels that serve tensors of a device.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where the tensors live.
+
+    Returns
+    -------
+    module
+        Its functions are listed in its `__all__`; numba is imported at the first call that needs it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralsolve.kernels import table
+    >>> x = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    >>> float(table(x.device).dot(x, x))
+    25.0
+    """
+    name = _forced.get()
+    if name is None:
+        kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+        name = "cpu" if kind == "cpu" else "reference"
+    module = _loaded.get(name)
+    if module is None:
+        module = _loaded[name] = importlib.import_module(f"{__name__}.{name}")
+    return module
+
+
+@contextmanager
+def use(name: str) -> Iterator[ModuleType]:
+    """Force one implementation inside a `with` block (of this thread or task only).
+
+    Parameters
+    ----------
+    name : {"reference", "cpu"}
+
+    Raises
+    ------
+    OptionError
+        For any other name.
+
+    Examples
+    --------
+    >>> from neuralsolve.kernels import table, use
+    >>> with use("reference") as kernels:
+    ...     table("cpu") is kernels
+    True
+    """
+    if name not in _ROOMS:
+        from neuralsolve.errors import OptionError
+
+        msg = f"got kernels {name!r}, need one of {list(_ROOMS)}; call use('reference') for the plain torch ones"
+        raise OptionError(msg)
+    token = _forced.set(name)
+    try:
+        yield table()
+    finally:
+        _forced.reset(token)

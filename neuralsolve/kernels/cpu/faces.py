@@ -1,0 +1,172 @@
+"""Stencil with variable face couplings, numba. Definitions: `neuralsolve.kernels.reference.stencil`.
+
+Built like the constant-coefficient stencil: long loops over flattened cells. A coupling of zero drops its neighbour,
+whatever the neighbour's value; lines with a periodic wrap along x, and the cells before them, are cut out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from neuralsolve.kernels.cpu.stencil import wrapped_offsets
+from neuralsolve.kernels.cpu.threads import parts, serial, threaded
+from neuralsolve.kernels.cpu.vector import as_scalars
+
+
+@serial
+def _segment(d, cx, cx_high, cy, cy_high, cz, cz_high, x0, x_low, x_high, y_low, y_high, z_low, z_high, out):
+    total = 0.0
+    for i in range(d.size):
+        inside = d[i] != 0
+        u = x0[i] if inside else 0.0
+        value = d[i] * u
+        a, b = cz[i] * z_low[i], cz_high[i] * z_high[i]
+        value -= (a if cz[i] != 0 else 0.0) + (b if cz_high[i] != 0 else 0.0)
+        a, b = cy[i] * y_low[i], cy_high[i] * y_high[i]
+        value -= (a if cy[i] != 0 else 0.0) + (b if cy_high[i] != 0 else 0.0)
+        a, b = cx[i] * x_low[i], cx_high[i] * x_high[i]
+        value -= (a if cx[i] != 0 else 0.0) + (b if cx_high[i] != 0 else 0.0)
+        value = value if inside else 0.0
+        out[i] = value
+        total += u * value
+    return total
+
+
+@serial
+def _slices(d, cz, cy, cx, x, out, start, stop, low, high, offsets):
+    """Apply `_segment` to the cells start..stop, given the offsets of their six neighbours."""
+    zl, zh, yl, yh = offsets
+    return _segment(
+        d[start:stop],
+        cx[start:stop],
+        cx[start + high : stop + high],
+        cy[start:stop],
+        cy[start + yh : stop + yh],
+        cz[start:stop],
+        cz[start + zh : stop + zh],
+        x[start:stop],
+        x[start + low : stop + low],
+        x[start + high : stop + high],
+        x[start + yl : stop + yl],
+        x[start + yh : stop + yh],
+        x[start + zl : stop + zl],
+        x[start + zh : stop + zh],
+        out[start:stop],
+    )
+
+
+@serial
+def _lines(d, lower, shape, x, out, lo, hi):
+    """Lines lo..hi (a line: all cells of one z and y); returns their part of x.out."""
+    nz, ny, nx = shape
+    cz, cy, cx = lower[0], lower[1], lower[2]
+    n, line, total = d.size, lo, 0.0
+    low, high = wrapped_offsets(0, nx, 1)
+    while line < hi:
+        z, y = line // ny, line % ny
+        zl, zh = wrapped_offsets(z, nz, ny * nx)
+        yl, yh = wrapped_offsets(y, ny, nx)
+        offsets = (zl, zh, yl, yh)
+        start, after = line * nx, line + 1
+        periodic = cx[start] != 0
+        if not periodic:
+            last = min(hi, (z + 1) * ny - 1) if 0 < y < ny - 1 else after
+            while after < last and cx[after * nx] == 0:
+                after += 1
+        stop = after * nx
+        # The cell before a periodic line would take that line's wrap coupling for its own upper one.
+        alone = periodic or stop == n or cx[stop % n] != 0
+        if periodic or start == 0:
+            total += _slices(d, cz, cy, cx, x, out, start, start + 1, low, high, offsets)
+            start += 1
+        if alone and start < stop:
+            total += _slices(d, cz, cy, cx, x, out, stop - 1, stop, -1, -low, offsets)
+            stop -= 1
+        if start < stop:
+            total += _slices(d, cz, cy, cx, x, out, start, stop, -1, 1, offsets)
+        line = after
+    return total
+
+
+@threaded
+def _lines_threads(d, lower, shape, x, out, chunks):
+    lines = shape[0] * shape[1]
+    partial = np.zeros(chunks)
+    for c in prange(chunks):
+        partial[c] = _lines(d, lower, shape, x, out, lines * c // chunks, lines * (c + 1) // chunks)
+    total = 0.0
+    for c in range(chunks):
+        total += partial[c]
+    return total
+
+
+@serial
+def _columns(d, lower, shape, x, out, lo, hi, sums):
+    """Lines lo..hi for x (n, k), the right-hand sides innermost."""
+    nz, ny, nx = shape
+    for line in range(lo, hi):
+        zl, zh = wrapped_offsets(line // ny, nz, ny * nx)
+        yl, yh = wrapped_offsets(line % ny, ny, nx)
+        for column in range(nx):
+            i = line * nx + column
+            xl, xh = wrapped_offsets(column, nx, 1)
+            if d[i] == 0:
+                out[i, :] = 0.0
+                continue
+            c0, c1, c2, c3 = lower[0, i], lower[0, i + zh], lower[1, i], lower[1, i + yh]
+            c4, c5, centre = lower[2, i], lower[2, i + xh], d[i]
+            z_low, z_high, y_low, y_high = x[i + zl], x[i + zh], x[i + yl], x[i + yh]
+            x0, x_low, x_high, row = x[i], x[i + xl], x[i + xh], out[i]
+            for j in range(sums.size):
+                value = centre * x0[j]
+                value -= (c0 * z_low[j] if c0 != 0 else 0.0) + (c1 * z_high[j] if c1 != 0 else 0.0)
+                value -= (c2 * y_low[j] if c2 != 0 else 0.0) + (c3 * y_high[j] if c3 != 0 else 0.0)
+                value -= (c4 * x_low[j] if c4 != 0 else 0.0) + (c5 * x_high[j] if c5 != 0 else 0.0)
+                row[j] = value
+                sums[j] += x0[j] * value
+
+
+@threaded
+def _columns_threads(d, lower, shape, x, out, partial):
+    lines, chunks = shape[0] * shape[1], partial.shape[0]
+    for c in prange(chunks):
+        lo, hi = lines * c // chunks, lines * (c + 1) // chunks
+        _columns(d, lower, shape, x, out, lo, hi, partial[c])
+
+
+def _product(
+    diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor
+) -> float | np.ndarray:
+    """Set out = A x, return x.out: the inner product is free beside the memory traffic."""
+    nz, ny, nx = shape
+    box = (int(nz), int(ny), int(nx))
+    d, couplings, X, Y = diagonal.numpy(), lower.numpy(), x.numpy(), out.numpy()
+    chunks = parts(x.numel())
+    if x.ndim == 1:
+        if chunks == 1:
+            return _lines(d, couplings, box, X, Y, 0, box[0] * box[1])
+        return _lines_threads(d, couplings, box, X, Y, chunks)
+    partial = np.zeros((chunks, x.shape[1]))
+    if chunks == 1:
+        _columns(d, couplings, box, X, Y, 0, box[0] * box[1], partial[0])
+    else:
+        _columns_threads(d, couplings, box, X, Y, partial)
+    return partial.sum(0)
+
+
+def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> None:
+    """out_i = diagonal_i x_i - sum_a (lower[a, i] x_{i - e_a} + lower[a, i + e_a] x_{i + e_a})."""
+    _product(diagonal, lower, shape, x, out)
+
+
+def faces_matvec_dot(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> Tensor:
+    """`faces_matvec`, and the inner product x.out over the cells inside, () or (k,)."""
+    total = _product(diagonal, lower, shape, x, out)
+    if isinstance(total, np.ndarray):
+        return as_scalars(total, x)
+    return torch.scalar_tensor(total, dtype=x.dtype)

@@ -1,0 +1,136 @@
+"""Matrix-free 5- and 7-point stencils, plain torch: the definition.
+
+Grids are 3-D, shape (nz, ny, nx) flattened in C order; a 2-D grid has nz = 1. Axes are counted z, y, x = 0, 1, 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neuralsolve.kernels.reference.vector import dot
+
+FLUID, SOLID, AIR = 0, 1, 2
+NEUMANN, DIRICHLET, PERIODIC = 0, 1, 2
+INSIDE = 1 << 12  # the bit of a stencil code that marks a FLUID cell
+
+
+def _neighbours(cells: Tensor, axis: int, step: int, wall: int) -> Tensor:
+    """Type of the neighbour at `step` (-1 or +1) along an axis, with what the wall stands for beyond the box."""
+    if wall == PERIODIC and cells.shape[axis] > 1:
+        return cells.roll(-step, axis)
+    beyond = (
+        AIR if wall == DIRICHLET else SOLID
+    )  # a cell is no neighbour of itself: a periodic side of 1 is closed
+    around = cells.roll(-step, axis)
+    around.select(axis, 0 if step < 0 else -1).fill_(beyond)
+    return around
+
+
+def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:
+    """Describe every cell's row of the graph Laplacian in 16 bits.
+
+    Parameters
+    ----------
+    cells : (nz, ny, nx) uint8
+        0 FLUID, 1 SOLID, 2 AIR.
+    walls : (6,) int8
+        z-, z+, y-, y+, x-, x+: 0 Neumann, 1 Dirichlet (AIR beyond the box), 2 periodic (both sides of the axis).
+    out : (n,) uint16
+        Bits 0..5: the neighbour z-, z+, y-, y+, x-, x+ is FLUID. Bits 6-7, 8-9, 10-11: open faces along z, y, x
+        (towards FLUID or AIR). Bit 12: the cell itself is FLUID. 0 for a cell that is not.
+
+    Notes
+    -----
+    A periodic side of 2 counts its one neighbour twice; along a periodic side of 1 a cell would be its own
+    neighbour, whose difference is zero: no bit, no open face.
+    """
+    code = torch.full(cells.shape, INSIDE, dtype=torch.int32, device=cells.device)
+    for side, wall in enumerate(walls.tolist()):
+        axis, step = side // 2, 2 * (side % 2) - 1
+        around = _neighbours(cells, axis, step, wall)
+        code += (around == FLUID).int() << side
+        code += (around != SOLID).int() << (6 + 2 * axis)
+    code[cells != FLUID] = 0
+    out.copy_(code.reshape(-1))
+
+
+def stencil_matvec(
+    code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor
+) -> None:
+    """Apply the scaled graph Laplacian of the fluid cells, minus the discrete Laplacian.
+
+    y_i = sum_a scale_a (open_a(i) x_i - sum of x over the fluid neighbours along a) at FLUID cells, 0 elsewhere.
+
+    Parameters
+    ----------
+    code : (n,) uint16
+        From `stencil_code`.
+    scale : 3 floats
+        1/h^2 along z, y, x.
+    shape : (nz, ny, nx)
+    x, out : (n,) or (n, k)
+        x outside FLUID is never used, whatever it is; out is overwritten.
+
+    Notes
+    -----
+    Row i errs by at most about 8 eps sum_a scale_a (open_a |x_i| + sum |x_j|).
+    """
+    box = (*shape, *x.shape[1:])
+    bits = code.to(torch.int32).reshape(*shape, *[1] * (x.ndim - 1))
+    inside = (bits & INSIDE) != 0
+    u = torch.where(inside, x.reshape(box), 0.0)
+    y = torch.zeros_like(u)
+    for axis in range(3):
+        difference = ((bits >> (6 + 2 * axis)) & 3) * u
+        for side, step in ((2 * axis, 1), (2 * axis + 1, -1)):
+            difference = difference - torch.where((bits >> side) & 1 != 0, u.roll(step, axis), 0.0)
+        y += scale[axis] * difference
+    out.copy_(torch.where(inside, y, 0.0).reshape(x.shape))
+
+
+def stencil_matvec_dot(
+    code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor
+) -> Tensor:
+    """`stencil_matvec`, and the inner product x.out over the fluid cells, () or (k,)."""
+    stencil_matvec(code, scale, shape, x, out)
+    inside = (code.to(torch.int32) & INSIDE) != 0
+    return dot(x[inside], out[inside])
+
+
+def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> None:
+    """Apply a symmetric 5- or 7-point matrix with variable couplings.
+
+    y_i = diagonal_i x_i - sum_a (lower[a, i] x_{i - e_a} + lower[a, i + e_a] x_{i + e_a}), neighbours wrapping.
+
+    Parameters
+    ----------
+    diagonal : (n,)
+        0 marks a cell outside: y = 0 there and x is never used.
+    lower : (3, n)
+        Coupling >= 0 of a cell with its lower neighbour along z, y, x: for the first cell of a line the one with the
+        line's last cell (periodic), 0 where there is none.
+    shape : (nz, ny, nx)
+    x, out : (n,) or (n, k)
+        out is overwritten.
+    """
+    box = (*shape, *x.shape[1:])
+    column = (*shape, *[1] * (x.ndim - 1))
+    d = diagonal.reshape(column)
+    u = torch.where(d != 0, x.reshape(box), 0.0)
+    y = d * u
+    for axis in range(3):
+        coupling = lower[axis].reshape(column)
+        y = y - torch.where(coupling != 0, coupling * u.roll(1, axis), 0.0)
+        above = coupling.roll(-1, axis)
+        y = y - torch.where(above != 0, above * u.roll(-1, axis), 0.0)
+    out.copy_(torch.where(d != 0, y, 0.0).reshape(x.shape))
+
+
+def faces_matvec_dot(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> Tensor:
+    """`faces_matvec`, and the inner product x.out over the cells inside, () or (k,)."""
+    faces_matvec(diagonal, lower, shape, x, out)
+    inside = diagonal != 0
+    return dot(x[inside], out[inside])

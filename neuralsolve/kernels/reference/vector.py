@@ -1,0 +1,62 @@
+"""Vector kernels, plain torch: the definition.
+
+Sums over float32 vectors accumulate in float64 and are rounded once, so their relative error is about one eps of
+float32, whatever n; over float64 vectors |error| <= n eps sum|x_i y_i| in any order (Higham 2002, sec. 3.1).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Inner product x.y, () for vectors (n,), column by column (k,) for (n, k)."""
+    return (x.double() * y.double()).sum(0).to(x.dtype)
+
+
+def axpy(alpha: Tensor, x: Tensor, y: Tensor) -> None:
+    """y += alpha x, in place; alpha () for (n,), () or (k,) for (n, k)."""
+    y += alpha * x
+
+
+def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
+    """y = x + beta y, in place; beta () for (n,), () or (k,) for (n, k)."""
+    y.copy_(x + beta * y)
+
+
+def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    """X += alpha p and r -= alpha Ap, in place; returns the new r.r.
+
+    The two updates and the inner product of one step of conjugate gradients (Saad 2003, alg. 6.18).
+    """
+    x += alpha * p
+    r -= alpha * Ap
+    return dot(r, r)
+
+
+def subtract_means(labels: Tensor, counts: Tensor, v: Tensor) -> Tensor:
+    """Subtract from v its mean over every component, in place; column by column.
+
+    Parameters
+    ----------
+    labels : (n,) int32
+        Component of each entry, -1 for an entry in none (left untouched).
+    counts : (n_components,) int32 or int64
+        Entries per component.
+    v : (n,) or (n, k)
+
+    Returns
+    -------
+    () or (k,)
+        2-norm of what was removed: the norm of the projection of v on the components' indicator vectors.
+    """
+    inside = labels >= 0
+    component = labels[inside].long()
+    size = counts.double().clamp(min=1)
+    size = size if v.ndim == 1 else size[:, None]
+    sums = torch.zeros((len(counts), *v.shape[1:]), dtype=torch.float64, device=v.device)
+    sums.index_add_(0, component, v[inside].double())
+    means = sums / size
+    v[inside] = (v[inside].double() - means[component]).to(v.dtype)
+    return (means.square() * size).sum(0).sqrt().to(v.dtype)
