@@ -1,0 +1,68 @@
+"""Every exception that the package raises on purpose.
+
+Wrong input is a ``ValueError`` (`InputError` and its kinds): the message says what was given, what is needed and the
+call that mends it. A solve that does not reach its tolerance is a `SolveError`, which carries the result.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """What was passed in cannot be used."""
+
+
+class ShapeError(InputError):
+    """Sizes that do not fit together: a rectangular A, a b of the wrong length."""
+
+
+class StructureError(InputError):
+    """A lacks a property that was asked for: symmetry, definiteness, a grid, real numbers."""
+
+
+class NonFiniteError(InputError):
+    """NaN or infinity among the input."""
+
+
+class FormatError(InputError):
+    """A file that is truncated, of another format, or unsafe to read."""
+
+
+class OptionError(InputError):
+    """An option, method or case name that does not exist; the message suggests the nearest one."""
+
+
+class SolveError(RuntimeError):
+    """The stopping test was not met.
+
+    Attributes
+    ----------
+    result : SolveResult
+        What was reached: the last x, the residual history and the status.
+    """
+
+    def __init__(self, message: str, result: Any):
+        super().__init__(message)
+        self.result = result
+
+
+class Breakdown(Exception):  # noqa: N818 - the field's word; caught by the loop, never seen by callers
+    """Raised by a method's `step` when it cannot go on; `status` says why."""
+
+    def __init__(self, status: Any):
+        super().__init__(str(status))
+        self.status = status
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, else ``"; known: ..."``.
+
+    >>> nearest("jacoby", ["jacobi", "sor"])
+    "; did you mean 'jacobi'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

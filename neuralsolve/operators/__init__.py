@@ -1,0 +1,1 @@
+"""What A is: data and products, no solver inside."""

@@ -1,0 +1,114 @@
+"""What A is: data and products, no solver inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import OptionError, ShapeError, StructureError, nearest
+from neuralsolve.kernels import table
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+    from neuralsolve.operators.nullspace import NullSpace
+
+PROPS = ("symmetric", "spd")
+
+
+class LinearOperator(ABC):
+    """A real square or rectangular linear map x -> A x.
+
+    Vectors are contiguous tensors ``(n,)`` or ``(n, k)``, k right sides side by side.
+
+    Attributes
+    ----------
+    shape : (int, int)
+    dtype, device : of the data, and so of the products
+    props : frozenset of "symmetric", "spd"
+        What is *known* of A. "spd" also stands for positive semi-definite with a known null space.
+    null_space : NullSpace or None
+        The null space where it is known; a solve projects it out of b and x.
+    active : (n,) bool tensor or None
+        The entries that take part, where some do not (cells that are not fluid): the rest of b is ignored and the
+        rest of x is zero.
+    """
+
+    null_space: NullSpace | None = None
+    active: Tensor | None = None
+
+    def __init__(
+        self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device, props: Iterable[str] = ()
+    ):
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.dtype, self.device = dtype, device
+        self.props = check_props(props)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether A = A^T is known."""
+        return "symmetric" in self.props
+
+    @abstractmethod
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return A x for x ``(n,)`` or ``(n, k)``; `out`, if given, is overwritten and returned."""
+
+    @abstractmethod
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of A, ``(n,)``."""
+
+    @abstractmethod
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """Return A as a SciPy CSR array: for small systems, tests and foreign libraries."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LinearOperator:
+        """Return A on another device or in another precision; self where nothing changes."""
+
+    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:
+        """Overwrite `out` with A x and return x . A x, per column; stencils and CSR do both in one pass."""
+        self.matvec(x, out)
+        return table(x.device).dot(x, out)
+
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return A^T x."""
+        if self.symmetric:
+            return self.matvec(x, out)
+        msg = (
+            f"{type(self).__name__} has no transposed product; give a symmetric operator (props={{'symmetric'}}) "
+            "or a matrix, for example ns.as_operator(scipy_matrix)"
+        )
+        raise StructureError(msg)
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Return the tensors that a gradient can reach: matrix values, face coefficients."""
+        return ()
+
+    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """Return -lam . (dA/dtheta) x for every tensor theta of `parameters` (the adjoint rule of a solve)."""
+        return ()
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
+            msg = f"A is {self.shape}, x is {tuple(x.shape)}; x must be ({self.shape[1]},) or ({self.shape[1]}, k)"
+            raise ShapeError(msg)
+        return self.matvec(x.contiguous())
+
+
+def check_props(props: Iterable[str]) -> frozenset[str]:
+    """Return the properties, with what they imply; refuse unknown names."""
+    props = frozenset(props)
+    for name in props:
+        if name not in PROPS:
+            msg = f"unknown property {name!r} of an operator{nearest(name, PROPS)}"
+            raise OptionError(msg)
+    return props | {"symmetric"} if "spd" in props else props
+
+
+def output_like(x: Tensor, rows: int, out: Tensor | None) -> Tensor:
+    """Return `out`, or a new vector of `rows` rows beside x."""
+    return out if out is not None else x.new_empty((rows, *x.shape[1:]))

@@ -1,0 +1,1 @@
+"""Recipes that build an approximate inverse M of an operator A."""

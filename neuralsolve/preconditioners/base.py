@@ -1,0 +1,110 @@
+"""What every preconditioner is: a recipe (frozen options) that builds M, an approximate inverse of A."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import StructureError
+from neuralsolve.operators.base import LinearOperator, output_like
+
+if TYPE_CHECKING:
+    import scipy.sparse.linalg
+
+
+class Recipe(ABC):
+    """Options of a preconditioner, a frozen dataclass; `build` makes the preconditioner for an A."""
+
+    @abstractmethod
+    def build(self, A: LinearOperator) -> Preconditioner:
+        """Set up M for A."""
+
+
+class Preconditioner(ABC):
+    """M, an approximation of A^-1 that is applied to residuals.
+
+    Attributes
+    ----------
+    symmetric : bool
+        M = M^T and positive definite, as CG and MINRES need it.
+    """
+
+    symmetric: bool = False
+
+    @abstractmethod
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return z = M r, ``(n,)`` or ``(n, k)``; `out`, if given, is overwritten and returned."""
+
+    @abstractmethod
+    def update(self, A_next: LinearOperator) -> None:
+        """Follow A to new values on the same pattern, keeping what need not be made again."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One short phrase for a solve's explanation."""
+
+    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return M^T r."""
+        if self.symmetric:
+            return self.apply(r, out)
+        msg = f"{self.describe()} has no transpose; a symmetric one is needed, for example ns.SSOR()"
+        raise StructureError(msg)
+
+    def aslinearoperator(self, n: int) -> scipy.sparse.linalg.LinearOperator:
+        """Return M as a SciPy operator of size n, to pass as `M` to SciPy's own solvers."""
+        import scipy.sparse.linalg
+
+        def product(r: object) -> object:
+            return self.apply(torch.as_tensor(r, dtype=torch.float64).reshape(n).contiguous()).numpy()
+
+        def transposed(r: object) -> object:
+            return self.apply_transpose(torch.as_tensor(r, dtype=torch.float64).reshape(n).contiguous()).numpy()
+
+        return scipy.sparse.linalg.LinearOperator((n, n), matvec=product, rmatvec=transposed, dtype=float)
+
+
+class Given(Recipe):
+    """A preconditioner that the caller made: an operator or function r -> z, taken as it is.
+
+    Nothing is known of a bare function, so `symmetric` says what the caller promises; a matrix or SciPy operator is
+    believed to be symmetric positive definite where the method needs it, and the loop reports it where it is not.
+    """
+
+    def __init__(self, operator: LinearOperator):
+        self.operator = operator
+
+    def build(self, A: LinearOperator) -> Preconditioner:
+        """Return the caller's own map; there is nothing to set up."""
+        return _GivenPreconditioner(self.operator)
+
+
+class _GivenPreconditioner(Preconditioner):
+    symmetric = True
+
+    def __init__(self, operator: LinearOperator):
+        self.operator = operator
+
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.operator.matvec(r, output_like(r, len(r), out))
+
+    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.operator.rmatvec(r, output_like(r, len(r), out))
+
+    def update(self, A_next: LinearOperator) -> None:
+        """Nothing to follow: the caller owns the map."""
+
+    def describe(self) -> str:
+        return "the given M"
+
+
+def by_columns(apply: Callable[[Tensor], Tensor], r: Tensor, out: Tensor) -> Tensor:
+    """Fill `out` column by column from a map of single vectors."""
+    if r.ndim == 1:
+        return out.copy_(apply(r))
+    for j in range(r.shape[1]):
+        out[:, j] = apply(r[:, j].contiguous())
+    return out

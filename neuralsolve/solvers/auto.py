@@ -1,0 +1,117 @@
+"""The automatic choice: a list of plans, the likeliest first, each with its reason.
+
+The rules, by what `structure.probe` saw (measured on the project's benchmark set, docs/benchmarks.md):
+
+1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n)
+2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns: LU
+3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; IC(0) after it
+4. symmetric indefinite: MINRES with Jacobi where there is a diagonal
+5. nonsymmetric: GMRES with ILU(0), then BiCGStab
+6. last, where its memory is bounded: sparse LU
+
+A plan that fails is followed by the next, and the explanation says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neuralsolve.operators.csr import CSROperator
+from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.operators.structured import CallableOperator, DenseOperator, DiagonalPlusLowRank
+from neuralsolve.preconditioners.amg import AMG
+from neuralsolve.preconditioners.base import Recipe
+from neuralsolve.preconditioners.incomplete import IncompleteCholesky, IncompleteLU
+from neuralsolve.preconditioners.relaxation import Jacobi
+from neuralsolve.solvers.bicgstab import BiCGStab
+from neuralsolve.solvers.direct import SparseLU
+from neuralsolve.solvers.fast_poisson import FastPoisson
+from neuralsolve.solvers.gmres import GMRES
+from neuralsolve.solvers.krylov import CG
+from neuralsolve.solvers.method import Method
+from neuralsolve.solvers.minres import MINRES
+from neuralsolve.solvers.recognise import box_stencil
+from neuralsolve.solvers.richardson import Richardson
+from neuralsolve.solvers.structure import Structure
+
+SMALL = 3000  # unknowns up to which a sparse LU beats any set-up
+LU_LIMIT = 60_000  # unknowns up to which the last resort may factorise: under a gigabyte even in 3D
+REFINEMENTS = 10  # steps of a direct method: each gains the digits that the factorisation holds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method, its preconditioner recipe, the steps it may take (None: the default) and the reason."""
+
+    method: Method
+    recipe: Recipe | None
+    reason: str
+    maxiter: int | None = None
+
+
+def plans(structure: Structure, recipe: Recipe | None = None) -> list[Plan]:
+    """Return what to try for A, in order; with a recipe given, only the method is chosen."""
+    if recipe is not None:
+        return [_method_for(structure, recipe)]
+    return list(_plans(structure))
+
+
+def _method_for(structure: Structure, recipe: Recipe) -> Plan:
+    seen = structure.describe()
+    if structure.maybe_spd:
+        return Plan(CG(), recipe, f"CG with the given M: {seen}")
+    if structure.symmetric:
+        return Plan(MINRES(), recipe, f"MINRES with the given M: {seen}")
+    return Plan(GMRES(), recipe, f"GMRES with the given M: {seen}")
+
+
+def _plans(structure: Structure) -> Iterator[Plan]:
+    A, seen = structure.A, structure.describe()
+    if is_box(structure):
+        yield _direct(FastPoisson(), f"FastPoisson: constant-coefficient box, {seen}")
+        return
+    if isinstance(A, DiagonalPlusLowRank):
+        yield _direct(SparseLU(), f"Woodbury identity: diagonal plus low rank, {seen}")
+        return
+    has_entries = not isinstance(A, CallableOperator)
+    small = has_entries and (structure.n <= SMALL or isinstance(A, DenseOperator))
+    if small:
+        kind = "dense LU: a dense matrix" if isinstance(A, DenseOperator) else "SparseLU: small"
+        yield _direct(SparseLU(), f"{kind}, {seen}")
+    if structure.maybe_spd:
+        yield from _spd_plans(structure, seen, has_entries)
+    if structure.symmetric:
+        jacobi = Jacobi() if structure.positive_diagonal else None
+        yield Plan(MINRES(), jacobi, f"MINRES{' with Jacobi' if jacobi else ''}: {seen}")
+    else:
+        if has_entries:
+            yield Plan(GMRES(), IncompleteLU(), f"GMRES with ILU(0): {seen}", 500)
+            yield Plan(BiCGStab(), IncompleteLU(), f"BiCGStab with ILU(0): {seen}", 1000)
+        yield Plan(GMRES(restart=100), None, f"GMRES: {seen}")
+    if has_entries and not small and structure.n <= LU_LIMIT:
+        yield _direct(SparseLU(), f"SparseLU as the last resort: {seen}")
+
+
+def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[Plan]:
+    if has_entries:
+        kind = "rs" if structure.m_matrix else "sa"
+        why = "an M-matrix" if structure.m_matrix else "couplings of both signs"
+        yield Plan(CG(), AMG(kind=kind), f"CG with AMG ({kind}): {seen}, {why}", 200)
+        yield Plan(CG(), IncompleteCholesky(), f"CG with IC(0): {seen}", 3000)
+    else:
+        yield Plan(CG(), None, f"CG: {seen}; A is a function, so no M was built")
+
+
+def _direct(recipe: Recipe, reason: str) -> Plan:
+    return Plan(Richardson(), recipe, reason, REFINEMENTS)
+
+
+def is_box(structure: Structure) -> bool:
+    """Whether A is the stencil of a full constant-coefficient box, declared or recognised."""
+    A = structure.A
+    if isinstance(A, CSROperator):
+        return structure.symmetric and box_stencil(A) is not None
+    if not isinstance(A, PoissonStencil) or not A.grid.is_box:
+        return False
+    return A.coefficients is None

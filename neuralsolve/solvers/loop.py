@@ -1,0 +1,158 @@
+"""The one iteration loop: stopping test, history, callback, and the truth about convergence.
+
+A method's recurrence only *suggests* convergence. The residual is then formed anew, b - A x, and where it does not
+meet the tolerance the method starts again from the present x, until the true residual meets it or stops falling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import Breakdown
+from neuralsolve.operators.base import LinearOperator
+from neuralsolve.preconditioners.base import Preconditioner
+from neuralsolve.solvers.method import Method, norm
+from neuralsolve.solvers.result import Status
+
+GROWTH_LIMIT = 1e14  # of the residual over its first norm; CG's own hump is at most sqrt(kappa) < 1e8
+PROGRESS = 0.5  # a restart that does not halve the true residual is the last one
+
+Callback = Callable[[int, float, Any], Any]
+
+
+@dataclass
+class Outcome:
+    """What the loop hands back; `x` has its null space removed and `true_norm` is ||b - A x|| of that x."""
+
+    x: Tensor
+    status: Status
+    iterations: int
+    true_norm: Tensor
+    residual_norms: list[float] = field(default_factory=list)
+
+
+def iterate(
+    method: Method,
+    A: LinearOperator,
+    M: Preconditioner | None,
+    b: Tensor,
+    x0: Tensor | None,
+    tolerance: Tensor,
+    maxiter: int,
+    callback: Callback | None = None,
+) -> Outcome:
+    """Run a method until every column's true residual is at most its tolerance.
+
+    Parameters
+    ----------
+    b : (n,) or (n, k) float64, in the range of A where A is singular
+    x0 : like b, copied; None is zero
+    tolerance : () or (k,), absolute
+    callback : called as callback(iteration, residual_norm, x) after every step; True stops
+    """
+    if b.ndim == 1 or method.batched:
+        return _Run(method, A, M, b, tolerance, maxiter, callback).go(x0)
+    columns = [
+        _Run(method, A, M, b[:, j].contiguous(), tolerance[j], maxiter, callback).go(
+            None if x0 is None else x0[:, j].contiguous()
+        )
+        for j in range(b.shape[1])
+    ]
+    return _side_by_side(columns)
+
+
+class _Run:
+    def __init__(
+        self,
+        method: Method,
+        A: LinearOperator,
+        M: Preconditioner | None,
+        b: Tensor,
+        tolerance: Tensor,
+        maxiter: int,
+        callback: Callback | None,
+    ):
+        self.method, self.A, self.M, self.b = method, A, M, b
+        self.tolerance, self.maxiter, self.callback = tolerance, maxiter, callback
+        self.iterations = 0
+        self.history: list[float] = []
+
+    def go(self, x0: Tensor | None) -> Outcome:
+        x = torch.zeros_like(self.b) if x0 is None else x0.clone()
+        r = self.b.clone() if x0 is None else self._residual(x)
+        true_norm = norm(r)
+        self.history.append(float(true_norm.max()))
+        while True:
+            if bool((true_norm <= self.tolerance).all()):
+                return self._end(x, Status.CONVERGED, true_norm)
+            before = true_norm
+            x, status = self._run_once(x, r)
+            r = self._residual(self._clean(x))
+            true_norm = norm(r)
+            if bool((true_norm <= self.tolerance).all()):
+                return self._end(x, Status.CONVERGED, true_norm)
+            if status is not None:
+                return self._end(x, status, true_norm)
+            unfinished = true_norm > self.tolerance
+            if not bool((true_norm < PROGRESS * before)[unfinished].any()):
+                return self._end(x, Status.STAGNATED, true_norm)
+
+    def _run_once(self, x: Tensor, r: Tensor) -> tuple[Tensor, Status | None]:
+        """Run from x until the recurrence claims convergence (None) or it ends for another reason."""
+        method, A, M, b = self.method, self.A, self.M, self.b
+        state = method.init(A, M, b, x, r)
+        limit = GROWTH_LIMIT * max(self.history[0], float(self.tolerance.min()))
+        while True:
+            done = state.residual_norm <= self.tolerance
+            if bool(done.all()):
+                return method.solution(A, M, state), None
+            if done.ndim:
+                state.frozen = done if state.frozen is None else state.frozen | done
+            if self.iterations >= self.maxiter:
+                return method.solution(A, M, state), Status.MAXITER
+            try:
+                state = method.step(A, M, b, state)
+            except Breakdown as breakdown:
+                return method.solution(A, M, state), breakdown.status
+            self.iterations += 1
+            size = float(state.residual_norm.max())
+            self.history.append(size)
+            if not size <= limit:
+                bad = Status.DIVERGED if size < float("inf") else Status.NON_FINITE
+                return method.solution(A, M, state), bad
+            if self.callback is not None:
+                x = method.solution(A, M, state)
+                if self.callback(self.iterations, size, x) is True:
+                    return x, Status.STOPPED
+
+    def _residual(self, x: Tensor) -> Tensor:
+        Ax = self.A.matvec(x)
+        return torch.sub(self.b, Ax, out=Ax)
+
+    def _clean(self, x: Tensor) -> Tensor:
+        if self.A.null_space is not None:
+            self.A.null_space.project(x)
+        return x
+
+    def _end(self, x: Tensor, status: Status, true_norm: Tensor) -> Outcome:
+        self.history[-1] = float(true_norm.max())  # the last entry is the true one
+        return Outcome(self._clean(x), status, self.iterations, true_norm, self.history)
+
+
+def _side_by_side(columns: list[Outcome]) -> Outcome:
+    """Join columns that ran one by one: the worst status, the largest residual at every step."""
+    longest = max(len(c.residual_norms) for c in columns)
+    padded = [c.residual_norms + c.residual_norms[-1:] * (longest - len(c.residual_norms)) for c in columns]
+    failed = [c.status for c in columns if c.status is not Status.CONVERGED]
+    return Outcome(
+        torch.stack([c.x for c in columns], 1),
+        failed[0] if failed else Status.CONVERGED,
+        max(c.iterations for c in columns),
+        torch.stack([c.true_norm for c in columns]),
+        [max(step) for step in zip(*padded, strict=True)],
+    )

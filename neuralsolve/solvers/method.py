@@ -1,0 +1,63 @@
+"""What every iterative method is: frozen options with `init` and `step`; the loop is elsewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from neuralsolve.operators.base import LinearOperator
+from neuralsolve.preconditioners.base import Preconditioner
+
+
+@dataclass
+class State:
+    """What a method carries from step to step; methods add their own vectors.
+
+    Attributes
+    ----------
+    x : (n,) or (n, k), the iterate, updated in place
+    residual_norm : () or (k,), ||b - A x|| as the method's recurrence has it
+    frozen : (k,) bool or None
+        Columns that have converged and must not move (batched methods; set by the loop).
+    """
+
+    x: Tensor
+    residual_norm: Tensor
+    frozen: Tensor | None = None
+
+
+class Method(ABC):
+    """Options of an iterative method, a frozen dataclass.
+
+    Class attributes
+    ----------------
+    needs : "spd", "symmetric" or "any"
+        What A must be, and M too where `flexible` is false.
+    flexible : M may change from step to step, be nonlinear or nonsymmetric
+    batched : `init` and `step` take (n, k); otherwise the loop runs one column at a time
+    """
+
+    needs: ClassVar[str] = "any"
+    flexible: ClassVar[bool] = False
+    batched: ClassVar[bool] = False
+
+    @abstractmethod
+    def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> Any:
+        """Return the first state. x and r = b - A x are the method's own from here on; b is not."""
+
+    @abstractmethod
+    def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, state: Any) -> Any:
+        """Do one iteration in place and return the state; raise `Breakdown(status)` where it cannot go on."""
+
+    def solution(self, A: LinearOperator, M: Preconditioner | None, state: Any) -> Tensor:
+        """Return the iterate x of a state, where it is not up to date in `state.x`."""
+        return state.x
+
+
+def norm(v: Tensor) -> Tensor:
+    """2-norm per column: () for (n,), (k,) for (n, k)."""
+    return torch.linalg.vector_norm(v, dim=0)

@@ -1,0 +1,440 @@
+"""`solve`, `prepare` and `Prepared`: from the caller's A and b to an answer that was checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
+from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.convert import Home, as_operator, as_vector, check_finite
+from neuralsolve.operators.structured import CallableOperator
+from neuralsolve.preconditioners.base import Given, Preconditioner, Recipe
+from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
+from neuralsolve.solvers.auto import REFINEMENTS, Plan, plans
+from neuralsolve.solvers.loop import Callback, Outcome, iterate
+from neuralsolve.solvers.method import Method, norm
+from neuralsolve.solvers.result import SolveResult, Status
+from neuralsolve.solvers.richardson import Richardson
+from neuralsolve.solvers.structure import Structure, probe
+
+DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
+SAFE_SIZE = 1e140  # beyond it, or below its inverse, squares leave float64: b is scaled by a power of two
+
+
+def solve(
+    A: Any,
+    b: Any,
+    method: Method | Recipe | None = None,
+    *,
+    M: Any = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    x0: Any = None,
+    null_space: Any = None,
+    callback: Callback | None = None,
+    throw: bool = True,
+) -> SolveResult:
+    """Solve A x = b.
+
+    Parameters
+    ----------
+    A : (n, n)
+        SciPy sparse or LinearOperator, NumPy or torch dense, torch CSR or COO, a callable with shape and dtype, or an
+        operator such as `PoissonStencil`. Never changed.
+    b : (n,) or (n, k)
+        NumPy or torch; x comes back in the same library, dtype and device. A gradient passes through in torch.
+    method : `CG()`, `MINRES()`, `GMRES()`, `BiCGStab()`, `Richardson()`, `SparseLU()`, `FastPoisson()`, ...
+        None chooses by structure and says why in `explanation`.
+    M : preconditioner, M ~ A^-1
+        A recipe such as `AMG()`, an operator, a matrix, or any function r -> z (given what b is: NumPy or torch). None
+        with a method means no preconditioner; with no method it is chosen too.
+    rtol, atol : stop when ||b - A x|| <= max(rtol ||b||, atol) for every column; the residual is formed anew at the end
+        rtol is 1e-8 by default, 1e-5 for float32 b. All iterations run in float64.
+    maxiter : steps of the method; by default 10 n, at least 1000 and at most 20 000
+    x0 : like b, a first guess
+    null_space : None finds it (constants on connected components of a symmetric A), "constant", or vectors (n,), (n, m)
+        that A maps to zero; False assumes there is none. b is projected, `result.removed` says by how much, and x has no
+        part in it (zero mean on every component).
+    callback : called as callback(iteration, residual_norm, x); returning True stops
+    throw : raise `SolveError` unless converged; with False the result says so
+
+    Returns
+    -------
+    SolveResult
+
+    Raises
+    ------
+    SolveError
+        The tolerance was not met; its `result` attribute holds what was reached.
+    ShapeError, StructureError, NonFiniteError, OptionError
+        Wrong input (all are ValueError).
+
+    Examples
+    --------
+    >>> import neuralsolve as ns, numpy as np, scipy.sparse as sp
+    >>> A = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(50, 50))
+    >>> result = ns.solve(A, np.ones(50))
+    >>> bool(np.linalg.norm(A @ result.x - 1) <= 1e-8 * np.sqrt(50))
+    True
+    """
+    prepared = Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space)
+    return prepared.solve(b, x0=x0, callback=callback, throw=throw)
+
+
+def prepare(
+    A: Any,
+    method: Method | Recipe | None = None,
+    *,
+    M: Any = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    null_space: Any = None,
+) -> Prepared:
+    """Do the set-up of `solve` once, for many right sides; the parameters are those of `solve`.
+
+    Examples
+    --------
+    >>> import neuralsolve as ns, numpy as np
+    >>> A = ns.PoissonStencil(ns.Grid((8, 8), walls="dirichlet"))
+    >>> poisson = ns.prepare(A, ns.CG(), M=ns.SSOR(), rtol=1e-10)
+    >>> [poisson.solve(np.full(64, f)).converged for f in (1.0, 2.0)]
+    [True, True]
+    """
+    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space)
+
+
+class Prepared:
+    """A, looked at once and with its preconditioner built: `solve(b)` many times, `update(A_next)` when A changes."""
+
+    def __init__(
+        self,
+        A: Any,
+        method: Method | Recipe | None = None,
+        *,
+        M: Any = None,
+        rtol: float | None = None,
+        atol: float = 0.0,
+        maxiter: int | None = None,
+        null_space: Any = None,
+    ):
+        start = time.perf_counter()
+        self.rtol, self.atol, self.maxiter = _tolerances(rtol, atol, maxiter)
+        self._null_space_given, self._method_given = null_space, method
+        self._foreign = _Foreign()
+        self._source = as_operator(A)
+        self._structure = probe(self._source, null_space)
+        self._recipe_given = as_recipe(M, self._source.shape[0], self._foreign)
+        self._plans = self._make_plans()
+        self._failed: list[str] = []
+        self._transposed: Prepared | None = None
+        self._build_first()
+        self.setup_seconds = time.perf_counter() - start
+
+    @property
+    def explanation(self) -> str:
+        """What was chosen and why."""
+        built = f" [{self._M.describe()}]" if self._M is not None else ""
+        return "; ".join([*self._failed, self._plans[0].reason + built])
+
+    def solve(
+        self,
+        b: Any,
+        x0: Any = None,
+        *,
+        rtol: float | None = None,
+        atol: float | None = None,
+        maxiter: int | None = None,
+        callback: Callback | None = None,
+        throw: bool = True,
+    ) -> SolveResult:
+        """Solve for a right side; tolerances given here replace those of `prepare`. See `solve`."""
+        rtol, atol, maxiter = _tolerances(
+            self.rtol if rtol is None else rtol,
+            self.atol if atol is None else atol,
+            self.maxiter if maxiter is None else maxiter,
+        )
+
+        def forward(b: Any) -> SolveResult:
+            return self._solve(b, x0, rtol, atol, maxiter, callback)
+
+        if wants_gradient(self._source, b):
+            import dataclasses
+
+            x, result = differentiable_solve(forward, lambda g: self._adjoint(g, rtol), self._source, b)
+            result = dataclasses.replace(result, x=x)
+        else:
+            result = forward(b)
+        if throw and not result.converged:
+            msg = f"{result.status.name}: {result.status.value} [{result}]"
+            raise SolveError(msg, result)
+        return result
+
+    def update(self, A_next: Any) -> Prepared:
+        """Follow A to its next values, keeping what the pattern allows; return self.
+
+        Raises
+        ------
+        ShapeError
+            A_next is of another size: call `prepare` anew.
+        """
+        start = time.perf_counter()
+        source = as_operator(A_next)
+        if source.shape != self._source.shape:
+            msg = f"A was {self._source.shape}, A_next is {source.shape}; call ns.prepare(A_next, ...) for another size"
+            raise ShapeError(msg)
+        structure = probe(source, self._null_space_given)
+        same_kind = _kind(structure) == _kind(self._structure)
+        self._source, self._structure, self._transposed = source, structure, None
+        if same_kind and self._M is not None:
+            self._M.update(structure.A)
+        elif not same_kind:
+            self._plans, self._failed = self._make_plans(), []
+            self._build_first()
+        self.setup_seconds = time.perf_counter() - start
+        return self
+
+    # set-up
+
+    def _make_plans(self) -> list[Plan]:
+        method, recipe, structure = self._method_given, self._recipe_given, self._structure
+        if method is None:
+            return plans(structure, recipe)
+        if isinstance(method, Recipe):
+            if recipe is not None:
+                msg = f"{type(method).__name__} is a direct method and takes no M; drop M, or use ns.CG() with it"
+                raise OptionError(msg)
+            return [Plan(Richardson(), method, f"{method} (given): {structure.describe()}", REFINEMENTS)]
+        if not isinstance(method, Method):
+            msg = f"method is {method!r}; an object such as ns.CG() or ns.GMRES(restart=50) is needed, or None"
+            raise OptionError(msg)
+        _check_suits(method, structure)
+        return [Plan(method, recipe, f"{method} (given): {structure.describe()}")]
+
+    def _build_first(self) -> None:
+        """Build the preconditioner of the first plan that can be built."""
+        while True:
+            plan = self._plans[0]
+            try:
+                self._M = None if plan.recipe is None else plan.recipe.build(self._structure.A)
+            except InputError as error:
+                if len(self._plans) == 1:
+                    raise
+                self._next_plan(str(error).split(";")[0])
+            else:
+                self._check_preconditioner(plan)
+                return
+
+    def _check_preconditioner(self, plan: Plan) -> None:
+        if self._M is None or plan.method.flexible or plan.method.needs == "any" or self._M.symmetric:
+            return
+        msg = (
+            f"{type(plan.method).__name__} needs a symmetric positive definite M; {self._M.describe()} is not: use "
+            "ns.SSOR() for ns.SOR(), or a flexible method: ns.GMRES(), ns.FlexibleCG()"
+        )
+        raise StructureError(msg)
+
+    def _next_plan(self, why: str) -> None:
+        self._failed.append(f"{self._plans[0].reason.split(':')[0]} given up ({why})")
+        self._plans = self._plans[1:]
+
+    # solution
+
+    def _solve(
+        self, b: Any, x0: Any, rtol: float | None, atol: float, maxiter: int | None, callback: Callback | None
+    ) -> SolveResult:
+        start = time.perf_counter()
+        rhs, home, removed, scale = self._receive(b)
+        guess = None if x0 is None else self._receive_guess(x0, rhs, scale)
+        self._foreign.torch = home.torch
+        rtol = DEFAULT_RTOL[torch.float64 if home.epsilon < 1e-10 else torch.float32] if rtol is None else rtol
+        size = norm(rhs)
+        tolerance = (rtol * size).clamp_min(atol / scale)
+        tolerance = torch.maximum(tolerance, 4 * torch.finfo(torch.float64).eps * torch.hypot(size, removed))
+        matvecs = 0
+        while True:
+            A, plan = _Counted(self._structure.A), self._plans[0]
+            limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
+            outcome = iterate(plan.method, A, self._M, rhs, guess, tolerance, limit, _scaled(callback, scale, home))  # type: ignore[arg-type]
+            matvecs += A.count
+            if outcome.status in (Status.CONVERGED, Status.STOPPED) or len(self._plans) == 1:
+                break
+            self._next_plan(outcome.status.name.lower())
+            self._build_first()
+        x, status = self._deliver(outcome, rhs, home, tolerance, scale)
+        worst = removed > torch.maximum(rtol * torch.hypot(size, removed), torch.as_tensor(atol / scale))
+        if status is Status.CONVERGED and bool(worst.any()):
+            status = Status.PROJECTED
+        return SolveResult(
+            x=x,
+            status=status,
+            converged=status.converged,
+            iterations=outcome.iterations,
+            matvecs=matvecs,
+            residual_norms=[r * scale for r in outcome.residual_norms],
+            setup_seconds=self.setup_seconds,
+            solve_seconds=time.perf_counter() - start,
+            explanation=self.explanation,
+            removed=float(removed.max()) * scale,
+        )
+
+    def _receive(self, b: Any) -> tuple[Tensor, Home, Tensor, float]:
+        """Return b as the solver takes it (float64, masked, sign-flipped, projected, scaled) and what was removed."""
+        A, signs = self._structure.A, self._structure.signs
+        rhs, home = as_vector(b, A.shape[0])
+        if A.active is not None:
+            rhs = torch.where(A.active if rhs.ndim == 1 else A.active[:, None], rhs, 0.0)
+        check_finite(rhs, "b")
+        if signs is not None:
+            rhs = rhs * (signs if rhs.ndim == 1 else signs[:, None])
+        scale, largest = 1.0, float(rhs.abs().max())
+        if largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE:
+            scale = 2.0 ** np.floor(np.log2(largest))
+            rhs = rhs / scale
+        removed = torch.zeros(rhs.shape[1:], dtype=torch.float64)
+        if A.null_space is not None:
+            rhs = rhs.clone()  # b is the caller's
+            removed = A.null_space.project(rhs)
+        return rhs, home, removed, scale
+
+    def _receive_guess(self, x0: Any, rhs: Tensor, scale: float) -> Tensor:
+        guess, _ = as_vector(x0, len(rhs), "x0")
+        if guess.shape != rhs.shape:
+            msg = f"x0 has shape {tuple(guess.shape)}, b has {tuple(rhs.shape)}; they must agree"
+            raise ShapeError(msg)
+        A = self._structure.A
+        if A.active is not None:
+            guess = torch.where(A.active if guess.ndim == 1 else A.active[:, None], guess, 0.0)
+        check_finite(guess, "x0")
+        return guess if scale == 1.0 else guess / scale
+
+    def _deliver(
+        self, outcome: Outcome, rhs: Tensor, home: Home, tolerance: Tensor, scale: float
+    ) -> tuple[Any, Status]:
+        """Return x as the caller's array, and the status of *that* array: rounding to float32 may cost the tolerance."""
+        x = outcome.x if scale == 1.0 else outcome.x * scale
+        answer = home.bring(x)
+        if outcome.status is Status.CONVERGED and home.epsilon > 1e-10:
+            rounded, _ = as_vector(answer, len(x), "x")
+            residual = norm(rhs - self._structure.A.matvec(rounded / scale))
+            if bool((residual > tolerance).any()):
+                return answer, Status.PRECISION
+        return answer, outcome.status
+
+    def _adjoint(self, g: Tensor, rtol: float | None) -> Tensor:
+        """Solve A^T lam = g for the gradient, to the tolerance of the forward solve."""
+        rtol = rtol or DEFAULT_RTOL[torch.float64]
+        if self._structure.symmetric:
+            return self.solve(g, rtol=rtol).x
+        if self._transposed is None:
+            T = self._source.to(dtype=torch.float64)
+            transposed = CallableOperator(T.rmatvec, T.shape, torch.float64, T.matvec, block=True)
+            matrix = None if isinstance(T, CallableOperator) else T.to_scipy().T.tocsr()
+            self._transposed = Prepared(transposed if matrix is None else matrix, rtol=rtol)
+        return self._transposed.solve(g, rtol=rtol).x
+
+
+class _Counted:
+    """An operator that counts its products; everything else is the operator's own."""
+
+    def __init__(self, operator: LinearOperator):
+        self._operator, self.count = operator, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operator, name)
+
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        self.count += 1
+        return self._operator.matvec(x, out)
+
+    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:
+        self.count += 1
+        return self._operator.matvec_dot(x, out)
+
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        self.count += 1
+        return self._operator.rmatvec(x, out)
+
+
+class _Foreign:
+    """Which library a bare function given as M is to be called with: that of the b at hand."""
+
+    torch = True
+
+
+def as_recipe(M: Any, n: int, foreign: _Foreign) -> Recipe | None:
+    """Return M as a recipe: recipes as they are; operators, matrices and functions r -> z as given."""
+    if M is None or isinstance(M, Recipe):
+        return M
+    if isinstance(M, type) and issubclass(M, Recipe):
+        msg = f"M is the class {M.__name__}; an object is needed: ns.{M.__name__}()"
+        raise OptionError(msg)
+    if isinstance(M, Preconditioner):
+        return Given(CallableOperator(M.apply, (n, n), props={"symmetric"} if M.symmetric else (), block=True))
+    if callable(M) and not hasattr(M, "shape"):
+        return Given(CallableOperator(_on_callers_arrays(M, foreign), (n, n)))
+    operator = as_operator(M)
+    if operator.shape != (n, n):
+        msg = f"M is {operator.shape}, A is {(n, n)}; M approximates the inverse of A and has its shape"
+        raise ShapeError(msg)
+    return Given(operator.to(dtype=torch.float64))
+
+
+def _on_callers_arrays(function: Callable[[Any], Any], foreign: _Foreign) -> Callable[[Tensor], Tensor]:
+    def apply(r: Tensor) -> Tensor:
+        with torch.no_grad():
+            z = function(r) if foreign.torch or isinstance(function, torch.nn.Module) else function(r.numpy())
+        return torch.as_tensor(z).to(torch.float64)
+
+    return apply
+
+
+def _scaled(callback: Callback | None, scale: float, home: Home) -> Callback | None:
+    if callback is None:
+        return None
+
+    def call(iteration: int, residual_norm: float, x: Tensor) -> Any:
+        return callback(iteration, residual_norm * scale, home.bring(x.clone() * scale))
+
+    return call
+
+
+def _kind(structure: Structure) -> tuple[Any, ...]:
+    """Return what must stay the same for an update to keep the plan."""
+    Z = structure.A.null_space
+    signs = None if structure.signs is None else structure.signs.numpy().tobytes()
+    spd = structure.maybe_spd
+    return type(structure.A), structure.symmetric, spd, structure.m_matrix, signs, None if Z is None else Z.dimension
+
+
+def _check_suits(method: Method, structure: Structure) -> None:
+    if method.needs == "any":
+        return
+    name = type(method).__name__
+    if not structure.symmetric:
+        msg = f"{name} needs a symmetric A, and A is not; use ns.GMRES() or ns.BiCGStab()"
+        raise StructureError(msg)
+    if method.needs == "spd" and structure.positive_diagonal is False and "spd" not in structure.A.props:
+        msg = (
+            f"{name} needs a positive definite A, and the diagonal of A has zero entries or both signs: it is "
+            "indefinite; use ns.MINRES()"
+        )
+        raise StructureError(msg)
+
+
+def _tolerances(rtol: float | None, atol: float, maxiter: int | None) -> tuple[float | None, float, int | None]:
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not 0 <= value < float("inf"):
+            msg = f"{name} is {value}; it must be >= 0 and finite"
+            raise OptionError(msg)
+    if maxiter is not None and (int(maxiter) != maxiter or maxiter < 1):
+        msg = f"maxiter is {maxiter}; it must be a positive integer"
+        raise OptionError(msg)
+    return rtol, float(atol), None if maxiter is None else int(maxiter)
