@@ -1,7 +1,8 @@
 """Every exception that the package raises on purpose.
 
-Wrong input is a ``ValueError`` (`InputError` and its kinds): the message says what was given, what is needed and the
-call that mends it. A solve that does not reach its tolerance is a `SolveError`, which carries the result.
+Wrong input is a ``ValueError`` (`InputError` and its kinds): the message says what was given, what is needed
+and the call that mends it. A solve that does not reach its tolerance is a `SolveError`, which carries the
+result.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class SolveError(RuntimeError):
         self.result = result
 
 
-class Breakdown(Exception):  # noqa: N818 - the field's word; caught by the loop, never seen by callers
+class Breakdown(Exception):
     """Raised by a method's `step` when it cannot go on; `status` says why."""
 
     def __init__(self, status: Any):

@@ -34,8 +34,8 @@ class LinearOperator(ABC):
     null_space : NullSpace or None
         The null space where it is known; a solve projects it out of b and x.
     active : (n,) bool tensor or None
-        The entries that take part, where some do not (cells that are not fluid): the rest of b is ignored and the
-        rest of x is zero.
+        The entries that take part, where some do not (cells that are not fluid): the rest of b is ignored and
+        the rest of x is zero.
     """
 
     null_space: NullSpace | None = None
@@ -66,7 +66,9 @@ class LinearOperator(ABC):
         """Return A as a SciPy CSR array: for small systems, tests and foreign libraries."""
 
     @abstractmethod
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LinearOperator:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> LinearOperator:
         """Return A on another device or in another precision; self where nothing changes."""
 
     def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:
@@ -79,8 +81,8 @@ class LinearOperator(ABC):
         if self.symmetric:
             return self.matvec(x, out)
         msg = (
-            f"{type(self).__name__} has no transposed product; give a symmetric operator (props={{'symmetric'}}) "
-            "or a matrix, for example ns.as_operator(scipy_matrix)"
+            f"{type(self).__name__} has no transposed product; give a symmetric operator "
+            f"(props={{'symmetric'}}) or a matrix, for example ns.as_operator(scipy_matrix)"
         )
         raise StructureError(msg)
 
@@ -89,12 +91,18 @@ class LinearOperator(ABC):
         return ()
 
     def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        """Return -lam . (dA/dtheta) x for every tensor theta of `parameters` (the adjoint rule of a solve)."""
+        """Return -lam .
+
+        (dA/dtheta) x for every tensor theta of `parameters` (the adjoint rule of a solve).
+        """
         return ()
 
     def __matmul__(self, x: Tensor) -> Tensor:
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
-            msg = f"A is {self.shape}, x is {tuple(x.shape)}; x must be ({self.shape[1]},) or ({self.shape[1]}, k)"
+            msg = (
+                f"A is {self.shape}, x is {tuple(x.shape)}; x must be ({self.shape[1]},) or "
+                f"({self.shape[1]}, k)"
+            )
             raise ShapeError(msg)
         return self.matvec(x.contiguous())
 

@@ -17,8 +17,8 @@ from neuralsolve.operators.csr import CSROperator, from_scipy
 from neuralsolve.operators.structured import CallableOperator, DenseOperator
 
 KINDS = (
-    "a SciPy sparse matrix, array or LinearOperator, a NumPy or torch dense matrix, a torch CSR or COO tensor, a "
-    "callable with .shape and .dtype, or an operator of neuralsolve"
+    "a SciPy sparse matrix, array or LinearOperator, a NumPy or torch dense matrix, a torch CSR or COO "
+    "tensor, a callable with .shape and .dtype, or an operator of neuralsolve"
 )
 
 
@@ -27,9 +27,10 @@ def as_operator(A: Any, props: Iterable[str] = ()) -> LinearOperator:
 
     Parameters
     ----------
-    A : SciPy sparse matrix, array or LinearOperator; NumPy or torch dense matrix; torch CSR or COO tensor; a callable
-        with ``shape`` and ``dtype``; an operator of ours
-        Integers and booleans become float64. Unsorted or repeated CSR entries are sorted and summed in a copy.
+    A : SciPy sparse matrix, array or LinearOperator; NumPy or torch dense matrix; torch CSR or COO tensor; a
+        callable with ``shape`` and ``dtype``; an operator of ours
+        Integers and booleans become float64. Unsorted or repeated CSR entries are sorted and summed in a
+        copy.
     props : of "symmetric", "spd"
         What you know of A beyond what can be seen.
 
@@ -120,7 +121,7 @@ def _wrap_torch(A: Tensor) -> LinearOperator:
     if A.layout == torch.sparse_csr:
         crow, columns, values = A.crow_indices(), A.col_indices(), A.values()
         if _canonical(crow.numpy(), columns.numpy()):
-            return CSROperator(crow, columns, values, tuple(A.shape))
+            return CSROperator(crow, columns, values, (A.shape[0], A.shape[1]))
         A = A.to_sparse_coo()
     elif A.layout != torch.sparse_coo:
         A = A.to_sparse_coo()
@@ -131,7 +132,9 @@ def _wrap_torch(A: Tensor) -> LinearOperator:
     return CSROperator(indptr, columns.contiguous(), A.values(), (A.shape[0], A.shape[1]))
 
 
-def _wrap_function(A: Any, product: Callable[..., Any], transposed: Callable[..., Any] | None) -> CallableOperator:
+def _wrap_function(
+    A: Any, product: Callable[..., Any], transposed: Callable[..., Any] | None
+) -> CallableOperator:
     """Wrap what maps NumPy vectors (SciPy's operators, and functions that are not known to want tensors)."""
     _check_axes(tuple(A.shape))
     declared = getattr(A, "dtype", None)
@@ -163,8 +166,8 @@ def _refuse(dtype: Any) -> None:
     name = str(dtype).replace("torch.", "")
     if name.startswith("complex"):
         msg = (
-            f"A or b is {name}; real numbers are needed: solve [[Re, -Im], [Im, Re]] [x_re; x_im] = [b_re; b_im] "
-            "(scipy.sparse.block_array) instead"
+            f"A or b is {name}; real numbers are needed: solve [[Re, -Im], [Im, Re]] [x_re; x_im] = [b_re; "
+            "b_im] (scipy.sparse.block_array) instead"
         )
         raise StructureError(msg)
     if name in ("float16", "bfloat16") or name.startswith("float8"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ class CSROperator(LinearOperator):
     Raises
     ------
     ShapeError, StructureError, NonFiniteError
-        Buffers that do not fit together, indices outside the matrix, unsorted or repeated columns (pass such a
-        matrix through `ns.as_operator`, which sorts and sums), NaN or infinite values.
+        Buffers that do not fit together, indices outside the matrix, unsorted or repeated columns (pass such
+        a matrix through `ns.as_operator`, which sorts and sums), NaN or infinite values.
 
     Examples
     --------
@@ -42,22 +42,27 @@ class CSROperator(LinearOperator):
     """
 
     def __init__(
-        self, indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int], props: Iterable[str] = ()
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        values: Tensor,
+        shape: tuple[int, int],
+        props: Iterable[str] = (),
     ):
         super().__init__(shape, values.dtype, values.device, props)
         check_csr(indptr, indices, values, self.shape)
         self.indptr, self.indices, self.values = indptr, indices, values
         self._transpose: CSROperator | None = None
 
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(x, self.shape[0], out)
         table(x.device).csr_matvec(self.indptr, self.indices, self.values.detach(), x, out)
         return out
 
-    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:  # noqa: D102
+    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:
         return table(x.device).csr_matvec_dot(self.indptr, self.indices, self.values.detach(), x, out)
 
-    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.symmetric:
             return self.matvec(x, out)
         return self.transpose().matvec(x, out)
@@ -70,18 +75,18 @@ class CSROperator(LinearOperator):
             self._transpose = from_scipy(T, self.props)
         return self._transpose
 
-    def diagonal(self) -> Tensor:  # noqa: D102
+    def diagonal(self) -> Tensor:
         out = self.values.new_zeros(min(self.shape), requires_grad=False)
         table(self.device).csr_diagonal(self.indptr, self.indices, self.values.detach(), out)
         return out
 
-    def to_scipy(self) -> scipy.sparse.csr_array:  # noqa: D102
+    def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
         parts = (self.values.detach().cpu().numpy(), self.indices.cpu().numpy(), self.indptr.cpu().numpy())
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CSROperator:  # noqa: D102
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CSROperator:
         device, dtype = torch.device(device or self.device), dtype or self.dtype
         if (device, dtype) == (self.device, self.dtype):
             return self
@@ -90,25 +95,27 @@ class CSROperator(LinearOperator):
 
     def with_values(self, values: Tensor, props: Iterable[str] | None = None) -> CSROperator:
         """Return the operator of the same pattern with other values."""
-        return CSROperator(self.indptr, self.indices, values, self.shape, self.props if props is None else props)
+        return CSROperator(
+            self.indptr, self.indices, values, self.shape, self.props if props is None else props
+        )
 
     def rows(self) -> Tensor:
         """Return the row of every stored value, ``(nnz,)``."""
         counts = torch.diff(self.indptr)
         return torch.repeat_interleave(torch.arange(self.shape[0], device=self.device), counts)
 
-    def parameters(self) -> tuple[Tensor, ...]:  # noqa: D102
+    def parameters(self) -> tuple[Tensor, ...]:
         return (self.values,)
 
-    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         product = lam[self.rows()] * x[self.indices]
         return (-(product if product.ndim == 1 else product.sum(1)),)
 
 
-def from_scipy(A: scipy.sparse.csr_array, props: Iterable[str] = ()) -> CSROperator:
+def from_scipy(A: Any, props: Iterable[str] = ()) -> CSROperator:
     """Wrap a canonical SciPy CSR matrix without copying its buffers."""
-    buffers = (torch.from_numpy(part) for part in (A.indptr, A.indices, A.data))
-    return CSROperator(*buffers, shape=A.shape, props=props)
+    indptr, indices, values = (torch.from_numpy(part) for part in (A.indptr, A.indices, A.data))
+    return CSROperator(indptr, indices, values, (A.shape[0], A.shape[1]), props)
 
 
 def check_csr(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
@@ -121,10 +128,15 @@ def check_csr(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int,
         )
         raise ShapeError(msg)
     nnz = len(values)
-    if len(indices) != nnz or int(indptr[0]) != 0 or int(indptr[-1]) != nnz or bool((torch.diff(indptr) < 0).any()):
+    if (
+        len(indices) != nnz
+        or int(indptr[0]) != 0
+        or int(indptr[-1]) != nnz
+        or bool((torch.diff(indptr) < 0).any())
+    ):
         msg = (
-            f"indptr must rise from 0 to nnz = {nnz} and indices must have nnz entries (given {len(indices)}); "
-            "build the matrix with scipy.sparse.csr_array and pass that"
+            f"indptr must rise from 0 to nnz = {nnz} and indices must have nnz entries (given "
+            f"{len(indices)}); build the matrix with scipy.sparse.csr_array and pass that"
         )
         raise StructureError(msg)
     if nnz and (int(indices.min()) < 0 or int(indices.max()) >= n):
@@ -135,9 +147,14 @@ def check_csr(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int,
     starts = starts[(starts > 0) & (starts < nnz)]
     rising[starts - 1] = True
     if not bool(rising.all()):
-        msg = "columns within a row must be sorted and unique; ns.as_operator(scipy_matrix) sorts and sums them"
+        msg = (
+            "columns within a row must be sorted and unique; ns.as_operator(scipy_matrix) sorts and sums them"
+        )
         raise StructureError(msg)
     if not bool(torch.isfinite(values.detach()).all()):
         bad = int((~torch.isfinite(values.detach())).sum())
-        msg = f"A has {bad} NaN or infinite values of {nnz}; mend them before the solve (np.isfinite finds them)"
+        msg = (
+            f"A has {bad} NaN or infinite values of {nnz}; mend them before the solve (np.isfinite finds "
+            "them)"
+        )
         raise NonFiniteError(msg)

@@ -27,8 +27,8 @@ class Grid:
     spacing : float or one float per axis
         Edge length of a cell, in the caller's unit of length.
     walls : "neumann", "dirichlet" or "periodic"; or one per axis; or a pair (low, high) per axis
-        Beyond a Neumann wall lies SOLID (no flux), beyond a Dirichlet wall AIR (value zero in the ghost cell).
-        Axes run as in `cells`: z, y, x.
+        Beyond a Neumann wall lies SOLID (no flux), beyond a Dirichlet wall AIR (value zero in the ghost
+        cell). Axes run as in `cells`: z, y, x.
 
     Raises
     ------
@@ -88,7 +88,10 @@ def _cells(cells: object) -> Tensor:
         )
         raise StructureError(msg)
     if int(flags.min()) < 0 or int(flags.max()) > AIR:
-        msg = f"cells hold values from {int(flags.min())} to {int(flags.max())}; only FLUID 0, SOLID 1, AIR 2 exist"
+        msg = (
+            f"cells hold values from {int(flags.min())} to {int(flags.max())}; only FLUID 0, SOLID 1, AIR 2 "
+            "exist"
+        )
         raise StructureError(msg)
     return flags.to(torch.uint8, copy=True).contiguous()
 
@@ -96,7 +99,9 @@ def _cells(cells: object) -> Tensor:
 def _spacing(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
     per_axis = tuple(float(h) for h in spacing) if isinstance(spacing, Sequence) else (float(spacing),) * ndim
     if len(per_axis) != ndim:
-        msg = f"spacing has {len(per_axis)} entries for a grid of {ndim} axes; pass one number, or one per axis"
+        msg = (
+            f"spacing has {len(per_axis)} entries for a grid of {ndim} axes; pass one number, or one per axis"
+        )
         raise ShapeError(msg)
     if not all(math.isfinite(h) and h > 0 for h in per_axis):
         msg = f"spacing must be positive and finite, given {spacing}"
@@ -107,7 +112,10 @@ def _spacing(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
 def _walls(walls: Walls, ndim: int) -> tuple[tuple[str, str], ...]:
     per_axis = (walls,) * ndim if isinstance(walls, str) else tuple(walls)
     if len(per_axis) != ndim:
-        msg = f"walls has {len(per_axis)} entries for a grid of {ndim} axes; pass one word, or one entry per axis"
+        msg = (
+            f"walls has {len(per_axis)} entries for a grid of {ndim} axes; pass one word, or one entry per "
+            "axis"
+        )
         raise ShapeError(msg)
     pairs = []
     for axis, entry in enumerate(per_axis):

@@ -1,13 +1,15 @@
 """Null spaces: found per connected component, or declared; projected out of b and x.
 
-A symmetric A with zero row sums on a connected component annihilates the constant on it: a pure Neumann pressure
-system has one such vector for every pocket of fluid. The projection is orthogonal, v - Z (Z^T v) with orthonormal Z,
-so a consistent right side is left alone and an inconsistent one becomes the least-squares problem's.
+A symmetric A with zero row sums on a connected component annihilates the constant on it: a pure Neumann
+pressure system has one such vector for every pocket of fluid. The projection is orthogonal, v - Z (Z^T v)
+with orthonormal Z, so a consistent right side is left alone and an inconsistent one becomes the least-squares
+problem's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +41,10 @@ class NullSpace:
         return 0 if known is None else len(known)
 
     def project(self, v: Tensor) -> Tensor:
-        """Take the null space out of v ``(n,)`` or ``(n, k)`` in place; return the 2-norm removed, per column."""
+        """Take the null space out of v ``(n,)`` or ``(n, k)`` in place.
+
+        Return the 2-norm removed, per column.
+        """
         if self.basis is not None:
             part = self.basis.T @ v
             v -= self.basis @ part
@@ -56,7 +61,10 @@ class NullSpace:
 
 
 def from_components(labels: np.ndarray, singular: np.ndarray) -> NullSpace | None:
-    """Build the null space from component labels ``(n,)`` (-1: none) and a flag per component, singular or not."""
+    """Build the null space from component labels ``(n,)`` (-1.
+
+    None) and a flag per component, singular or not.
+    """
     kept = np.flatnonzero(singular)
     if len(kept) == 0:
         return None
@@ -68,7 +76,10 @@ def from_components(labels: np.ndarray, singular: np.ndarray) -> NullSpace | Non
 
 
 def from_vectors(vectors: object, n: int) -> NullSpace:
-    """Build the null space spanned by ``(n,)`` or ``(n, m)`` vectors, NumPy or torch; orthonormalised here."""
+    """Build the null space spanned by ``(n,)`` or ``(n, m)`` vectors, NumPy or torch.
+
+    Orthonormalised here.
+    """
     Z = torch.as_tensor(vectors).detach().to("cpu", torch.float64)
     Z = Z[:, None] if Z.ndim == 1 else Z
     if Z.ndim != 2 or len(Z) != n or Z.shape[1] > n:
@@ -76,14 +87,24 @@ def from_vectors(vectors: object, n: int) -> NullSpace:
         raise ShapeError(msg)
     Q, R = torch.linalg.qr(Z)
     size = R.diagonal().abs()
-    if not bool(torch.isfinite(Z).all()) or bool((size <= 1e-12 * size.max()).any()) or float(size.max()) == 0:
-        msg = "null_space has dependent, zero or non-finite vectors; pass independent ones (scipy.linalg.orth mends)"
+    if (
+        not bool(torch.isfinite(Z).all())
+        or bool((size <= 1e-12 * size.max()).any())
+        or float(size.max()) == 0
+    ):
+        msg = (
+            "null_space has dependent, zero or non-finite vectors; pass independent ones (scipy.linalg.orth "
+            "mends)"
+        )
         raise StructureError(msg)
     return NullSpace(basis=Q.contiguous())
 
 
 def grid_components(fluid: np.ndarray, periodic: tuple[bool, ...]) -> tuple[np.ndarray, int]:
-    """Label the face-connected fluid regions of a grid; -1 elsewhere. Regions that meet across a seam are one."""
+    """Label the face-connected fluid regions of a grid; -1 elsewhere.
+
+    Regions that meet across a seam are one.
+    """
     from scipy.ndimage import label
 
     labels, count = label(fluid)
@@ -98,6 +119,8 @@ def grid_components(fluid: np.ndarray, periodic: tuple[bool, ...]) -> tuple[np.n
             both = (first >= 0) & (last >= 0)
             pairs.append(np.stack([first[both], last[both]]))
         i, j = np.concatenate(pairs, axis=1)
-        count, merged = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(count, count)), directed=False)
+        seams: Any = coo_array((np.ones(len(i)), (i, j)), shape=(count, count))
+        found: Any = connected_components(seams, directed=False)
+        count, merged = found
         labels = np.append(merged, -1)[labels]
     return labels.ravel(), int(count)

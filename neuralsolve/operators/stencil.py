@@ -1,9 +1,9 @@
 """Minus the Laplacian on the fluid cells of a grid, as a 5- or 7-point stencil that is never assembled.
 
-With unit spacing and no coefficients it is the graph Laplacian of the fluid cells: a fluid neighbour couples, a SOLID
-one contributes nothing, an AIR one only to the diagonal. One 16-bit word per cell holds all that (see
-`kernels.reference.stencil`), so a product reads x, the word, and writes y: about 18 bytes a cell in float64, where
-CSR moves over 100 in 3D.
+With unit spacing and no coefficients it is the graph Laplacian of the fluid cells: a fluid neighbour couples,
+a SOLID one contributes nothing, an AIR one only to the diagonal. One 16-bit word per cell holds all that (see
+`kernels.reference.stencil`), so a product reads x, the word, and writes y: about 18 bytes a cell in float64,
+where CSR moves over 100 in 3D.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ GHOST = {"neumann": SOLID, "dirichlet": AIR}
 class PoissonStencil(LinearOperator):
     """-div(c grad) on the fluid cells of a grid, in units of 1/spacing**2.
 
-    Acts on **all** cells of the grid, flattened in C order: entries outside FLUID are ignored on the way in and
-    zero on the way out. Symmetric positive definite, or semi-definite with the constant null space of every fluid
-    region that touches neither AIR nor a Dirichlet wall. The full Dirichlet box has eigenvalues
+    Acts on **all** cells of the grid, flattened in C order: entries outside FLUID are ignored on the way in
+    and zero on the way out. Symmetric positive definite, or semi-definite with the constant null space of
+    every fluid region that touches neither AIR nor a Dirichlet wall. The full Dirichlet box has eigenvalues
     sum_a 4/h_a^2 sin^2(i_a pi / (2 (n_a + 1))), i_a = 1..n_a.
 
     Parameters
     ----------
     grid : Grid
     coefficients : one tensor or array per axis, optional
-        Face coefficients (1/rho): axis a holds n_a + 1 faces along itself, walls included, so the shapes in 2D are
-        (ny + 1, nx) and (ny, nx + 1). Finite, >= 0; the two end faces of a periodic axis are one face and must
-        agree. A gradient reaches them.
+        Face coefficients (1/rho): axis a holds n_a + 1 faces along itself, walls included, so the shapes in
+        2D are (ny + 1, nx) and (ny, nx + 1). Finite, >= 0; the two end faces of a periodic axis are one face
+        and must agree. A gradient reaches them.
     dtype : torch.float64 or torch.float32, that of the coefficients by default
 
     Raises
@@ -74,7 +74,7 @@ class PoissonStencil(LinearOperator):
             table(self.device).stencil_code(cells, self._wall_words(), self._code)
         self.null_space = self._null_space()
 
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(x, self.shape[0], out)
         K = table(x.device)
         if self._code is not None:
@@ -83,17 +83,18 @@ class PoissonStencil(LinearOperator):
             K.faces_matvec(*self.faces(), self.shape3, x, out)
         return out
 
-    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:  # noqa: D102
+    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:
         K = table(x.device)
         if self._code is not None:
             return K.stencil_matvec_dot(self._code, self.scale, self.shape3, x, out)
         return K.faces_matvec_dot(*self.faces(), self.shape3, x, out)
 
     def faces(self) -> tuple[Tensor, Tensor]:
-        """Return the diagonal ``(n,)`` and the coupling of every cell to its lower neighbour ``(3, n)``, z, y, x.
+        """Return the diagonal ``(n,)`` and every cell's coupling ``(3, n)`` to its lower z, y, x neighbour.
 
-        Couplings are >= 0, wrap to the last cell on a periodic axis, and are 0 where there is none; a diagonal of 0
-        marks a cell outside. Made once: 4 vectors in 3D, 3 in 2D (the z row is a broadcast zero).
+        Couplings are >= 0, wrap to the last cell on a periodic axis, and are 0 where there is none; a
+        diagonal of 0 marks a cell outside. Made once: 4 vectors in 3D, 3 in 2D (the z row is a broadcast
+        zero).
         """
         if self._faces is None:
             diagonal = torch.zeros(self.grid.shape, dtype=self.dtype)
@@ -107,13 +108,13 @@ class PoissonStencil(LinearOperator):
             self._faces = diagonal.reshape(-1), torch.stack(first + lower)
         return self._faces
 
-    def diagonal(self) -> Tensor:  # noqa: D102
+    def diagonal(self) -> Tensor:
         if self._code is None:
             return self.faces()[0]
         counts = self._code.to(torch.int32)
         return sum((counts >> (6 + 2 * a) & 3).to(self.dtype) * s for a, s in enumerate(self.scale))  # type: ignore[return-value]
 
-    def to_scipy(self) -> scipy.sparse.csr_array:  # noqa: D102
+    def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
         diagonal, lower = (part.numpy() for part in self.faces())
@@ -129,19 +130,24 @@ class PoissonStencil(LinearOperator):
         entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
         return scipy.sparse.coo_array(entries, shape=(n, n)).tocsr()
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PoissonStencil:  # noqa: D102
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> PoissonStencil:
         if device is not None and torch.device(device) != self.device:
-            msg = f"PoissonStencil runs on the CPU, asked for {device}; ns.as_operator(A.to_scipy()).to(device) moves it"
+            msg = (
+                f"PoissonStencil runs on the CPU, asked for {device}; "
+                "ns.as_operator(A.to_scipy()).to(device) moves it"
+            )
             raise StructureError(msg)
         if dtype is None or dtype == self.dtype:
             return self
         faces = None if self.coefficients is None else [c.to(dtype) for c in self.coefficients]
         return PoissonStencil(self.grid, faces, dtype)
 
-    def parameters(self) -> tuple[Tensor, ...]:  # noqa: D102
+    def parameters(self) -> tuple[Tensor, ...]:
         return self.coefficients or ()
 
-    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         if self.coefficients is None:
             return ()
         gradients = []
@@ -259,8 +265,8 @@ def _check_faces(coefficients: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
     if [tuple(c.shape) for c in faces] != needed:
         given = [tuple(c.shape) for c in faces]
         msg = (
-            f"face coefficients have shapes {given}; a grid of {grid.shape} needs {needed}, n + 1 faces along each "
-            "axis; ns.face_coefficients(cell_values, grid) makes them from cell values"
+            f"face coefficients have shapes {given}; a grid of {grid.shape} needs {needed}, n + 1 faces "
+            "along each axis; ns.face_coefficients(cell_values, grid) makes them from cell values"
         )
         raise ShapeError(msg)
     faces = tuple(c if c.dtype in (torch.float32, torch.float64) else c.double() for c in faces)
@@ -270,9 +276,15 @@ def _check_faces(coefficients: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
             msg = f"face coefficients along axis {axis} hold NaN or infinite values"
             raise NonFiniteError(msg)
         if bool((values < 0).any()):
-            msg = f"face coefficients along axis {axis} fall to {float(values.min())}; they must be >= 0 (0: closed)"
+            msg = (
+                f"face coefficients along axis {axis} fall to {float(values.min())}; they must be >= 0 (0: "
+                "closed)"
+            )
             raise StructureError(msg)
         if grid.periodic[axis] and not torch.equal(values.select(axis, 0), values.select(axis, -1)):
-            msg = f"axis {axis} is periodic: its first and last faces are the same face, and their values differ"
+            msg = (
+                f"axis {axis} is periodic: its first and last faces are the same face, and their values "
+                "differ"
+            )
             raise StructureError(msg)
     return faces

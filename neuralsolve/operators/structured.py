@@ -28,28 +28,28 @@ class DenseOperator(LinearOperator):
         super().__init__((values.shape[0], values.shape[1]), values.dtype, values.device, props)
         self.values = values
 
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.matmul(self.values.detach(), x, out=output_like(x, self.shape[0], out))
 
-    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.matmul(self.values.detach().T, x, out=output_like(x, self.shape[1], out))
 
-    def diagonal(self) -> Tensor:  # noqa: D102
+    def diagonal(self) -> Tensor:
         return self.values.detach().diagonal().clone()
 
-    def to_scipy(self) -> scipy.sparse.csr_array:  # noqa: D102
+    def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
         return scipy.sparse.csr_array(self.values.detach().cpu().numpy())
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DenseOperator:  # noqa: D102
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DenseOperator:
         moved = self.values.to(device or self.device, dtype or self.dtype)
         return self if moved is self.values else DenseOperator(moved, self.props)
 
-    def parameters(self) -> tuple[Tensor, ...]:  # noqa: D102
+    def parameters(self) -> tuple[Tensor, ...]:
         return (self.values,)
 
-    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         return (-lam.reshape(len(lam), -1) @ x.reshape(len(x), -1).T,)
 
 
@@ -78,18 +78,23 @@ class CallableOperator(LinearOperator):
         diagonal: Tensor | None = None,
     ):
         super().__init__(shape, dtype, CPU, props)
-        self.function, self.transposed, self.block, self.known_diagonal = function, transposed, block, diagonal
+        self.function, self.transposed, self.block, self.known_diagonal = (
+            function,
+            transposed,
+            block,
+            diagonal,
+        )
         self.takes = dtype
 
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._map(self.function, x, output_like(x, self.shape[0], out))
 
-    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.transposed is None:
             return super().rmatvec(x, out)
         return self._map(self.transposed, x, output_like(x, self.shape[1], out))
 
-    def diagonal(self) -> Tensor:  # noqa: D102
+    def diagonal(self) -> Tensor:
         if self.known_diagonal is not None:
             return self.known_diagonal
         msg = (
@@ -98,13 +103,15 @@ class CallableOperator(LinearOperator):
         )
         raise StructureError(msg)
 
-    def to_scipy(self) -> scipy.sparse.csr_array:  # noqa: D102
+    def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
         columns = [self.matvec(e) for e in torch.eye(self.shape[1], dtype=self.dtype)]
         return scipy.sparse.csr_array(torch.stack(columns, 1).numpy())
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CallableOperator:  # noqa: D102
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> CallableOperator:
         if dtype is None or dtype == self.dtype:
             return self
         other = CallableOperator(
@@ -139,7 +146,8 @@ class Block(LinearOperator):
 
     Examples
     --------
-    >>> A = DenseOperator(torch.eye(2)); B = DenseOperator(torch.ones(1, 2)); Bt = DenseOperator(torch.ones(2, 1))
+    >>> A = DenseOperator(torch.eye(2)); B = DenseOperator(torch.ones(1, 2)); Bt = DenseOperator(torch.ones(2,
+    1))
     >>> Block([[A, Bt], [B, None]], props={"symmetric"}) @ torch.tensor([1.0, 2.0, 3.0])
     tensor([4., 5., 3.])
     """
@@ -156,26 +164,30 @@ class Block(LinearOperator):
         dtype = torch.float64 if any(b.dtype == torch.float64 for b in present) else torch.float32
         super().__init__((sum(self.row_sizes), sum(self.column_sizes)), dtype, present[0].device, props)
 
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
-        return self._sum(self.blocks, x.split(self.column_sizes), "matvec", output_like(x, self.shape[0], out))
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._sum(
+            self.blocks, x.split(self.column_sizes), "matvec", output_like(x, self.shape[0], out)
+        )
 
-    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         columns = list(zip(*self.blocks, strict=True))
         return self._sum(columns, x.split(self.row_sizes), "rmatvec", output_like(x, self.shape[1], out))
 
-    def _sum(self, rows: Sequence[Sequence[LinearOperator | None]], parts: Any, product: str, out: Tensor) -> Tensor:
+    def _sum(
+        self, rows: Sequence[Sequence[LinearOperator | None]], parts: Any, product: str, out: Tensor
+    ) -> Tensor:
         out.zero_()
-        sizes = [len(part) for part in parts]
-        start = 0
+        start = size = 0
         for row in rows:
-            for block, part, _ in zip(row, parts, sizes, strict=True):
+            for block, part in zip(row, parts, strict=True):
                 if block is not None:
                     term = getattr(block, product)(part.contiguous())
                     out[start : start + len(term)] += term
-            start += len(term)  # every row holds at least one operator
+                    size = len(term)
+            start += size  # every row holds at least one operator
         return out
 
-    def diagonal(self) -> Tensor:  # noqa: D102
+    def diagonal(self) -> Tensor:
         if self.row_sizes != self.column_sizes:
             return torch.from_numpy(self.to_scipy().diagonal())
         parts = [
@@ -184,15 +196,17 @@ class Block(LinearOperator):
         ]
         return torch.cat([part.to(self.dtype) for part in parts])
 
-    def to_scipy(self) -> scipy.sparse.csr_array:  # noqa: D102
+    def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
         rows = [[None if b is None else b.to_scipy() for b in row] for row in self.blocks]
         return scipy.sparse.csr_array(scipy.sparse.block_array(rows, format="csr"))
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Block:  # noqa: D102
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Block:
         moved = [[None if b is None else b.to(device, dtype) for b in row] for row in self.blocks]
-        same = all(a is b for new, old in zip(moved, self.blocks, strict=True) for a, b in zip(new, old, strict=True))
+        same = all(
+            a is b for new, old in zip(moved, self.blocks, strict=True) for a, b in zip(new, old, strict=True)
+        )
         return self if same else Block(moved, self.props)
 
 
@@ -220,10 +234,10 @@ class DiagonalPlusLowRank(LinearOperator):
         super().__init__((len(d), len(d)), d.dtype, d.device, found)
         self.d, self.U, self.V = d, U, V if V is not None else U
 
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._product(self.U, self.V, x, out)
 
-    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._product(self.V, self.U, x, out)
 
     def _product(self, left: Tensor, right: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
@@ -238,7 +252,10 @@ class DiagonalPlusLowRank(LinearOperator):
         Cost: O(n r^2) once, O(n r) per product.
         """
         if bool((self.d == 0).any()):
-            msg = "the Woodbury identity divides by d, which has zeros; pass ns.as_operator(A.to_scipy()) instead"
+            msg = (
+                "the Woodbury identity divides by d, which has zeros; pass ns.as_operator(A.to_scipy()) "
+                "instead"
+            )
             raise StructureError(msg)
         scaled = self.U / self.d[:, None]
         capacitance = torch.eye(self.U.shape[1], dtype=self.dtype) + self.V.T @ scaled
@@ -250,15 +267,17 @@ class DiagonalPlusLowRank(LinearOperator):
 
         return CallableOperator(apply, self.shape, self.dtype, props=self.props, diagonal=1 / self.d)
 
-    def diagonal(self) -> Tensor:  # noqa: D102
+    def diagonal(self) -> Tensor:
         return self.d + (self.U * self.V).sum(1)
 
-    def to_scipy(self) -> scipy.sparse.csr_array:  # noqa: D102
+    def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
         return scipy.sparse.csr_array((torch.diag(self.d) + self.U @ self.V.T).numpy())
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DiagonalPlusLowRank:  # noqa: D102
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> DiagonalPlusLowRank:
         device, dtype = torch.device(device or self.device), dtype or self.dtype
         if (device, dtype) == (self.device, self.dtype):
             return self
@@ -269,7 +288,10 @@ class DiagonalPlusLowRank(LinearOperator):
 def _shared_size(blocks: Iterable[LinearOperator | None], axis: int, where: str) -> int:
     sizes = {block.shape[axis] for block in blocks if block is not None}
     if len(sizes) != 1:
-        msg = f"{where} of the block matrix has sizes {sorted(sizes)}; exactly one is needed (at least one operator)"
+        msg = (
+            f"{where} of the block matrix has sizes {sorted(sizes)}; exactly one is needed (at least one "
+            "operator)"
+        )
         raise ShapeError(msg)
     return sizes.pop()
 

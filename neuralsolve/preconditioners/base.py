@@ -56,22 +56,25 @@ class Preconditioner(ABC):
 
     def aslinearoperator(self, n: int) -> scipy.sparse.linalg.LinearOperator:
         """Return M as a SciPy operator of size n, to pass as `M` to SciPy's own solvers."""
-        import scipy.sparse.linalg
+        from scipy.sparse.linalg import LinearOperator as SciPyOperator
 
         def product(r: object) -> object:
             return self.apply(torch.as_tensor(r, dtype=torch.float64).reshape(n).contiguous()).numpy()
 
         def transposed(r: object) -> object:
-            return self.apply_transpose(torch.as_tensor(r, dtype=torch.float64).reshape(n).contiguous()).numpy()
+            return self.apply_transpose(
+                torch.as_tensor(r, dtype=torch.float64).reshape(n).contiguous()
+            ).numpy()
 
-        return scipy.sparse.linalg.LinearOperator((n, n), matvec=product, rmatvec=transposed, dtype=float)
+        return SciPyOperator((n, n), matvec=product, rmatvec=transposed, dtype=float)  # type: ignore[call-arg]
 
 
 class Given(Recipe):
     """A preconditioner that the caller made: an operator or function r -> z, taken as it is.
 
-    Nothing is known of a bare function, so `symmetric` says what the caller promises; a matrix or SciPy operator is
-    believed to be symmetric positive definite where the method needs it, and the loop reports it where it is not.
+    Nothing is known of a bare function, so `symmetric` says what the caller promises; a matrix or SciPy
+    operator is believed to be symmetric positive definite where the method needs it, and the loop reports it
+    where it is not.
     """
 
     def __init__(self, operator: LinearOperator):

@@ -1,8 +1,8 @@
 """The gradient of a solve, by one more solve with A^T.
 
-x = A^-1 b gives, for an incoming gradient g, lam = A^-T g, db = lam and dtheta = -lam . (dA/dtheta) x: no iteration is
-differentiated. Where A is symmetric and singular, x = A^+ P b and lam = A^+ P g; gradients of A's values are then
-those along changes that keep the null space, as face coefficients do.
+x = A^-1 b gives, for an incoming gradient g, lam = A^-T g, db = lam and dtheta = -lam . (dA/dtheta) x: no
+iteration is differentiated. Where A is symmetric and singular, x = A^+ P b and lam = A^+ P g; gradients of
+A's values are then those along changes that keep the null space, as face coefficients do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ def differentiable_solve(
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, solve: Callable, adjoint: Callable, A: LinearOperator, results: list, b: Tensor, *parameters: Tensor
+        ctx: Any,
+        solve: Callable,
+        adjoint: Callable,
+        A: LinearOperator,
+        results: list,
+        b: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
         result = solve(b)
         results.append(result)

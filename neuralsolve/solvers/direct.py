@@ -1,8 +1,9 @@
 """Direct solution of small or difficult systems: sparse LU, dense LU, Woodbury.
 
-Run as Richardson with the factorisation as M, so every answer gets iterative refinement until its true residual meets
-the tolerance. A symmetric singular A with a known null space Z is made regular first: one entry per component is
-pinned where Z holds constants (fill-in stays as it was), otherwise A is bordered, [[A, Z], [Z^T, 0]].
+Run as Richardson with the factorisation as M, so every answer gets iterative refinement until its true
+residual meets the tolerance. A symmetric singular A with a known null space Z is made regular first: one
+entry per component is pinned where Z holds constants (fill-in stays as it was), otherwise A is bordered, [[A,
+Z], [Z^T, 0]].
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from neuralsolve.preconditioners.base import Preconditioner, Recipe
 
 @dataclass(frozen=True)
 class SparseLU(Recipe):
-    """LU factorisation (SuperLU of SciPy for sparse A, LAPACK for dense, Woodbury for diagonal plus low rank).
+    """LU factorisation: SciPy's SuperLU for sparse A, LAPACK for dense, Woodbury for diagonal plus low rank.
 
-    As a method, `ns.solve(A, b, ns.SparseLU())`, it is refined until the true residual meets the tolerance; it may
-    also stand as M of any method. Memory grows as n log n in 2D and n^(4/3) in 3D: for small systems.
+    As a method, `ns.solve(A, b, ns.SparseLU())`, it is refined until the true residual meets the tolerance;
+    it may also stand as M of any method. Memory grows as n log n in 2D and n^(4/3) in 3D: for small systems.
 
     Raises
     ------
@@ -51,7 +52,7 @@ class Factorisation(Preconditioner):
     def __init__(self, A: LinearOperator):
         self.update(A)
 
-    def update(self, A_next: LinearOperator) -> None:  # noqa: D102
+    def update(self, A_next: LinearOperator) -> None:
         self.symmetric = "spd" in A_next.props
         self.n = A_next.shape[0]
         if isinstance(A_next, DiagonalPlusLowRank):
@@ -62,20 +63,23 @@ class Factorisation(Preconditioner):
         elif isinstance(A_next, DenseOperator):
             self._factor_dense(A_next)
         elif isinstance(A_next, CallableOperator):
-            msg = "a factorisation needs the entries of A, and A is a function; pass a matrix, or use ns.GMRES()"
+            msg = (
+                "a factorisation needs the entries of A, and A is a function; pass a matrix, or use "
+                "ns.GMRES()"
+            )
             raise StructureError(msg)
         else:
             self._factor_sparse(A_next)
 
-    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return output_like(r, self.n, out).copy_(self._solve(r))
 
-    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:  # noqa: D102
+    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         if self._solve_transposed is None:
             return super().apply_transpose(r, out)
         return output_like(r, self.n, out).copy_(self._solve_transposed(r))
 
-    def describe(self) -> str:  # noqa: D102
+    def describe(self) -> str:
         return self._kind
 
     def _factor_dense(self, A: DenseOperator) -> None:
@@ -99,7 +103,7 @@ class Factorisation(Preconditioner):
         import scipy.sparse
         from scipy.sparse.linalg import splu
 
-        S = scipy.sparse.csc_array(A.to_scipy())
+        S: Any = scipy.sparse.csc_array(A.to_scipy())
         kept, border = self._make_regular(A)
         if len(kept) < self.n:
             S = S[kept][:, kept]
@@ -129,7 +133,7 @@ class Factorisation(Preconditioner):
         self._kind = f"sparse LU ({lu.nnz / max(1, S.nnz):.1f} times the entries of A)"
 
     def _make_regular(self, A: LinearOperator) -> tuple[np.ndarray, Any]:
-        """Return the rows to keep, and a border of null vectors where they are not constants on components."""
+        """Return the rows to keep, and a border of null vectors where those are not constants."""
         import scipy.sparse
 
         kept = np.ones(self.n, bool) if A.active is None else A.active.numpy().copy()
@@ -148,6 +152,6 @@ class Factorisation(Preconditioner):
 def _singular(row: int | None = None) -> str:
     where = "" if row is None else f" (pivot {row} is zero)"
     return (
-        f"A is exactly singular{where} and no null space is known that explains it; declare it with null_space=..., "
-        "or drop the empty or dependent rows"
+        f"A is exactly singular{where} and no null space is known that explains it; declare it with "
+        "null_space=..., or drop the empty or dependent rows"
     )

@@ -1,9 +1,10 @@
 """Preconditioned conjugate gradients.
 
-Problem: A x = b, A symmetric positive (semi-)definite, M likewise and fixed. Source: Saad, Iterative Methods for
-Sparse Linear Systems, 2nd ed. (2003), algorithm 9.1. Cost per step: one product, one application of M, and two passes
-over the vectors: (x, r, r.r) and (p); p.Ap comes with the product. Memory: x, r, p, Ap and, with M, z.
-The direction is formed at the start of a step, so the last step pays for no unused application of M.
+Problem: A x = b, A symmetric positive (semi-)definite, M likewise and fixed. Source: Saad, Iterative Methods
+for Sparse Linear Systems, 2nd ed. (2003), algorithm 9.1. Cost per step: one product, one application of M,
+and two passes over the vectors: (x, r, r.r) and (p); p.Ap comes with the product. Memory: x, r, p, Ap and,
+with M, z. The direction is formed at the start of a step, so the last step pays for no unused application of
+M.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ class CG(Method):
     needs: ClassVar[str] = "spd"
     batched: ClassVar[bool] = True
 
-    def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> CGState:  # noqa: D102
+    def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> CGState:
         z = r if M is None else torch.empty_like(r)
         return CGState(x, norm(r), r=r, p=torch.zeros_like(r), Ap=torch.empty_like(r), z=z)
 
-    def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: CGState) -> CGState:  # noqa: D102
+    def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: CGState) -> CGState:
         K = table(b.device)
         rz = s.residual_norm**2 if M is None else K.dot(s.r, M.apply(s.r, s.z))
         if M is not None:
@@ -73,7 +74,10 @@ class CG(Method):
 
 
 def demand_positive(value: Tensor, frozen: Tensor | None, status: Status) -> None:
-    """Raise `Breakdown` unless the value is positive in every column that still moves; NaN is not positive."""
+    """Raise `Breakdown` unless the value is positive in every column that still moves.
+
+    NaN is not positive.
+    """
     good = value > 0
     if frozen is not None:
         good = good | frozen

@@ -1,11 +1,13 @@
 """The one iteration loop: stopping test, history, callback, and the truth about convergence.
 
-A method's recurrence only *suggests* convergence. The residual is then formed anew, b - A x, and where it does not
-meet the tolerance the method starts again from the present x, until the true residual meets it or stops falling.
+A method's recurrence only *suggests* convergence. The residual is then formed anew, b - A x, and where it
+does not meet the tolerance the method starts again from the present x, until the true residual meets it or
+stops falling.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,23 @@ GROWTH_LIMIT = 1e14  # of the residual over its first norm; CG's own hump is at 
 PROGRESS = 0.5  # a restart that does not halve the true residual is the last one
 
 Callback = Callable[[int, float, Any], Any]
+
+
+class Products:
+    """Counts the products with an operator, through a copy of it that behaves the same."""
+
+    def __init__(self, A: LinearOperator):
+        self.count = 0
+        self.A = copy.copy(A)
+        for name in ("matvec", "matvec_dot", "rmatvec"):
+            vars(self.A)[name] = self._counting(getattr(A, name))
+
+    def _counting(self, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def counted(*arguments: Any, **options: Any) -> Tensor:
+            self.count += 1
+            return product(*arguments, **options)
+
+        return counted
 
 
 @dataclass

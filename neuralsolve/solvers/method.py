@@ -46,14 +46,14 @@ class Method(ABC):
     batched: ClassVar[bool] = False
 
     @abstractmethod
-    def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> Any:
+    def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor, /) -> Any:
         """Return the first state. x and r = b - A x are the method's own from here on; b is not."""
 
     @abstractmethod
-    def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, state: Any) -> Any:
+    def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, state: Any, /) -> Any:
         """Do one iteration in place and return the state; raise `Breakdown(status)` where it cannot go on."""
 
-    def solution(self, A: LinearOperator, M: Preconditioner | None, state: Any) -> Tensor:
+    def solution(self, A: LinearOperator, M: Preconditioner | None, state: Any, /) -> Tensor:
         """Return the iterate x of a state, where it is not up to date in `state.x`."""
         return state.x
 

@@ -12,23 +12,24 @@ class Status(Enum):
 
     CONVERGED = "the true residual met max(rtol*||b||, atol)"
     PROJECTED = (
-        "the consistent part of b is solved: b had a part in the null space of the singular A, which no x can reach; "
-        "it was removed (result.removed is its norm)"
+        "the consistent part of b is solved: b had a part in the null space of the singular A, which no x "
+        "can reach; it was removed (result.removed is its norm)"
     )
     MAXITER = "maxiter reached: pass a preconditioner M, loosen rtol, or raise maxiter"
     STAGNATED = (
-        "the true residual stopped falling: rtol is beyond what rounding allows for this A, or b has a part that A "
-        "cannot reach; loosen rtol, rescale A, or use ns.SparseLU()"
+        "the true residual stopped falling: rtol is beyond what rounding allows for this A, or b has a part "
+        "that A cannot reach; loosen rtol, rescale A, or use ns.SparseLU()"
     )
-    PRECISION = (
-        "x in float64 met the tolerance, rounded to the caller's dtype it does not: pass float64, or loosen rtol"
-    )
+    PRECISION = "x in float64 met the tolerance, rounded to the caller's dtype it does not: pass float64, or loosen rtol"
     DIVERGED = "the residual grew without bound: the iteration does not suit A; use ns.GMRES() or another M"
     NON_FINITE = "NaN or infinity appeared in the iteration: look at M (or the function that stands for A)"
     NOT_POSITIVE_DEFINITE = (
-        "p.Ap <= 0: A is not positive definite (a sign? an undeclared null space?); use ns.MINRES() or ns.GMRES()"
+        "p.Ap <= 0: A is not positive definite (a sign? an undeclared null space?); use ns.MINRES() or "
+        "ns.GMRES()"
     )
-    INDEFINITE_PRECONDITIONER = "r.Mr <= 0: M is not positive definite; use ns.FlexibleCG(), ns.GMRES() or another M"
+    INDEFINITE_PRECONDITIONER = (
+        "r.Mr <= 0: M is not positive definite; use ns.FlexibleCG(), ns.GMRES() or another M"
+    )
     BREAKDOWN = "the recurrence divided by zero: use ns.GMRES() or another x0"
     SINGULAR = "A is singular: declare its null space (null_space=...) or remove the zero rows"
     STOPPED = "the callback returned True"
@@ -47,14 +48,15 @@ class SolveResult:
     ----------
     x : (n,) or (n, k), the caller's library, dtype and device
     status : Status, whose value is the advice
-    converged : ||b - A x|| <= max(rtol ||b||, atol) for every column, recomputed in float64 from the x returned; b
-        without its part in the null space where A is singular
+    converged : ||b - A x|| <= max(rtol ||b||, atol) for every column, recomputed in float64 from the x
+        returned; b without its part in the null space where A is singular
     iterations : steps of the method; the largest over the columns where they ran one by one
     matvecs : products with A, the fair cost across methods
     residual_norms : ||b - A x_i||_2 for i = 0, 1, ...; the largest over columns
     setup_seconds, solve_seconds : wall time of the set-up (once per `prepare`) and of this solve
     explanation : what was chosen and why
-    removed : 2-norm of the part of b that lies in the null space, the largest over columns; 0 where A is regular
+    removed : 2-norm of the part of b that lies in the null space, the largest over columns; 0 where A is
+        regular
     """
 
     x: Any
@@ -72,6 +74,7 @@ class SolveResult:
         word = "converged" if self.converged else "NOT converged"
         last = self.residual_norms[-1] if self.residual_norms else float("nan")
         return (
-            f"{word} ({self.status.name}): {self.iterations} iterations, {self.matvecs} products, ||b - Ax|| = "
-            f"{last:.3g}, set-up {self.setup_seconds:.3g} s, solve {self.solve_seconds:.3g} s; {self.explanation}"
+            f"{word} ({self.status.name}): {self.iterations} iterations, {self.matvecs} products, ||b - Ax|| "
+            f"= {last:.3g}, set-up {self.setup_seconds:.3g} s, solve {self.solve_seconds:.3g} s; "
+            f"{self.explanation}"
         )

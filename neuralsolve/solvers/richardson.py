@@ -2,7 +2,8 @@
 
 With M = SOR it is the SOR method, with a direct factorisation it is a direct solve with iterative refinement
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sec. 12). Cost per step: one product and one
-application of M. It converges when the spectral radius of I - omega M A is below one; the residual is the true one.
+application of M. It converges when the spectral radius of I - omega M A is below one; the residual is the
+true one.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Richardson(Method):
 
     Parameters
     ----------
-    omega : relaxation of the whole correction; without M a step along the residual, for which omega must lie in
-        (0, 2 / lambda_max(A))
+    omega : relaxation of the whole correction; without M a step along the residual, for which omega must lie
+        in (0, 2 / lambda_max(A))
     """
 
     omega: float = 1.0
@@ -47,10 +48,14 @@ class Richardson(Method):
             msg = f"omega must be positive and finite, given {self.omega}"
             raise OptionError(msg)
 
-    def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> RichardsonState:  # noqa: D102
+    def init(
+        self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor
+    ) -> RichardsonState:
         return RichardsonState(x, norm(r), r=r, z=torch.empty_like(r))
 
-    def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: RichardsonState) -> RichardsonState:  # noqa: D102
+    def step(
+        self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: RichardsonState
+    ) -> RichardsonState:
         z = s.z.copy_(s.r) if M is None else M.apply(s.r, s.z)
         if s.frozen is not None:
             z.masked_fill_(s.frozen, 0.0)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
-from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.convert import Home, as_operator, as_vector, check_finite
 from neuralsolve.operators.structured import CallableOperator
 from neuralsolve.preconditioners.base import Given, Preconditioner, Recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import REFINEMENTS, Plan, plans
-from neuralsolve.solvers.loop import Callback, Outcome, iterate
+from neuralsolve.solvers.loop import Callback, Outcome, Products, iterate
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.richardson import Richardson
@@ -46,22 +45,23 @@ def solve(
     Parameters
     ----------
     A : (n, n)
-        SciPy sparse or LinearOperator, NumPy or torch dense, torch CSR or COO, a callable with shape and dtype, or an
-        operator such as `PoissonStencil`. Never changed.
+        SciPy sparse or LinearOperator, NumPy or torch dense, torch CSR or COO, a callable with shape and
+        dtype, or an operator such as `PoissonStencil`. Never changed.
     b : (n,) or (n, k)
-        NumPy or torch; x comes back in the same library, dtype and device. A gradient passes through in torch.
+        NumPy or torch; x comes back in the same library, dtype and device. A gradient passes through in
+        torch.
     method : `CG()`, `MINRES()`, `GMRES()`, `BiCGStab()`, `Richardson()`, `SparseLU()`, `FastPoisson()`, ...
         None chooses by structure and says why in `explanation`.
     M : preconditioner, M ~ A^-1
-        A recipe such as `AMG()`, an operator, a matrix, or any function r -> z (given what b is: NumPy or torch). None
-        with a method means no preconditioner; with no method it is chosen too.
-    rtol, atol : stop when ||b - A x|| <= max(rtol ||b||, atol) for every column; the residual is formed anew at the end
-        rtol is 1e-8 by default, 1e-5 for float32 b. All iterations run in float64.
+        A recipe such as `AMG()`, an operator, a matrix, or any function r -> z (given what b is: NumPy or
+        torch). None with a method means no preconditioner; with no method it is chosen too.
+    rtol, atol : stop when ||b - A x|| <= max(rtol ||b||, atol) for every column; the residual is formed anew
+        at the end rtol is 1e-8 by default, 1e-5 for float32 b. All iterations run in float64.
     maxiter : steps of the method; by default 10 n, at least 1000 and at most 20 000
     x0 : like b, a first guess
-    null_space : None finds it (constants on connected components of a symmetric A), "constant", or vectors (n,), (n, m)
-        that A maps to zero; False assumes there is none. b is projected, `result.removed` says by how much, and x has no
-        part in it (zero mean on every component).
+    null_space : None finds it (constants on connected components of a symmetric A), "constant", or vectors
+        (n,), (n, m) that A maps to zero; False assumes there is none. b is projected, `result.removed` says
+        by how much, and x has no part in it (zero mean on every component).
     callback : called as callback(iteration, residual_norm, x); returning True stops
     throw : raise `SolveError` unless converged; with False the result says so
 
@@ -112,7 +112,10 @@ def prepare(
 
 
 class Prepared:
-    """A, looked at once and with its preconditioner built: `solve(b)` many times, `update(A_next)` when A changes."""
+    """A, looked at once and with its preconditioner built.
+
+    `solve(b)` many times, `update(A_next)` when A changes.
+    """
 
     def __init__(
         self,
@@ -188,7 +191,10 @@ class Prepared:
         start = time.perf_counter()
         source = as_operator(A_next)
         if source.shape != self._source.shape:
-            msg = f"A was {self._source.shape}, A_next is {source.shape}; call ns.prepare(A_next, ...) for another size"
+            msg = (
+                f"A was {self._source.shape}, A_next is {source.shape}; call ns.prepare(A_next, ...) for "
+                "another size"
+            )
             raise ShapeError(msg)
         structure = probe(source, self._null_space_given)
         same_kind = _kind(structure) == _kind(self._structure)
@@ -209,11 +215,16 @@ class Prepared:
             return plans(structure, recipe)
         if isinstance(method, Recipe):
             if recipe is not None:
-                msg = f"{type(method).__name__} is a direct method and takes no M; drop M, or use ns.CG() with it"
+                msg = (
+                    f"{type(method).__name__} is a direct method and takes no M; drop M, or use ns.CG() with "
+                    "it"
+                )
                 raise OptionError(msg)
             return [Plan(Richardson(), method, f"{method} (given): {structure.describe()}", REFINEMENTS)]
         if not isinstance(method, Method):
-            msg = f"method is {method!r}; an object such as ns.CG() or ns.GMRES(restart=50) is needed, or None"
+            msg = (
+                f"method is {method!r}; an object such as ns.CG() or ns.GMRES(restart=50) is needed, or None"
+            )
             raise OptionError(msg)
         _check_suits(method, structure)
         return [Plan(method, recipe, f"{method} (given): {structure.describe()}")]
@@ -236,8 +247,8 @@ class Prepared:
         if self._M is None or plan.method.flexible or plan.method.needs == "any" or self._M.symmetric:
             return
         msg = (
-            f"{type(plan.method).__name__} needs a symmetric positive definite M; {self._M.describe()} is not: use "
-            "ns.SSOR() for ns.SOR(), or a flexible method: ns.GMRES(), ns.FlexibleCG()"
+            f"{type(plan.method).__name__} needs a symmetric positive definite M; {self._M.describe()} is "
+            "not: use ns.SSOR() for ns.SOR(), or a flexible method: ns.GMRES(), ns.FlexibleCG()"
         )
         raise StructureError(msg)
 
@@ -254,16 +265,19 @@ class Prepared:
         rhs, home, removed, scale = self._receive(b)
         guess = None if x0 is None else self._receive_guess(x0, rhs, scale)
         self._foreign.torch = home.torch
-        rtol = DEFAULT_RTOL[torch.float64 if home.epsilon < 1e-10 else torch.float32] if rtol is None else rtol
+        rtol = (
+            DEFAULT_RTOL[torch.float64 if home.epsilon < 1e-10 else torch.float32] if rtol is None else rtol
+        )
         size = norm(rhs)
         tolerance = (rtol * size).clamp_min(atol / scale)
         tolerance = torch.maximum(tolerance, 4 * torch.finfo(torch.float64).eps * torch.hypot(size, removed))
         matvecs = 0
         while True:
-            A, plan = _Counted(self._structure.A), self._plans[0]
+            products, plan = Products(self._structure.A), self._plans[0]
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
-            outcome = iterate(plan.method, A, self._M, rhs, guess, tolerance, limit, _scaled(callback, scale, home))  # type: ignore[arg-type]
-            matvecs += A.count
+            observe = _scaled(callback, scale, home)
+            outcome = iterate(plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe)
+            matvecs += products.count
             if outcome.status in (Status.CONVERGED, Status.STOPPED) or len(self._plans) == 1:
                 break
             self._next_plan(outcome.status.name.lower())
@@ -286,7 +300,7 @@ class Prepared:
         )
 
     def _receive(self, b: Any) -> tuple[Tensor, Home, Tensor, float]:
-        """Return b as the solver takes it (float64, masked, sign-flipped, projected, scaled) and what was removed."""
+        """Return b as the solver takes it (masked, flipped, projected, scaled), and what was removed."""
         A, signs = self._structure.A, self._structure.signs
         rhs, home = as_vector(b, A.shape[0])
         if A.active is not None:
@@ -318,7 +332,10 @@ class Prepared:
     def _deliver(
         self, outcome: Outcome, rhs: Tensor, home: Home, tolerance: Tensor, scale: float
     ) -> tuple[Any, Status]:
-        """Return x as the caller's array, and the status of *that* array: rounding to float32 may cost the tolerance."""
+        """Return x as the caller's array, and the status of *that* array.
+
+        Rounding to float32 may cost the tolerance.
+        """
         x = outcome.x if scale == 1.0 else outcome.x * scale
         answer = home.bring(x)
         if outcome.status is Status.CONVERGED and home.epsilon > 1e-10:
@@ -341,28 +358,6 @@ class Prepared:
         return self._transposed.solve(g, rtol=rtol).x
 
 
-class _Counted:
-    """An operator that counts its products; everything else is the operator's own."""
-
-    def __init__(self, operator: LinearOperator):
-        self._operator, self.count = operator, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._operator, name)
-
-    def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        self.count += 1
-        return self._operator.matvec(x, out)
-
-    def matvec_dot(self, x: Tensor, out: Tensor) -> Tensor:
-        self.count += 1
-        return self._operator.matvec_dot(x, out)
-
-    def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        self.count += 1
-        return self._operator.rmatvec(x, out)
-
-
 class _Foreign:
     """Which library a bare function given as M is to be called with: that of the b at hand."""
 
@@ -377,7 +372,9 @@ def as_recipe(M: Any, n: int, foreign: _Foreign) -> Recipe | None:
         msg = f"M is the class {M.__name__}; an object is needed: ns.{M.__name__}()"
         raise OptionError(msg)
     if isinstance(M, Preconditioner):
-        return Given(CallableOperator(M.apply, (n, n), props={"symmetric"} if M.symmetric else (), block=True))
+        return Given(
+            CallableOperator(M.apply, (n, n), props={"symmetric"} if M.symmetric else (), block=True)
+        )
     if callable(M) and not hasattr(M, "shape"):
         return Given(CallableOperator(_on_callers_arrays(M, foreign), (n, n)))
     operator = as_operator(M)
@@ -411,7 +408,14 @@ def _kind(structure: Structure) -> tuple[Any, ...]:
     Z = structure.A.null_space
     signs = None if structure.signs is None else structure.signs.numpy().tobytes()
     spd = structure.maybe_spd
-    return type(structure.A), structure.symmetric, spd, structure.m_matrix, signs, None if Z is None else Z.dimension
+    return (
+        type(structure.A),
+        structure.symmetric,
+        spd,
+        structure.m_matrix,
+        signs,
+        None if Z is None else Z.dimension,
+    )
 
 
 def _check_suits(method: Method, structure: Structure) -> None:
@@ -423,13 +427,15 @@ def _check_suits(method: Method, structure: Structure) -> None:
         raise StructureError(msg)
     if method.needs == "spd" and structure.positive_diagonal is False and "spd" not in structure.A.props:
         msg = (
-            f"{name} needs a positive definite A, and the diagonal of A has zero entries or both signs: it is "
-            "indefinite; use ns.MINRES()"
+            f"{name} needs a positive definite A, and the diagonal of A has zero entries or both signs: it "
+            "is indefinite; use ns.MINRES()"
         )
         raise StructureError(msg)
 
 
-def _tolerances(rtol: float | None, atol: float, maxiter: int | None) -> tuple[float | None, float, int | None]:
+def _tolerances(
+    rtol: float | None, atol: float, maxiter: int | None
+) -> tuple[float | None, float, int | None]:
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is not None and not 0 <= value < float("inf"):
             msg = f"{name} is {value}; it must be >= 0 and finite"

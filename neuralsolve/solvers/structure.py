@@ -1,7 +1,7 @@
 """What can be seen of A before it is solved: symmetry, sign, null space, dominance, size.
 
-Everything here costs a few products with A. Only what is proved is claimed: a positive diagonal is necessary for
-definiteness, diagonal dominance is sufficient, between the two CG is tried and its verdict believed.
+Everything here costs a few products with A. Only what is proved is claimed: a positive diagonal is necessary
+for definiteness, diagonal dominance is sufficient, between the two CG is tried and its verdict believed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Structure:
     Attributes
     ----------
     A : float64 operator; `signs` * (the caller's A)
-    signs : (n,) of +1 and -1, or -1 for all, or None: rows of components that are negative (semi-)definite are flipped
+    signs : (n,) of +1 and -1, or -1 for all, or None: rows of components that are negative (semi-)definite
+        are flipped
     symmetric : A = A^T to rounding
     positive_diagonal : None where no diagonal is at hand
     dominant : |a_ii| >= sum_j |a_ij| in every row and the diagonal is positive: A is positive semi-definite
@@ -62,7 +63,9 @@ class Structure:
         if self.symmetric and self.positive_diagonal is False:
             words = ["symmetric indefinite"]
         elif self.symmetric and (self.dominant or "spd" in self.A.props):
-            words = ["symmetric positive semi-definite" if self.A.null_space else "symmetric positive definite"]
+            words = [
+                "symmetric positive semi-definite" if self.A.null_space else "symmetric positive definite"
+            ]
         if self.signs is not None:
             words.append("sign flipped (A or part of it is negative definite)")
         if self.A.null_space is not None:
@@ -74,8 +77,8 @@ def probe(source: LinearOperator, null_space: object = None) -> Structure:
     """Look at A; `null_space` is "constant", vectors, None (find it) or False (assume none)."""
     if source.shape[0] != source.shape[1]:
         msg = (
-            f"A is {source.shape[0]} x {source.shape[1]}; a square matrix is needed; for least squares solve the "
-            "normal equations A^T A x = A^T b or use scipy.sparse.linalg.lsmr"
+            f"A is {source.shape[0]} x {source.shape[1]}; a square matrix is needed; for least squares solve "
+            "the normal equations A^T A x = A^T b or use scipy.sparse.linalg.lsmr"
         )
         raise ShapeError(msg)
     A = copy.copy(source.to(dtype=torch.float64))
@@ -89,11 +92,11 @@ def probe(source: LinearOperator, null_space: object = None) -> Structure:
     return structure
 
 
-def _probe_matrix(A: CSROperator | DenseOperator | Block, null_space: object) -> Structure:
+def _probe_matrix(A: LinearOperator, null_space: object) -> Structure:
     import scipy.sparse
     from scipy.sparse.csgraph import connected_components
 
-    S = scipy.sparse.csr_array(A.to_scipy())
+    S: Any = scipy.sparse.csr_array(A.to_scipy())
     if not S.data.all():
         S = S.copy()  # the caller's zeros stay where they are
         S.eliminate_zeros()
@@ -103,7 +106,9 @@ def _probe_matrix(A: CSROperator | DenseOperator | Block, null_space: object) ->
     off_sum = abs(S) @ np.ones(n) - abs(diagonal)
     signs = None
     if symmetric:
-        count, labels = connected_components(S, directed=True, connection="strong")  # one pass: S is symmetric
+        count, labels = connected_components(
+            S, directed=True, connection="strong"
+        )  # one pass: S is symmetric
         negative = np.bincount(labels, diagonal < 0, count) > 0
         positive = np.bincount(labels, diagonal > 0, count) > 0
         flip = negative & ~positive
@@ -188,7 +193,10 @@ def _declare(A: LinearOperator, null_space: object) -> None:
         A.null_space = null_space
     elif isinstance(null_space, str):
         if null_space != "constant":
-            msg = f"null_space={null_space!r} is unknown; pass 'constant', an array (n,) or (n, m), None or False"
+            msg = (
+                f"null_space={null_space!r} is unknown; pass 'constant', an array (n,) or (n, m), None or "
+                "False"
+            )
             raise OptionError(msg)
         A.null_space = _constants(A)
     else:
@@ -224,7 +232,7 @@ def _check_null_space(A: LinearOperator, Z: NullSpace) -> None:
     image, whole = float(A.matvec(inside).norm()), float(A.matvec(v).norm())
     if image > 1e-6 * whole:
         msg = (
-            f"A does not annihilate the declared null space: ||A z|| = {image:.2g} where ||A v|| = {whole:.2g} for a "
-            "random v; pass null_space=None to have it found"
+            f"A does not annihilate the declared null space: ||A z|| = {image:.2g} where ||A v|| = "
+            f"{whole:.2g} for a random v; pass null_space=None to have it found"
         )
         raise StructureError(msg)
