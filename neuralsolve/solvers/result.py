@@ -31,7 +31,6 @@ class Status(Enum):
         "r.Mr <= 0: M is not positive definite; use ns.FlexibleCG(), ns.GMRES() or another M"
     )
     BREAKDOWN = "the recurrence divided by zero: use ns.GMRES() or another x0"
-    SINGULAR = "A is singular: declare its null space (null_space=...) or remove the zero rows"
     STOPPED = "the callback returned True"
 
     @property

@@ -1,0 +1,80 @@
+"""The layers of the package: imports only go down, and heavy libraries are imported where they are used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "neuralsolve"
+
+# A room may import the rooms before it. solvers never import models; plot alone imports matplotlib.
+LAYERS = [
+    "errors",
+    "kernels",
+    "operators",
+    "preconditioners",
+    "solvers",
+    "linalg",
+    "io",
+    "fem",
+    "pde",
+    "cases",
+    "plot",
+    "bench",
+    "doctor",
+    "cli",
+    "__main__",
+]
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Every absolute module name that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_only_go_down(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    assert here in LAYERS, f"{here} is not among the layers: give it a place in LAYERS and in docs/design.md"
+    own = {name.split(".")[1] for name in imported(path) if name.startswith("neuralsolve.")}
+    above = {name for name in own if name in LAYERS and LAYERS.index(name) > LAYERS.index(here)}
+    assert not above, f"{path.name} in {here} imports {above}, which lie above it"
+
+
+def test_matplotlib_is_imported_by_plot_alone():
+    users = {room(path) for path in modules() if any(n.split(".")[0] == "matplotlib" for n in imported(path))}
+    assert users == {"plot"}
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    code = (
+        "import sys, neuralsolve; heavy = {'numba', 'triton', 'pyamg', 'meshio', 'matplotlib', 'skfem', 'pydantic', "
+        "'typer', 'rich', 'h5py', 'scipy'}; print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # torch itself may load some of them; what torch loads is not ours
+    own = subprocess.run(
+        [sys.executable, "-c", code.replace("neuralsolve;", "torch;")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == own.stdout
