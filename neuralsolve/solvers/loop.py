@@ -46,13 +46,17 @@ class Products:
 
 @dataclass
 class Outcome:
-    """What the loop hands back; `x` has its null space removed and `true_norm` is ||b - A x|| of that x."""
+    """What the loop hands back; `x` has its null space removed and `true_norm` is ||b - A x|| of that x.
+
+    `note` is what the method wants said in the explanation, empty as a rule.
+    """
 
     x: Tensor
     status: Status
     iterations: int
     true_norm: Tensor
     residual_norms: list[float] = field(default_factory=list)
+    note: str = ""
 
 
 def iterate(
@@ -100,6 +104,7 @@ class _Run:
         self.tolerance, self.maxiter, self.callback = tolerance, maxiter, callback
         self.iterations = 0
         self.history: list[float] = []
+        self.note = ""
 
     def go(self, x0: Tensor | None) -> Outcome:
         x = torch.zeros_like(self.b) if x0 is None else x0.clone()
@@ -138,6 +143,8 @@ class _Run:
                 state = method.step(A, M, b, state)
             except Breakdown as breakdown:
                 return method.solution(A, M, state), breakdown.status
+            finally:
+                self.note = state.note or self.note
             self.iterations += 1
             size = float(state.residual_norm.max())
             self.history.append(size)
@@ -160,7 +167,7 @@ class _Run:
 
     def _end(self, x: Tensor, status: Status, true_norm: Tensor) -> Outcome:
         self.history[-1] = float(true_norm.max())  # the last entry is the true one
-        return Outcome(self._clean(x), status, self.iterations, true_norm, self.history)
+        return Outcome(self._clean(x), status, self.iterations, true_norm, self.history, self.note)
 
 
 def _side_by_side(columns: list[Outcome]) -> Outcome:
@@ -174,4 +181,5 @@ def _side_by_side(columns: list[Outcome]) -> Outcome:
         max(c.iterations for c in columns),
         torch.stack([c.true_norm for c in columns]),
         [max(step) for step in zip(*padded, strict=True)],
+        "; ".join(dict.fromkeys(c.note for c in columns if c.note)),
     )

@@ -23,11 +23,14 @@ class State:
     residual_norm : () or (k,), ||b - A x|| as the method's recurrence has it
     frozen : (k,) bool or None
         Columns that have converged and must not move (batched methods; set by the loop).
+    note : str
+        What the method wants said in the result's explanation; empty: nothing.
     """
 
     x: Tensor
     residual_norm: Tensor
     frozen: Tensor | None = None
+    note: str = ""
 
 
 class Method(ABC):
