@@ -78,10 +78,8 @@ def test_translation_by_whole_cells_is_exact_on_a_periodic_box(scheme, shape, fa
     if face_axis is not None:  # faces of a periodic axis: the first one again at the end
         field = torch.cat([field, field.narrow(face_axis, 0, 1)], face_axis)
         expected = torch.cat([expected, expected.narrow(face_axis, 0, 1)], face_axis)
-    moved = advect(
-        field, flow, 0.5, (0.5,) * len(shape), periodic=(True,) * len(shape), face_axis=face_axis, scheme=scheme,
-        cfl=4.0,
-    )  # fmt: skip
+    options = {"periodic": (True,) * len(shape), "face_axis": face_axis, "scheme": scheme, "cfl": 4.0}
+    moved = advect(field, flow, 0.5, (0.5,) * len(shape), **options)
     assert torch.equal(moved, expected)
 
 

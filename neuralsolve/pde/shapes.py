@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -146,12 +147,17 @@ def _scan(path: Path, local: Sequence[Tensor]) -> Tensor:
     """Sample the scanned bunny, cropped to its bounds, at points of the unit-height frame."""
     key, side = ("bunny_silhouette", 192) if len(local) == 2 else ("bunny_96", 96)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             bits = archive[key]
         voxels = np.unpackbits(bits)[: side ** len(local)].reshape((side,) * len(local))
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, BadZipFile) as error:
         msg = f"{path.name} does not hold {key} as packed bits ({error}); see the README beside the file"
         raise FormatError(msg) from error
+    if not voxels.any():
+        msg = (
+            f'{key} in {path.name} holds no solid voxel; restore the file, or pass obstacle_source="analytic"'
+        )
+        raise FormatError(msg)
     solid = voxels.transpose().astype(bool)  # stored (x, y[, z])
     if (
         solid.ndim == 3
