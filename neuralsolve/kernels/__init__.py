@@ -1,11 +1,13 @@
 """Inner loops on bare tensors: the lowest room, knowing none of the package's classes.
 
-`table(device)` returns a module of functions. Every implementation has the same names and signatures, takes torch
-tensors and writes into the outputs it is given: no checks, no allocation of vectors, no autograd. Vectors are
-contiguous, (n,) or (n, k) with the k right-hand sides fastest; scalars of a method are tensors of shape () or (k,).
+`table(device)` returns a module of functions. Every implementation has the same names and signatures,
+takes torch tensors and writes into the outputs it is given: no checks, no allocation of vectors, no
+autograd. Vectors are contiguous, (n,) or (n, k) with the k right-hand sides fastest; scalars of a method
+are tensors of shape () or (k,).
 
-`reference` is plain torch and plain Python: slow, short, the definition. `cpu` is numba, two or more threads for
-large vectors. Devices without kernels of their own use the reference, whose products are vectorised torch.
+`reference` is plain torch and plain Python: slow, short, the definition. `cpu` is numba, two or more
+threads for large vectors. Devices without kernels of their own use the reference, whose products are
+vectorised torch.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def use(name: str) -> Iterator[ModuleType]:
     if name not in _ROOMS:
         from neuralsolve.errors import OptionError
 
-        msg = f"got kernels {name!r}, need one of {list(_ROOMS)}; call use('reference') for the plain torch ones"
+        msg = f"got kernels {name!r}, need one of {list(_ROOMS)}; call use('reference') for plain torch"
         raise OptionError(msg)
     token = _forced.set(name)
     try:

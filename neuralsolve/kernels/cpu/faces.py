@@ -1,7 +1,8 @@
 """Stencil with variable face couplings, numba. Definitions: `neuralsolve.kernels.reference.stencil`.
 
-Built like the constant-coefficient stencil: long loops over flattened cells. A coupling of zero drops its neighbour,
-whatever the neighbour's value; lines with a periodic wrap along x, and the cells before them, are cut out.
+Built like the constant-coefficient stencil: long loops over flattened cells. A coupling of zero drops
+its neighbour, whatever the neighbour's value; lines with a periodic wrap along x, and the cells before
+them, are cut out.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from numba import prange
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.stencil import wrapped_offsets
-from neuralsolve.kernels.cpu.threads import parts, serial, threaded
-from neuralsolve.kernels.cpu.vector import as_scalars
+from neuralsolve.kernels.cpu.threads import over_ranges, serial
+from neuralsolve.kernels.cpu.vector import total
 
 
 @serial
 def _segment(d, cx, cx_high, cy, cy_high, cz, cz_high, x0, x_low, x_high, y_low, y_high, z_low, z_high, out):
-    total = 0.0
+    xy = 0.0
     for i in range(d.size):
         inside = d[i] != 0
         u = x0[i] if inside else 0.0
@@ -33,8 +32,8 @@ def _segment(d, cx, cx_high, cy, cy_high, cz, cz_high, x0, x_low, x_high, y_low,
         value -= (a if cx[i] != 0 else 0.0) + (b if cx_high[i] != 0 else 0.0)
         value = value if inside else 0.0
         out[i] = value
-        total += u * value
-    return total
+        xy += u * value
+    return xy
 
 
 @serial
@@ -62,10 +61,11 @@ def _slices(d, cz, cy, cx, x, out, start, stop, low, high, offsets):
 
 @serial
 def _lines(d, lower, shape, x, out, lo, hi):
-    """Lines lo..hi (a line: all cells of one z and y); returns their part of x.out."""
+    """Lines (all cells of one z and y) that start among the cells lo..hi; returns their part of x.out."""
     nz, ny, nx = shape
+    lo, hi = -(-lo // nx), -(-hi // nx)
     cz, cy, cx = lower[0], lower[1], lower[2]
-    n, line, total = d.size, lo, 0.0
+    n, line, xy = d.size, lo, 0.0
     low, high = wrapped_offsets(0, nx, 1)
     while line < hi:
         z, y = line // ny, line % ny
@@ -82,34 +82,23 @@ def _lines(d, lower, shape, x, out, lo, hi):
         # The cell before a periodic line would take that line's wrap coupling for its own upper one.
         alone = periodic or stop == n or cx[stop % n] != 0
         if periodic or start == 0:
-            total += _slices(d, cz, cy, cx, x, out, start, start + 1, low, high, offsets)
+            xy += _slices(d, cz, cy, cx, x, out, start, start + 1, low, high, offsets)
             start += 1
         if alone and start < stop:
-            total += _slices(d, cz, cy, cx, x, out, stop - 1, stop, -1, -low, offsets)
+            xy += _slices(d, cz, cy, cx, x, out, stop - 1, stop, -1, -low, offsets)
             stop -= 1
         if start < stop:
-            total += _slices(d, cz, cy, cx, x, out, start, stop, -1, 1, offsets)
+            xy += _slices(d, cz, cy, cx, x, out, start, stop, -1, 1, offsets)
         line = after
-    return total
-
-
-@threaded
-def _lines_threads(d, lower, shape, x, out, chunks):
-    lines = shape[0] * shape[1]
-    partial = np.zeros(chunks)
-    for c in prange(chunks):
-        partial[c] = _lines(d, lower, shape, x, out, lines * c // chunks, lines * (c + 1) // chunks)
-    total = 0.0
-    for c in range(chunks):
-        total += partial[c]
-    return total
+    return xy
 
 
 @serial
-def _columns(d, lower, shape, x, out, lo, hi, sums):
-    """Lines lo..hi for x (n, k), the right-hand sides innermost."""
+def _columns(d, lower, shape, x, out, lo, hi):
+    """Lines that start among the cells lo..hi for x (n, k), the right-hand sides innermost."""
     nz, ny, nx = shape
-    for line in range(lo, hi):
+    sums = np.zeros(x.shape[1])
+    for line in range(-(-lo // nx), -(-hi // nx)):
         zl, zh = wrapped_offsets(line // ny, nz, ny * nx)
         yl, yh = wrapped_offsets(line % ny, ny, nx)
         for column in range(nx):
@@ -129,34 +118,16 @@ def _columns(d, lower, shape, x, out, lo, hi, sums):
                 value -= (c4 * x_low[j] if c4 != 0 else 0.0) + (c5 * x_high[j] if c5 != 0 else 0.0)
                 row[j] = value
                 sums[j] += x0[j] * value
+    return sums
 
 
-@threaded
-def _columns_threads(d, lower, shape, x, out, partial):
-    lines, chunks = shape[0] * shape[1], partial.shape[0]
-    for c in prange(chunks):
-        lo, hi = lines * c // chunks, lines * (c + 1) // chunks
-        _columns(d, lower, shape, x, out, lo, hi, partial[c])
-
-
-def _product(
-    diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor
-) -> float | np.ndarray:
+def _product(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> list:
     """Set out = A x, return x.out: the inner product is free beside the memory traffic."""
     nz, ny, nx = shape
     box = (int(nz), int(ny), int(nx))
     d, couplings, X, Y = diagonal.numpy(), lower.numpy(), x.numpy(), out.numpy()
-    chunks = parts(x.numel())
-    if x.ndim == 1:
-        if chunks == 1:
-            return _lines(d, couplings, box, X, Y, 0, box[0] * box[1])
-        return _lines_threads(d, couplings, box, X, Y, chunks)
-    partial = np.zeros((chunks, x.shape[1]))
-    if chunks == 1:
-        _columns(d, couplings, box, X, Y, 0, box[0] * box[1], partial[0])
-    else:
-        _columns_threads(d, couplings, box, X, Y, partial)
-    return partial.sum(0)
+    kernel = _lines if x.ndim == 1 else _columns
+    return over_ranges(len(X), lambda lo, hi: kernel(d, couplings, box, X, Y, lo, hi))
 
 
 def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> None:
@@ -166,7 +137,4 @@ def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tenso
 
 def faces_matvec_dot(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> Tensor:
     """`faces_matvec`, and the inner product x.out over the cells inside, () or (k,)."""
-    total = _product(diagonal, lower, shape, x, out)
-    if isinstance(total, np.ndarray):
-        return as_scalars(total, x)
-    return torch.scalar_tensor(total, dtype=x.dtype)
+    return total(_product(diagonal, lower, shape, x, out), x)

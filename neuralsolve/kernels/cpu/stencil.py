@@ -1,9 +1,9 @@
 """Constant-coefficient stencil, numba. Definitions: `neuralsolve.kernels.reference.stencil`.
 
-Cells of a plane are flattened, so the neighbours of consecutive cells are consecutive too, at six fixed offsets: long
-loops without branches, which the compiler vectorises. A cell reads a wrong neighbour only where its code has no bit
-for that neighbour, and the value is then dropped (selected away, not multiplied by zero: it may be NaN). Lines with a
-periodic wrap along x are cut out of the long loops.
+Cells of a plane are flattened, so the neighbours of consecutive cells are consecutive too, at six fixed
+offsets: long loops without branches, which the compiler vectorises. A cell reads a wrong neighbour only
+where its code has no bit for that neighbour, and the value is then dropped (selected away, not
+multiplied by zero: it may be NaN). Lines with a periodic wrap along x are cut out of the long loops.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from numba import prange
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.threads import parts, serial, threaded
-from neuralsolve.kernels.cpu.vector import as_scalars
+from neuralsolve.kernels.cpu.threads import over_ranges, serial
+from neuralsolve.kernels.cpu.vector import total
 from neuralsolve.kernels.reference.stencil import stencil_code
 
 __all__ = ["stencil_code", "stencil_matvec", "stencil_matvec_dot"]
@@ -33,7 +31,7 @@ def wrapped_offsets(position, side, stride):
 
 @serial
 def _segment(code, x0, x_low, x_high, y_low, y_high, z_low, z_high, out, sz, sy, sx):
-    total = 0.0
+    xy = 0.0
     for i in range(code.size):
         bits = code[i]
         u = x0[i] if bits & INSIDE else 0.0
@@ -45,8 +43,8 @@ def _segment(code, x0, x_low, x_high, y_low, y_high, z_low, z_high, out, sz, sy,
         w = np.int32((bits >> 10) & 3) * u - (a if bits & X_LOW else 0.0) - (b if bits & X_HIGH else 0.0)
         value = sz * z + sy * y + sx * w
         out[i] = value
-        total += u * value
-    return total
+        xy += u * value
+    return xy
 
 
 @serial
@@ -71,9 +69,10 @@ def _slices(code, x, out, start, stop, low, high, offsets, scale):
 
 @serial
 def _lines(code, scale, shape, x, out, lo, hi):
-    """Lines lo..hi (a line: all cells of one z and y); returns their part of x.out."""
+    """Lines (all cells of one z and y) that start among the cells lo..hi; returns their part of x.out."""
     nz, ny, nx = shape
-    n, line, total = code.size, lo, 0.0
+    lo, hi = -(-lo // nx), -(-hi // nx)
+    n, line, xy = code.size, lo, 0.0
     while line < hi:
         z, y = line // ny, line % ny
         zl, zh = wrapped_offsets(z, nz, ny * nx)
@@ -82,9 +81,9 @@ def _lines(code, scale, shape, x, out, lo, hi):
         start, stop, after = line * nx, line * nx + nx, line + 1
         low, high = wrapped_offsets(0, nx, 1)
         if code[start] & X_LOW:
-            total += _slices(code, x, out, start, start + 1, low, high, offsets, scale)
-            total += _slices(code, x, out, start + 1, stop - 1, -1, 1, offsets, scale)
-            total += _slices(code, x, out, stop - 1, stop, -1, -low, offsets, scale)
+            xy += _slices(code, x, out, start, start + 1, low, high, offsets, scale)
+            xy += _slices(code, x, out, start + 1, stop - 1, -1, 1, offsets, scale)
+            xy += _slices(code, x, out, stop - 1, stop, -1, -low, offsets, scale)
         else:
             last = min(hi, (z + 1) * ny - 1) if 0 < y < ny - 1 else after
             while after < last and not code[after * nx] & X_LOW:
@@ -92,34 +91,23 @@ def _lines(code, scale, shape, x, out, lo, hi):
             stop = after * nx
             # The first and the last cell of the box have no cell before or after them in memory.
             if start == 0:
-                total += _slices(code, x, out, 0, 1, low, high, offsets, scale)
+                xy += _slices(code, x, out, 0, 1, low, high, offsets, scale)
                 start = 1
             if stop == n and start < n:
-                total += _slices(code, x, out, n - 1, n, -1, -low, offsets, scale)
+                xy += _slices(code, x, out, n - 1, n, -1, -low, offsets, scale)
                 stop = n - 1
             if start < stop:
-                total += _slices(code, x, out, start, stop, -1, 1, offsets, scale)
+                xy += _slices(code, x, out, start, stop, -1, 1, offsets, scale)
         line = after
-    return total
-
-
-@threaded
-def _lines_threads(code, scale, shape, x, out, chunks):
-    lines = shape[0] * shape[1]
-    partial = np.zeros(chunks)
-    for c in prange(chunks):
-        partial[c] = _lines(code, scale, shape, x, out, lines * c // chunks, lines * (c + 1) // chunks)
-    total = 0.0
-    for c in range(chunks):
-        total += partial[c]
-    return total
+    return xy
 
 
 @serial
-def _columns(code, scale, shape, x, out, lo, hi, sums):
-    """Lines lo..hi for x (n, k), the right-hand sides innermost."""
+def _columns(code, scale, shape, x, out, lo, hi):
+    """Lines that start among the cells lo..hi for x (n, k), the right-hand sides innermost."""
     nz, ny, nx = shape
-    for line in range(lo, hi):
+    sums = np.zeros(x.shape[1])
+    for line in range(-(-lo // nx), -(-hi // nx)):
         zl, zh = wrapped_offsets(line // ny, nz, ny * nx)
         yl, yh = wrapped_offsets(line % ny, ny, nx)
         for column in range(nx):
@@ -143,35 +131,17 @@ def _columns(code, scale, shape, x, out, lo, hi, sums):
                 value = centre * x0[j] - scale[0] * z - scale[1] * y - scale[2] * w
                 row[j] = value
                 sums[j] += x0[j] * value
+    return sums
 
 
-@threaded
-def _columns_threads(code, scale, shape, x, out, partial):
-    lines, chunks = shape[0] * shape[1], partial.shape[0]
-    for c in prange(chunks):
-        lo, hi = lines * c // chunks, lines * (c + 1) // chunks
-        _columns(code, scale, shape, x, out, lo, hi, partial[c])
-
-
-def _product(
-    code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor
-) -> float | np.ndarray:
+def _product(code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor) -> list:
     """Set out = A x, return x.out: the inner product is free beside the memory traffic."""
     sz, sy, sx = scale
     nz, ny, nx = shape
     scales, box = (float(sz), float(sy), float(sx)), (int(nz), int(ny), int(nx))
     bits, X, Y = code.numpy(), x.numpy(), out.numpy()
-    chunks = parts(x.numel())
-    if x.ndim == 1:
-        if chunks == 1:
-            return _lines(bits, scales, box, X, Y, 0, box[0] * box[1])
-        return _lines_threads(bits, scales, box, X, Y, chunks)
-    partial = np.zeros((chunks, x.shape[1]))
-    if chunks == 1:
-        _columns(bits, scales, box, X, Y, 0, box[0] * box[1], partial[0])
-    else:
-        _columns_threads(bits, scales, box, X, Y, partial)
-    return partial.sum(0)
+    kernel = _lines if x.ndim == 1 else _columns
+    return over_ranges(len(X), lambda lo, hi: kernel(bits, scales, box, X, Y, lo, hi))
 
 
 def stencil_matvec(
@@ -185,7 +155,4 @@ def stencil_matvec_dot(
     code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor
 ) -> Tensor:
     """`stencil_matvec`, and the inner product x.out over the fluid cells, () or (k,)."""
-    total = _product(code, scale, shape, x, out)
-    if isinstance(total, np.ndarray):
-        return as_scalars(total, x)
-    return torch.scalar_tensor(total, dtype=x.dtype)
+    return total(_product(code, scale, shape, x, out), x)

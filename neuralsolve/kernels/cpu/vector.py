@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.threads import parts, serial, threaded
+from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
 
 def per_column(alpha: Tensor | float, x: Tensor) -> np.ndarray:
@@ -15,247 +14,174 @@ def per_column(alpha: Tensor | float, x: Tensor) -> np.ndarray:
     return torch.as_tensor(alpha, dtype=x.dtype).expand(x.shape[1]).contiguous().numpy()
 
 
-def as_scalars(sums: np.ndarray, x: Tensor) -> Tensor:
-    """Return the float64 sums of the columns, (k,), in the dtype of x."""
-    return torch.from_numpy(sums).to(x.dtype)
+def total(sums: list, x: Tensor) -> Tensor:
+    """Add the float64 sums of ranges, numbers or (k,) arrays, and return them in the dtype of x."""
+    if x.ndim == 1:
+        return torch.scalar_tensor(sum(sums), dtype=x.dtype)
+    return torch.from_numpy(sum(sums)).to(x.dtype)
 
 
 @serial
-def _dot(x, y):
-    total = 0.0
+def _dot(x, y, lo, hi):
+    x, y = x[lo:hi], y[lo:hi]
+    s = 0.0
     for i in range(x.size):
-        total += np.float64(x[i]) * np.float64(y[i])
-    return total
-
-
-@threaded
-def _dot_threads(x, y, chunks):
-    n = x.size
-    partial = np.zeros(chunks)
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        partial[c] = _dot(x[lo:hi], y[lo:hi])
-    total = 0.0
-    for c in range(chunks):
-        total += partial[c]
-    return total
+        s += np.float64(x[i]) * np.float64(y[i])
+    return s
 
 
 @serial
-def _dot_columns(x, y, sums):
-    for i in range(x.shape[0]):
+def _dot_columns(x, y, lo, hi):
+    sums = np.zeros(x.shape[1])
+    for i in range(lo, hi):
+        a, b = x[i], y[i]
         for j in range(sums.size):
-            sums[j] += np.float64(x[i, j]) * np.float64(y[i, j])
-
-
-@threaded
-def _dot_columns_threads(x, y, partial):
-    n, chunks = x.shape[0], partial.shape[0]
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        _dot_columns(x[lo:hi], y[lo:hi], partial[c])
+            sums[j] += np.float64(a[j]) * np.float64(b[j])
+    return sums
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Inner product x.y, column by column for (n, k)."""
     X, Y = x.numpy(), y.numpy()
-    chunks = parts(x.numel())
-    if x.ndim == 1:
-        return torch.scalar_tensor(_dot(X, Y) if chunks == 1 else _dot_threads(X, Y, chunks), dtype=x.dtype)
-    partial = np.zeros((chunks, x.shape[1]))
-    if chunks == 1:
-        _dot_columns(X, Y, partial[0])
-    else:
-        _dot_columns_threads(X, Y, partial)
-    return as_scalars(partial.sum(0), x)
+    kernel = _dot if x.ndim == 1 else _dot_columns
+    return total(over_ranges(len(X), lambda lo, hi: kernel(X, Y, lo, hi)), x)
 
 
 @serial
-def _linear(a, x, b, y):
+def _combine(a, x, b, y, lo, hi):
+    x, y = x[lo:hi], y[lo:hi]
     for i in range(x.size):
         y[i] = a * x[i] + b * y[i]
 
 
-@threaded
-def _linear_threads(a, x, b, y, chunks):
-    n = x.size
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        _linear(a, x[lo:hi], b, y[lo:hi])
-
-
 @serial
-def _linear_columns(a, x, b, y):
-    for i in range(x.shape[0]):
+def _combine_columns(a, x, b, y, lo, hi):
+    for i in range(lo, hi):
+        u, v = x[i], y[i]
         for j in range(a.size):
-            y[i, j] = a[j] * x[i, j] + b[j] * y[i, j]
+            v[j] = a[j] * u[j] + b[j] * v[j]
 
 
-@threaded
-def _linear_columns_threads(a, x, b, y, chunks):
-    n = x.shape[0]
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        _linear_columns(a, x[lo:hi], b, y[lo:hi])
-
-
-def _combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> None:
-    """Set y = a x + b y: one kernel for `axpy` and `xpby`, memory-bound either way."""
-    chunks = parts(x.numel())
+def _scaled_sum(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> None:
+    """Set y = a x + b y: one kernel for `axpy` and `xpby`, which wait for memory either way."""
+    X, Y = x.numpy(), y.numpy()
     if x.ndim == 1:
-        if chunks == 1:
-            _linear(float(a), x.numpy(), float(b), y.numpy())
-        else:
-            _linear_threads(float(a), x.numpy(), float(b), y.numpy(), chunks)
-    elif chunks == 1:
-        _linear_columns(per_column(a, x), x.numpy(), per_column(b, x), y.numpy())
+        alpha, beta = float(a), float(b)
+        over_ranges(len(X), lambda lo, hi: _combine(alpha, X, beta, Y, lo, hi))
     else:
-        _linear_columns_threads(per_column(a, x), x.numpy(), per_column(b, x), y.numpy(), chunks)
+        alphas, betas = per_column(a, x), per_column(b, x)
+        over_ranges(len(X), lambda lo, hi: _combine_columns(alphas, X, betas, Y, lo, hi))
 
 
 def axpy(alpha: Tensor, x: Tensor, y: Tensor) -> None:
-    """y += alpha x, in place."""
-    _combine(alpha, x, 1.0, y)
+    """Add in place: y += alpha x."""
+    _scaled_sum(alpha, x, 1.0, y)
 
 
 def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
-    """y = x + beta y, in place."""
-    _combine(1.0, x, beta, y)
+    """Scale and add in place: y = x + beta y."""
+    _scaled_sum(1.0, x, beta, y)
 
 
 @serial
-def _cg_update(alpha, p, Ap, x, r):
-    total = 0.0
+def _cg_update(alpha, p, Ap, x, r, lo, hi):
+    p, Ap, x, r = p[lo:hi], Ap[lo:hi], x[lo:hi], r[lo:hi]
+    s = 0.0
     for i in range(x.size):
         x[i] += alpha * p[i]
         rest = r[i] - alpha * Ap[i]
         r[i] = rest
-        total += np.float64(rest) * np.float64(rest)
-    return total
-
-
-@threaded
-def _cg_update_threads(alpha, p, Ap, x, r, chunks):
-    n = x.size
-    partial = np.zeros(chunks)
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        partial[c] = _cg_update(alpha, p[lo:hi], Ap[lo:hi], x[lo:hi], r[lo:hi])
-    total = 0.0
-    for c in range(chunks):
-        total += partial[c]
-    return total
+        s += np.float64(rest) * np.float64(rest)
+    return s
 
 
 @serial
-def _cg_update_columns(alpha, p, Ap, x, r, sums):
-    for i in range(x.shape[0]):
-        for j in range(sums.size):
-            x[i, j] += alpha[j] * p[i, j]
-            rest = r[i, j] - alpha[j] * Ap[i, j]
-            r[i, j] = rest
+def _cg_update_columns(alpha, p, Ap, x, r, lo, hi):
+    sums = np.zeros(alpha.size)
+    for i in range(lo, hi):
+        p_i, Ap_i, x_i, r_i = p[i], Ap[i], x[i], r[i]
+        for j in range(alpha.size):
+            x_i[j] += alpha[j] * p_i[j]
+            rest = r_i[j] - alpha[j] * Ap_i[j]
+            r_i[j] = rest
             sums[j] += np.float64(rest) * np.float64(rest)
-
-
-@threaded
-def _cg_update_columns_threads(alpha, p, Ap, x, r, partial):
-    n, chunks = x.shape[0], partial.shape[0]
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        _cg_update_columns(alpha, p[lo:hi], Ap[lo:hi], x[lo:hi], r[lo:hi], partial[c])
+    return sums
 
 
 def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    """X += alpha p and r -= alpha Ap, in place and in one pass; returns the new r.r."""
+    """Step in place and in one pass: x += alpha p, r -= alpha Ap; returns the new r.r."""
     P, Q, X, R = p.numpy(), Ap.numpy(), x.numpy(), r.numpy()
-    chunks = parts(x.numel())
     if x.ndim == 1:
         a = float(alpha)
-        rr = _cg_update(a, P, Q, X, R) if chunks == 1 else _cg_update_threads(a, P, Q, X, R, chunks)
-        return torch.scalar_tensor(rr, dtype=x.dtype)
-    partial = np.zeros((chunks, x.shape[1]))
-    if chunks == 1:
-        _cg_update_columns(per_column(alpha, x), P, Q, X, R, partial[0])
-    else:
-        _cg_update_columns_threads(per_column(alpha, x), P, Q, X, R, partial)
-    return as_scalars(partial.sum(0), x)
+        return total(over_ranges(len(X), lambda lo, hi: _cg_update(a, P, Q, X, R, lo, hi)), x)
+    alphas = per_column(alpha, x)
+    return total(over_ranges(len(X), lambda lo, hi: _cg_update_columns(alphas, P, Q, X, R, lo, hi)), x)
 
 
 @serial
-def _component_sums(labels, v, sums):
+def _component_sums(labels, v, components, lo, hi):
+    """Sum of v over each component, (components,)."""
+    labels, v = labels[lo:hi], v[lo:hi]
+    sums = np.zeros(components)
+    if components == 1:
+        s = 0.0
+        for i in range(v.size):
+            s += np.float64(v[i]) if labels[i] >= 0 else 0.0
+        sums[0] = s
+        return sums
     # Entries of a component come in runs: the running sum stays in a register until the label changes.
-    current, run = labels.dtype.type(-1), 0.0
+    current, s = labels.dtype.type(-1), 0.0
     for i in range(v.size):
         c = labels[i]
         if c != current:
             if current >= 0:
-                sums[current] += run
-            current, run = c, 0.0
-        run += np.float64(v[i])
+                sums[current] += s
+            current, s = c, 0.0
+        s += np.float64(v[i])
     if current >= 0:
-        sums[current] += run
+        sums[current] += s
+    return sums
 
 
 @serial
-def _sum_inside(labels, v):
-    total = 0.0
-    for i in range(v.size):
-        total += np.float64(v[i]) if labels[i] >= 0 else 0.0
-    return total
+def _subtract(labels, means, v, lo, hi):
+    labels, v = labels[lo:hi], v[lo:hi]
+    if means.size == 1:
+        mean = means[0]
+        for i in range(v.size):
+            v[i] = v[i] - mean if labels[i] >= 0 else v[i]
+    else:
+        for i in range(v.size):
+            if labels[i] >= 0:
+                v[i] -= means[labels[i]]
 
 
 @serial
-def _subtract(labels, means, v):
-    for i in range(v.size):
-        c = labels[i]
-        if c >= 0:
-            v[i] -= means[c]
-
-
-@threaded
-def _subtract_means(labels, counts, v, chunks):
-    n, m = v.size, counts.size
-    partial = np.zeros((chunks, m))
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        if m == 1:
-            partial[c, 0] = _sum_inside(labels[lo:hi], v[lo:hi])
-        else:
-            _component_sums(labels[lo:hi], v[lo:hi], partial[c])
-    means, square = partial[0], 0.0
-    for j in range(m):
-        for c in range(1, chunks):
-            means[j] += partial[c, j]
-        means[j] /= max(counts[j], 1)
-        square += counts[j] * means[j] ** 2
-    for c in prange(chunks):
-        lo, hi = n * c // chunks, n * (c + 1) // chunks
-        _subtract(labels[lo:hi], means, v[lo:hi])
-    return np.sqrt(square)
-
-
-@serial
-def _subtract_means_columns(labels, counts, v, removed):
-    sums = np.zeros((counts.size, removed.size))
-    for i in range(labels.size):
+def _component_sums_columns(labels, v, components, lo, hi):
+    """Sum of each column of v over each component, (components, k)."""
+    sums = np.zeros((components, v.shape[1]))
+    for i in range(lo, hi):
         if labels[i] >= 0:
-            for j in range(removed.size):
-                sums[labels[i], j] += np.float64(v[i, j])
-    for c in range(counts.size):
-        for j in range(removed.size):
-            sums[c, j] /= max(counts[c], 1)
-            removed[j] += counts[c] * sums[c, j] ** 2
-    for i in range(labels.size):
+            row = sums[labels[i]]
+            for j in range(row.size):
+                row[j] += np.float64(v[i, j])
+    return sums
+
+
+@serial
+def _subtract_columns(labels, means, v, lo, hi):
+    for i in range(lo, hi):
         if labels[i] >= 0:
-            for j in range(removed.size):
-                v[i, j] -= sums[labels[i], j]
+            for j in range(v.shape[1]):
+                v[i, j] -= means[labels[i], j]
 
 
 def subtract_means(labels: Tensor, counts: Tensor, v: Tensor) -> Tensor:
     """Subtract from v its mean over every component, in place; returns the 2-norm of what was removed."""
-    L, C, V = labels.numpy(), counts.numpy(), v.numpy()
-    if v.ndim == 1:
-        return torch.scalar_tensor(_subtract_means(L, C, V, parts(len(L))), dtype=v.dtype)
-    removed = np.zeros(v.shape[1])
-    _subtract_means_columns(L, C, V, removed)
-    return as_scalars(np.sqrt(removed), v)
+    L, V, size = labels.numpy(), v.numpy(), np.maximum(counts.numpy(), 1)
+    sums, subtract = _component_sums, _subtract
+    if v.ndim == 2:
+        sums, subtract, size = _component_sums_columns, _subtract_columns, size[:, None]
+    means = np.add.reduce(over_ranges(len(L), lambda lo, hi: sums(L, V, len(size), lo, hi))) / size
+    over_ranges(len(L), lambda lo, hi: subtract(L, means, V, lo, hi))
+    return torch.as_tensor(np.sqrt((size * means**2).sum(0)), dtype=v.dtype)

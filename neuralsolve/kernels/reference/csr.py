@@ -1,7 +1,8 @@
 """CSR products, plain torch: the definition.
 
-A has shape (m, n): indptr (m+1,) and indices (nnz,) int32 or int64, values (nnz,). Row i of a product errs by at most
-about nnz_i eps (|A||x|)_i in any summation order, eps of the dtype of `values` (Higham 2002, sec. 3.1).
+A has shape (m, n): indptr (m+1,) and indices (nnz,) int32 or int64, values (nnz,). Row i of a product
+errs by at most about nnz_i eps (|A||x|)_i in any summation order, eps of the dtype of `values` (Higham
+2002, sec. 3.1).
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def csr_diagonal(indptr: Tensor, indices: Tensor, values: Tensor, out: Tensor) -
 def csr_coloring(indptr: Tensor, indices: Tensor, out: Tensor) -> int:
     """Colour the graph of a symmetric pattern greedily: the smallest colour free among the neighbours.
 
-    out (n,) int32 gets colours 0, 1, ...; returns their number, at most 1 + the largest degree. Rows of one colour
-    are not coupled to each other.
+    out (n,) int32 gets colours 0, 1, ...; returns their number, at most 1 + the largest degree. Rows of
+    one colour are not coupled to each other.
     """
     starts, columns = indptr.tolist(), indices.tolist()
     colors = [-1] * (len(starts) - 1)

@@ -1,6 +1,7 @@
 """Matrix-free 5- and 7-point stencils, plain torch: the definition.
 
-Grids are 3-D, shape (nz, ny, nx) flattened in C order; a 2-D grid has nz = 1. Axes are counted z, y, x = 0, 1, 2.
+Grids are 3-D, shape (nz, ny, nx) flattened in C order; a 2-D grid has nz = 1. Axes are counted z, y, x =
+0, 1, 2.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ INSIDE = 1 << 12  # the bit of a stencil code that marks a FLUID cell
 
 
 def _neighbours(cells: Tensor, axis: int, step: int, wall: int) -> Tensor:
-    """Type of the neighbour at `step` (-1 or +1) along an axis, with what the wall stands for beyond the box."""
+    """Types of the neighbours at step -1 or +1 along an axis; beyond the box, what its wall stands for."""
     if wall == PERIODIC and cells.shape[axis] > 1:
         return cells.roll(-step, axis)
     beyond = (
@@ -37,10 +38,11 @@ def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:
     cells : (nz, ny, nx) uint8
         0 FLUID, 1 SOLID, 2 AIR.
     walls : (6,) int8
-        z-, z+, y-, y+, x-, x+: 0 Neumann, 1 Dirichlet (AIR beyond the box), 2 periodic (both sides of the axis).
+        z-, z+, y-, y+, x-, x+: 0 Neumann, 1 Dirichlet (AIR beyond the box), 2 periodic (both sides of
+        the axis).
     out : (n,) uint16
-        Bits 0..5: the neighbour z-, z+, y-, y+, x-, x+ is FLUID. Bits 6-7, 8-9, 10-11: open faces along z, y, x
-        (towards FLUID or AIR). Bit 12: the cell itself is FLUID. 0 for a cell that is not.
+        Bits 0..5: the neighbour z-, z+, y-, y+, x-, x+ is FLUID. Bits 6-7, 8-9, 10-11: open faces along
+        z, y, x (towards FLUID or AIR). Bit 12: the cell itself is FLUID. 0 for a cell that is not.
 
     Notes
     -----
@@ -62,7 +64,7 @@ def stencil_matvec(
 ) -> None:
     """Apply the scaled graph Laplacian of the fluid cells, minus the discrete Laplacian.
 
-    y_i = sum_a scale_a (open_a(i) x_i - sum of x over the fluid neighbours along a) at FLUID cells, 0 elsewhere.
+    y_i = sum_a scale_a (open_a(i) x_i - sum of x over its fluid neighbours along a), 0 outside FLUID.
 
     Parameters
     ----------
@@ -103,15 +105,15 @@ def stencil_matvec_dot(
 def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> None:
     """Apply a symmetric 5- or 7-point matrix with variable couplings.
 
-    y_i = diagonal_i x_i - sum_a (lower[a, i] x_{i - e_a} + lower[a, i + e_a] x_{i + e_a}), neighbours wrapping.
+    y_i = diagonal_i x_i - sum_a (lower[a, i] x_{i - e_a} + lower[a, i + e_a] x_{i + e_a}); indices wrap.
 
     Parameters
     ----------
     diagonal : (n,)
         0 marks a cell outside: y = 0 there and x is never used.
     lower : (3, n)
-        Coupling >= 0 of a cell with its lower neighbour along z, y, x: for the first cell of a line the one with the
-        line's last cell (periodic), 0 where there is none.
+        Coupling >= 0 of a cell with its lower neighbour along z, y, x: for the first cell of a line the
+        one with the line's last cell (periodic), 0 where there is none.
     shape : (nz, ny, nx)
     x, out : (n,) or (n, k)
         out is overwritten.

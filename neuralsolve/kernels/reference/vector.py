@@ -1,7 +1,8 @@
 """Vector kernels, plain torch: the definition.
 
-Sums over float32 vectors accumulate in float64 and are rounded once, so their relative error is about one eps of
-float32, whatever n; over float64 vectors |error| <= n eps sum|x_i y_i| in any order (Higham 2002, sec. 3.1).
+Sums over float32 vectors accumulate in float64 and are rounded once, so their relative error is about
+one eps of float32, whatever n; over float64 vectors |error| <= n eps sum|x_i y_i| in any order (Higham
+2002, sec. 3.1).
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def axpy(alpha: Tensor, x: Tensor, y: Tensor) -> None:
-    """y += alpha x, in place; alpha () for (n,), () or (k,) for (n, k)."""
+    """Add in place: y += alpha x; alpha () for (n,), () or (k,) for (n, k)."""
     y += alpha * x
 
 
 def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
-    """y = x + beta y, in place; beta () for (n,), () or (k,) for (n, k)."""
+    """Scale and add in place: y = x + beta y; beta () for (n,), () or (k,) for (n, k)."""
     y.copy_(x + beta * y)
 
 
 def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    """X += alpha p and r -= alpha Ap, in place; returns the new r.r.
+    """Step in place: x += alpha p, r -= alpha Ap; returns the new r.r.
 
     The two updates and the inner product of one step of conjugate gradients (Saad 2003, alg. 6.18).
     """

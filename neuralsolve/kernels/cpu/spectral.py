@@ -1,0 +1,102 @@
+"""Fast Poisson kernels, numba. Definitions and shapes: `neuralsolve.kernels.reference.spectral`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from neuralsolve.kernels.cpu.threads import over_ranges, serial
+
+
+@serial
+def _divide(lam0, lam1, lam2, gain, v, lo, hi):
+    """Rows (all modes of one i and j) that start among the numbers lo..hi."""
+    width = v.shape[1] * v.shape[2]
+    for row in range(-(-lo // width), -(-hi // width)):
+        known = lam0[row // lam1.size] + lam1[row % lam1.size]
+        for m in range(lam2.size):
+            total = known + lam2[m]
+            factor = gain / total if total != 0 else 0.0
+            for c in range(v.shape[2]):
+                v[row, m, c] *= factor
+
+
+def divide_by_eigenvalues(lam0: Tensor, lam1: Tensor, lam2: Tensor, gain: float, v: Tensor) -> None:
+    """v_ijl = gain v_ijl / (lam0_i + lam1_j + lam2_l), 0 where the sum is 0; v (n0, n1, n2, w) in place."""
+    rows = v.view(-1, *v.shape[2:]).numpy()
+    eigenvalues = lam0.numpy(), lam1.numpy(), lam2.numpy()
+    over_ranges(v.numel(), lambda lo, hi: _divide(*eigenvalues, gain, rows, lo, hi))
+
+
+@serial
+def _factor(shift, low, high, out):
+    outer, n, inner = out.shape
+    for o in range(outer):
+        for j in range(inner):
+            out[o, 0, j] = 1 / (low + shift[o, j])
+        for i in range(1, n - 1):
+            for j in range(inner):
+                out[o, i, j] = 1 / (2 + shift[o, j] - out[o, i - 1, j])
+        for j in range(inner):
+            pivot = high + shift[o, j] - out[o, n - 2, j]
+            out[o, n - 1, j] = 1 / pivot if pivot != 0 else 0.0
+
+
+def tridiagonal_factor(shift: Tensor, low: float, high: float, out: Tensor) -> None:
+    """Reciprocal pivots of tridiag(-1, 2 + shift, -1), its first and last diagonals low and high.
+
+    shift and out (outer, n, inner).
+    """
+    _factor(shift.numpy(), low, high, out.numpy())
+
+
+@serial
+def _sweep(p, gain, v, lo, hi):
+    """Solve for the modes lo..hi of one line, v (n, inner): the loops run along memory."""
+    n = len(v)
+    for j in range(lo, hi):
+        v[0, j] = gain * v[0, j] * p[0, j]
+    for i in range(1, n):
+        for j in range(lo, hi):
+            v[i, j] = (gain * v[i, j] + v[i - 1, j]) * p[i, j]
+    for i in range(n - 2, -1, -1):
+        for j in range(lo, hi):
+            v[i, j] += p[i, j] * v[i + 1, j]
+
+
+@serial
+def _sweep_columns(p, gain, v, lo, hi):
+    """Do the same for v (n, inner, w): the w right sides of a mode share its pivots."""
+    n, _, w = v.shape
+    for j in range(lo, hi):
+        for c in range(w):
+            v[0, j, c] = gain * v[0, j, c] * p[0, j]
+    for i in range(1, n):
+        for j in range(lo, hi):
+            for c in range(w):
+                v[i, j, c] = (gain * v[i, j, c] + v[i - 1, j, c]) * p[i, j]
+    for i in range(n - 2, -1, -1):
+        for j in range(lo, hi):
+            for c in range(w):
+                v[i, j, c] += p[i, j] * v[i + 1, j, c]
+
+
+@serial
+def _modes(p, gain, v, lo, hi):
+    """Solve for the modes lo..hi of all outer * inner: long pieces of a line, which memory prefetches best."""
+    inner = p.shape[2]
+    for o in range(lo // inner, -(-hi // inner)):
+        _sweep(p[o], gain, v[o], max(lo - o * inner, 0), min(hi - o * inner, inner))
+
+
+@serial
+def _modes_columns(p, gain, v, lo, hi):
+    inner = p.shape[2]
+    for o in range(lo // inner, -(-hi // inner)):
+        _sweep_columns(p[o], gain, v[o], max(lo - o * inner, 0), min(hi - o * inner, inner))
+
+
+def tridiagonal_solve(reciprocal: Tensor, gain: float, v: Tensor) -> None:
+    """Solve T y = gain v for every mode in place; reciprocal (outer, n, inner), v (outer, n, inner, w)."""
+    P, one = reciprocal.numpy(), v.shape[3] == 1
+    V, kernel = (v[..., 0].numpy(), _modes) if one else (v.numpy(), _modes_columns)
+    over_ranges(P.shape[0] * P.shape[2], lambda lo, hi: kernel(P, gain, V, lo, hi), entries=v.numel())
