@@ -2,7 +2,6 @@
 
 import io as stdio
 import json
-import os
 import pickle
 import struct
 import tempfile
@@ -22,8 +21,6 @@ from hypothesis import strategies as st
 from neuralsolve.errors import FormatError, InputError, ShapeError
 from neuralsolve.io import files, grid_mesh, read_matrix, read_mesh, read_vector, replacing, write_solution
 
-DATA = Path(os.environ.get("NEURALSOLVE_DATA", "missing"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="set NEURALSOLVE_DATA to the folder of real inputs")
 rng = np.random.default_rng(7341)
 
 # n, nnz of the folder's README; explicit zeros are kept, so zenios holds more than its README counts
@@ -119,10 +116,9 @@ def test_matlab_returns_the_near_null_space_and_lists_other_names(tmp_path):
         read_matrix(tmp_path / "a.mat", key="K")
 
 
-@needs_data
 @pytest.mark.parametrize("name", MATRICES)
-def test_real_matrices_have_the_size_their_readme_states(name):
-    A = read_matrix(DATA / "matrices" / name).A
+def test_real_matrices_have_the_size_their_readme_states(name, data):
+    A = read_matrix(data / "matrices" / name).A
     A.eliminate_zeros()
     assert (A.shape[0], A.nnz) == MATRICES[name]
 
@@ -425,7 +421,6 @@ def test_stl_corners_merge_within_float32_rounding(tmp_path):
     assert len(np.unique(mesh.cells)) == 4
 
 
-@needs_data
 @pytest.mark.parametrize(
     ("name", "points", "cells", "kind", "groups"),
     [
@@ -441,21 +436,20 @@ def test_stl_corners_merge_within_float32_rounding(tmp_path):
         ("trimesh_featuretype.STL", 1722, 3476, "triangle", set()),
     ],
 )
-def test_real_meshes(name, points, cells, kind, groups):
-    mesh = read_mesh(DATA / "meshes" / name)
+def test_real_meshes(name, points, cells, kind, groups, data):
+    mesh = read_mesh(data / "meshes" / name)
     assert (len(mesh.points), len(mesh.cells), mesh.kind) == (points, cells, kind)
     assert set(mesh.groups) == groups | {"boundary"}
     for group in groups:  # a boundary part is part of the boundary
         assert set(mesh.groups[group]) <= set(mesh.groups["boundary"])
 
 
-@needs_data
 @pytest.mark.parametrize(
     "name", ["skfem_backward-facing_step.json", "skfem_cylinder_stokes.msh", "skfem_disk.json"]
 )
-def test_groups_agree_with_scikit_fem(name):
+def test_groups_agree_with_scikit_fem(name, data):
     skfem = pytest.importorskip("skfem")
-    path = DATA / "meshes" / name
+    path = data / "meshes" / name
     if path.suffix == ".json":
         from skfem.io.json import from_file
 
@@ -468,10 +462,9 @@ def test_groups_agree_with_scikit_fem(name):
     assert np.array_equal(ours.groups["boundary"], theirs.boundary_nodes())
 
 
-@needs_data
-def test_watertight_surfaces_have_the_euler_number_of_their_handles():
+def test_watertight_surfaces_have_the_euler_number_of_their_handles(data):
     for name, handles in (("trimesh_unit_sphere.STL", 0), ("trimesh_torus.STL", 1)):
-        mesh = read_mesh(DATA / "meshes" / name)
+        mesh = read_mesh(data / "meshes" / name)
         edges = np.unique(
             np.sort(np.concatenate([mesh.cells[:, [0, 1]], mesh.cells[:, [1, 2]], mesh.cells[:, [2, 0]]]), 1),
             axis=0,
