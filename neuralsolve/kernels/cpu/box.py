@@ -63,10 +63,10 @@ def _same(indptr, indices, values, i, count, steps, expected, slack):
 
 @serial
 def _lines(indptr, indices, values, shape, coupling, ends, periodic, centre, rounding, lo, hi):
-    """First row that differs among the lines (one z and y) that start among the rows lo..hi; or -1."""
+    """First row that differs among the lines lo..hi (one z and y each), or -1."""
     _, ny, nx = shape
     steps, expected, slack = np.empty(7, np.int64), np.empty(7), np.empty(7)
-    for line in range(-(-lo // nx), -(-hi // nx)):
+    for line in range(lo, hi):
         x = 0
         while x < nx:
             cell = (line // ny, line % ny, x)
@@ -95,5 +95,5 @@ def csr_box_difference(
     matrix = indptr.numpy(), indices.numpy(), values.numpy()
     nz, ny, nx = (int(n) for n in shape)
     box = (nz, ny, nx), coupling.numpy(), ends.numpy(), periodic.numpy(), float(centre), float(rounding)
-    rows = over_ranges(len(indptr) - 1, lambda lo, hi: _lines(*matrix, *box, lo, hi))
+    rows = over_ranges(nz * ny, lambda lo, hi: _lines(*matrix, *box, lo, hi), entries=values.numel())
     return next((row for row in rows if row >= 0), -1)

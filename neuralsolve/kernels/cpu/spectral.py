@@ -9,9 +9,8 @@ from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
 @serial
 def _divide(lam0, lam1, lam2, gain, v, lo, hi):
-    """Rows (all modes of one i and j) that start among the numbers lo..hi."""
-    width = v.shape[1] * v.shape[2]
-    for row in range(-(-lo // width), -(-hi // width)):
+    """Rows lo..hi, all modes of one i and j."""
+    for row in range(lo, hi):
         known = lam0[row // lam1.size] + lam1[row % lam1.size]
         for m in range(lam2.size):
             total = known + lam2[m]
@@ -24,7 +23,7 @@ def divide_by_eigenvalues(lam0: Tensor, lam1: Tensor, lam2: Tensor, gain: float,
     """v_ijl = gain v_ijl / (lam0_i + lam1_j + lam2_l), 0 where the sum is 0; v (n0, n1, n2, w) in place."""
     rows = v.view(-1, *v.shape[2:]).numpy()
     eigenvalues = lam0.numpy(), lam1.numpy(), lam2.numpy()
-    over_ranges(v.numel(), lambda lo, hi: _divide(*eigenvalues, gain, rows, lo, hi))
+    over_ranges(len(rows), lambda lo, hi: _divide(*eigenvalues, gain, rows, lo, hi), entries=v.numel())
 
 
 @serial
@@ -82,7 +81,7 @@ def _sweep_columns(p, gain, v, lo, hi):
 
 @serial
 def _modes(p, gain, v, lo, hi):
-    """Solve for the modes lo..hi of all outer * inner: long pieces of a line, which memory prefetches best."""
+    """Solve for the modes lo..hi of all outer * inner, in pieces of a line as long as can be."""
     inner = p.shape[2]
     for o in range(lo // inner, -(-hi // inner)):
         _sweep(p[o], gain, v[o], max(lo - o * inner, 0), min(hi - o * inner, inner))

@@ -43,8 +43,9 @@ def csr_box_difference(
     columns = indices.long()
     from_cell = torch.unravel_index(rows, tuple(shape))
     to_cell = torch.unravel_index(columns, tuple(shape))
-    expected = torch.where(rows == columns, centre, 0.0).double()
-    slack = torch.where(rows == columns, rounding * (abs(centre) + float(ends.abs().sum())), 0.0).double()
+    on_diagonal = (rows == columns).double()
+    expected = centre * on_diagonal
+    slack = rounding * (abs(centre) + ends.abs().sum()) * on_diagonal
     apart = sum((i != j).int() for i, j in zip(from_cell, to_cell, strict=True))
     for a, (i, j) in enumerate(zip(from_cell, to_cell, strict=True)):
         distance = (i - j).abs()
@@ -52,8 +53,6 @@ def csr_box_difference(
         neighbour = (apart == 1) & near
         expected[neighbour] = -coupling[a]
         slack[neighbour] = rounding * coupling[a].abs()
-        expected += torch.where(
-            rows == columns, (i == 0) * ends[a, 0] + (i == shape[a] - 1) * ends[a, 1], 0.0
-        )
+        expected += on_diagonal * ((i == 0) * ends[a, 0] + (i == shape[a] - 1) * ends[a, 1])
     wrong = (values != 0) & ~((values - expected).abs() <= slack)
     return int(rows[wrong][0]) if bool(wrong.any()) else -1

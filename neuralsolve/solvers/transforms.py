@@ -1,0 +1,239 @@
+"""The axes of a constant-coefficient box, and the trigonometric transform that diagonalises each.
+
+Along an axis of n cells the box Laplacian is c T, T = tridiag(-1, 2, -1) with ends that the walls give it;
+its eigenvectors are sampled sines and cosines (Strang, The Discrete Cosine Transform, SIAM Review 41, 1999,
+sec. 3), its eigenvalues 4 sin^2(theta_k / 2):
+
+| low, high wall            | transform, inverse | theta_k                                  |
+|---------------------------|--------------------|------------------------------------------|
+| Neumann, Neumann          | DCT-II, DCT-III    | pi k / n, k = 0..n-1                     |
+| Dirichlet, Dirichlet      | DST-I              | pi k / (n + 1), k = 1..n                 |
+| face Dirichlet, both      | DST-II, DST-III    | pi k / n, k = 1..n                       |
+| Neumann, face Dirichlet   | DCT-IV             | pi (k + 1/2) / n, k = 0..n-1             |
+| face Dirichlet, Neumann   | DST-IV             | pi (k + 1/2) / n, k = 0..n-1             |
+| periodic                  | FFT                | 2 pi k / n                               |
+| Neumann, Dirichlet        | odd FFT of 2n + 1  | pi (2 (n - k) + 1) / (2n + 1), k = 1..n  |
+| face Dirichlet, Dirichlet | odd FFT of 2n + 1  | 2 pi k / (2n + 1), k = 1..n              |
+
+"Dirichlet" puts the value zero into the centre of the ghost cell, as a `Grid` does; "face Dirichlet" puts it
+on the wall itself, which is a wall face of twice the coefficient.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import StructureError
+from neuralsolve.operators.stencil import PoissonStencil
+
+REMEDY = "use ns.CG() with M=ns.IncompleteCholesky(0.97), or leave the method out and one is chosen"
+REAL = {  # walls: name, SciPy's function, type, type of the inverse, theta_k = pi (k + first) / (n + longer)
+    (0, 0): ("DCT-II", "dct", 2, 3, 0.0, 0),
+    (1, 1): ("DST-I", "dst", 1, 1, 1.0, 1),
+    (2, 2): ("DST-II", "dst", 2, 3, 1.0, 0),
+    (0, 2): ("DCT-IV", "dct", 4, 4, 0.5, 0),
+    (2, 0): ("DST-IV", "dst", 4, 4, 0.5, 0),
+}
+
+Step = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a box: c T, and where T ends.
+
+    Attributes
+    ----------
+    size : cells along it
+    coupling : c >= 0, in units of the matrix
+    walls : what each wall adds to the end diagonals of T: 0 Neumann, 1 Dirichlet, 2 face Dirichlet; None:
+    periodic
+    diagonal : (n,) the whole operator where cells do not couple (one cell, or c = 0), else None
+    """
+
+    size: int
+    coupling: float = 0.0
+    walls: tuple[int, int] | None = (0, 0)
+    diagonal: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A change of basis along one axis; both steps may work in place and are unscaled.
+
+    Attributes
+    ----------
+    name : what it is
+    forward, backward : (n0, n1, n2, k) -> the same, or n/2 + 1 complex modes on one axis
+    gain : number that makes backward(forward(v)) the identity
+    eigenvalues : of c T, one per mode
+    """
+
+    name: str
+    forward: Step
+    backward: Step
+    gain: float
+    eigenvalues: np.ndarray
+
+
+def box_axes(A: PoissonStencil) -> list[Axis]:
+    """Return the axes of a full box with one coefficient per axis; refuse any other stencil.
+
+    Raises
+    ------
+    StructureError
+        Cells that are not fluid, coefficients that vary, wall coefficients other than one or two times those
+        inside.
+    """
+    if not A.grid.is_box:
+        cells = int(A.grid.cells.count_nonzero())
+        msg = (
+            f"FastPoisson needs every cell FLUID; {cells} of the {A.grid.size} cells are SOLID or AIR: "
+            f"{REMEDY}"
+        )
+        raise StructureError(msg)
+    return [_axis(A, a) for a in range(len(A.grid.shape))]
+
+
+def _axis(A: PoissonStencil, a: int) -> Axis:
+    n, scale = A.grid.shape[a], 1 / A.grid.spacing[a] ** 2
+    dirichlet = [wall == "dirichlet" for wall in A.grid.walls[a]]
+    if A.coefficients is None:
+        inner, ends = 1.0, [float(d) for d in dirichlet]
+    else:
+        faces = A.coefficients[a].detach()
+        periodic = A.grid.periodic[a]
+        inner = _constant(faces if periodic else faces.narrow(a, 1, n - 1), a)
+        ends = [d and _constant(faces.select(a, end), a) for d, end in zip(dirichlet, (0, -1), strict=True)]
+    if A.grid.periodic[a]:
+        return Axis(n, inner * scale, None) if n > 1 and inner > 0 else Axis(n, diagonal=np.zeros(n))
+    if n == 1 or inner == 0:
+        diagonal = np.zeros(n)
+        diagonal[0] += ends[0] * scale
+        diagonal[-1] += ends[1] * scale
+        return Axis(n, diagonal=diagonal)
+    return Axis(n, inner * scale, _walls(ends[0] / inner, ends[1] / inner, a))
+
+
+def _constant(faces: Tensor, a: int) -> float:
+    """Return the one value of all faces, to rounding; 0 where there are none."""
+    if faces.numel() == 0:
+        return 0.0
+    low, high = float(faces.min()), float(faces.max())
+    if high - low > 8 * torch.finfo(faces.dtype).eps * high:
+        msg = (
+            f"FastPoisson needs one coefficient per axis; those of axis {a} run from {low:.6g} to "
+            f"{high:.6g}: {REMEDY}"
+        )
+        raise StructureError(msg)
+    return high
+
+
+def _walls(low: float, high: float, a: int) -> tuple[int, int]:
+    for ratio in (low, high):
+        if min(abs(ratio - known) for known in (0, 1, 2)) > 1e-6:
+            msg = (
+                f"the wall faces of axis {a} have {ratio:.6g} times the coefficient inside; FastPoisson "
+                f"needs 1 (zero in the ghost cell) or 2 (zero on the wall): {REMEDY}"
+            )
+            raise StructureError(msg)
+    return round(low), round(high)
+
+
+def transform(axis: Axis, a: int, workers: int, halved: bool) -> Transform:
+    """Return the transform along axis a of (n0, n1, n2, k); `halved`: a real FFT has been done already."""
+    if axis.walls is None:
+        return _fourier(axis, a, workers, halved)
+    if axis.walls in REAL:
+        return _real(axis, a, workers)
+    return _odd(axis, a, workers)
+
+
+def has_fast_transform(axis: Axis) -> bool:
+    """Whether the transform of an axis runs without a longer copy of its data."""
+    return axis.walls is None or axis.walls in REAL
+
+
+def _eigenvalues(axis: Axis, theta: np.ndarray) -> np.ndarray:
+    return 4 * axis.coupling * np.sin(theta / 2) ** 2
+
+
+def _real(axis: Axis, a: int, workers: int) -> Transform:
+    name, function, kind, inverse, first, longer = REAL[axis.walls]  # type: ignore[index]
+    change = getattr(_scipy_fft(), function)
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        return change(v, kind, axis=a, overwrite_x=True, workers=workers)
+
+    def backward(v: np.ndarray) -> np.ndarray:
+        return change(v, inverse, axis=a, overwrite_x=True, workers=workers)
+
+    length = axis.size + longer
+    theta = math.pi * (np.arange(axis.size) + first) / length
+    return Transform(name, forward, backward, 1 / (2 * length), _eigenvalues(axis, theta))
+
+
+def _fourier(axis: Axis, a: int, workers: int, halved: bool) -> Transform:
+    fft, n = _scipy_fft(), axis.size
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        if halved:
+            return fft.fft(v, axis=a, overwrite_x=True, workers=workers)
+        return fft.rfft(v, axis=a, workers=workers)
+
+    def backward(v: np.ndarray) -> np.ndarray:
+        if halved:
+            return fft.ifft(v, axis=a, norm="forward", overwrite_x=True, workers=workers)
+        return fft.irfft(v, n, axis=a, norm="forward", overwrite_x=True, workers=workers)
+
+    theta = 2 * math.pi * np.arange(n if halved else n // 2 + 1) / n
+    return Transform("FFT", forward, backward, 1 / n, _eigenvalues(axis, theta))
+
+
+def _odd(axis: Axis, a: int, workers: int) -> Transform:
+    """Return the sine transform with one Dirichlet end: B_jm = 2 sin(2 pi j m / L), L = 2n + 1, j, m = 1..n.
+
+    It is minus the imaginary part of the FFT of the odd extension (0, f, -reversed f); B B = L I. Cell j
+    counts from the Dirichlet wall. Towards a face Dirichlet wall its columns are the eigenvectors; towards a
+    Neumann wall those are sin(pi (2k + 1) j / L) = (-1)^(j + 1) sin(2 pi j m / L), m = n - k: the same with
+    alternating signs (DST-VII; Reznik, ICASSP 2013).
+    """
+    assert axis.walls is not None
+    fft, n, length = _scipy_fft(), axis.size, 2 * axis.size + 1
+    from_dirichlet = slice(None) if axis.walls[0] == 1 else slice(None, None, -1)
+    m = np.arange(1, n + 1)
+    if 0 in axis.walls:
+        signs, theta = np.where(m % 2, 1.0, -1.0), math.pi * (2 * (n - m) + 1) / length
+    else:
+        signs, theta = np.ones(n), 2 * math.pi * m / length
+
+    def sines(f: np.ndarray) -> np.ndarray:
+        extended = np.zeros((*f.shape[:-1], length), f.dtype)
+        extended[..., 1 : n + 1] = f
+        extended[..., n + 1 :] = -f[..., ::-1]
+        return -fft.rfft(extended, overwrite_x=True, workers=workers).imag[..., 1:]
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        lines = np.moveaxis(v, a, -1)
+        lines[...] = sines(lines[..., from_dirichlet] * signs)
+        return v
+
+    def backward(v: np.ndarray) -> np.ndarray:
+        lines = np.moveaxis(v, a, -1)
+        lines[..., from_dirichlet] = sines(lines) * signs
+        return v
+
+    return Transform("odd FFT", forward, backward, 1 / length, _eigenvalues(axis, theta))
+
+
+def _scipy_fft() -> Any:
+    """Return `scipy.fft`: imported late, typed loosely as its stubs know only a dispatch protocol."""
+    return importlib.import_module("scipy.fft")
