@@ -30,6 +30,9 @@ from neuralsolve.pde.comparison import OURS, PressureComparison, PressureTiming,
 from neuralsolve.pde.forces import buoyancy, confinement
 from neuralsolve.pde.mac import MACGrid, Projection
 from neuralsolve.pde.smoke_case import SmokeCase
+from neuralsolve.solvers.embedded import EmbeddedBox
+from neuralsolve.solvers.krylov import CG
+from neuralsolve.solvers.solve import prepare
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Plume:
     ----------
     case : SmokeCase
     method, M
-        As in `ns.prepare`; chosen from the structure of A where left out.
+        As in `ns.prepare`. Both left out: CG with `EmbeddedBox`, or `FastPoisson` where there is no obstacle.
 
     Attributes
     ----------
@@ -119,8 +122,6 @@ class Plume:
     """
 
     def __init__(self, case: SmokeCase, method: Any = None, M: Any = None):
-        from neuralsolve.solvers.solve import prepare
-
         self.case, self.step = case, 0
         grid = case.grid()
         self.mac = MACGrid(grid, _floor_inflow(case, grid))
@@ -134,6 +135,8 @@ class Plume:
         noise = tuple(
             case.noise * torch.randn(u.shape, dtype=u.dtype, generator=generator) for u in self.mac.zeros()
         )
+        if method is None and M is None and not grid.is_box:
+            method, M = CG(), EmbeddedBox()
         began = time.perf_counter()
         self.prepared = prepare(self.A, method, M=M, rtol=case.rtol)
         self.velocity = self.mac.project(noise, self.prepared).velocity
@@ -225,7 +228,7 @@ def simulate(
     compare : bool
         Whether every pressure system is also solved by SciPy's CG and by PyAMG, for the timing table.
     method, M
-        As in `ns.prepare`.
+        As in `Plume`.
 
     Returns
     -------

@@ -1,0 +1,88 @@
+"""A box with obstacles, preconditioned by the exact inverse of the box without them (fictitious domain).
+
+Problem: A x = b on the fluid cells of a `PoissonStencil` with SOLID cells, constant coefficients. M extends
+the residual by zero into the solids, applies the inverse of the full box, and keeps the fluid values:
+M = R L^-1 R^T. M^-1 is the Schur complement of L on the fluid, x . M^-1 x = min over extensions y of x of y . L y,
+and A leaves out the energy inside the solids, so all eigenvalues of M A lie in (0, 1]. Below they are bounded
+by the norm of the discrete extension from the fluid into the solids, which depends on the shape of the
+obstacles but not on the spacing (Proskurowski and Widlund, Math. Comp. 30, 1976, sec. 3; Nepomnyaschikh, Sov.
+J. Numer. Anal. Math. Modelling 7, 1992): CG takes the same number of steps on every grid. Solids that touch
+each other only by corners, or slits between them, raise that number; interior AIR cells, where zero is
+prescribed, let it grow with the grid.
+Cost: that of `FastPoisson` on the box and one pass over z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neuralsolve.errors import StructureError
+from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.grid import Grid
+from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.solvers.fast_poisson import FastPoisson
+
+
+@dataclass(frozen=True)
+class EmbeddedBox(Recipe):
+    """Precondition a grid with obstacles by the exact inverse of the whole box: M for CG.
+
+    Parameters
+    ----------
+    workers : threads of the transforms, as in `FastPoisson`
+
+    Raises
+    ------
+    StructureError
+        At `build`: A is no `PoissonStencil` with constant coefficients.
+
+    Examples
+    --------
+    >>> import neuralsolve as ns
+    >>> cells = torch.zeros(32, 32, dtype=torch.uint8)
+    >>> cells[10:20, 12:18] = ns.SOLID
+    >>> A = ns.PoissonStencil(ns.Grid(cells, walls="dirichlet"))
+    >>> ns.solve(A, torch.ones(1024, dtype=torch.float64), ns.CG(), M=EmbeddedBox()).iterations <= 12
+    True
+    """
+
+    workers: int | None = None
+
+    def build(self, A: LinearOperator) -> EmbeddedBoxInverse:
+        """Prepare the transforms of the box around A."""
+        return EmbeddedBoxInverse(A, FastPoisson(self.workers))
+
+
+class EmbeddedBoxInverse(Preconditioner):
+    """R L^-1 R^T; made by `EmbeddedBox().build(A)`."""
+
+    symmetric = True
+
+    def __init__(self, A: LinearOperator, box: FastPoisson):
+        self._box = box
+        self.update(A)
+
+    def update(self, A_next: LinearOperator) -> None:
+        """Take other obstacles or walls."""
+        if not isinstance(A_next, PoissonStencil) or A_next.coefficients is not None:
+            kind = "face coefficients" if isinstance(A_next, PoissonStencil) else type(A_next).__name__
+            msg = (
+                f"EmbeddedBox needs a PoissonStencil with constant coefficients, given {kind}; "
+                "use M=ns.IncompleteCholesky(0.97) or ns.AMG()"
+            )
+            raise StructureError(msg)
+        grid = A_next.grid
+        self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, grid.spacing, grid.walls)))
+        self._outside = None if A_next.active is None else ~A_next.active
+
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        z = self._inverse.apply(r, out)  # r is zero outside the fluid, as every product with A is
+        if self._outside is not None:
+            z.masked_fill_(self._outside if z.ndim == 1 else self._outside[:, None], 0.0)
+        return z
+
+    def describe(self) -> str:
+        return f"obstacles ignored, {self._inverse.describe()}"
