@@ -1,4 +1,4 @@
-"""neuralsolve: linear systems and PDEs from Python, fast, honest about convergence, learned where learning pays."""
+"""Linear systems and PDEs from Python: fast, honest about convergence, learned where learning pays."""
 
 from neuralsolve.errors import FormatError as FormatError
 from neuralsolve.errors import InputError as InputError
@@ -20,10 +20,26 @@ from neuralsolve.operators.structured import Block as Block
 from neuralsolve.operators.structured import CallableOperator as CallableOperator
 from neuralsolve.operators.structured import DenseOperator as DenseOperator
 from neuralsolve.operators.structured import DiagonalPlusLowRank as DiagonalPlusLowRank
+from neuralsolve.preconditioners.amg import AMG as AMG
+from neuralsolve.preconditioners.incomplete import IncompleteCholesky as IncompleteCholesky
+from neuralsolve.preconditioners.incomplete import IncompleteLU as IncompleteLU
+from neuralsolve.preconditioners.relaxation import SOR as SOR
+from neuralsolve.preconditioners.relaxation import SSOR as SSOR
+from neuralsolve.preconditioners.relaxation import Jacobi as Jacobi
+from neuralsolve.solvers.bicgstab import BiCGStab as BiCGStab
+from neuralsolve.solvers.dcdm import DCDM as DCDM
 from neuralsolve.solvers.direct import SparseLU as SparseLU
+from neuralsolve.solvers.embedded import EmbeddedBox as EmbeddedBox
+from neuralsolve.solvers.fast_poisson import FastPoisson as FastPoisson
+from neuralsolve.solvers.flexible import FlexibleCG as FlexibleCG
+from neuralsolve.solvers.gmres import GMRES as GMRES
 from neuralsolve.solvers.krylov import CG as CG
+from neuralsolve.solvers.minres import MINRES as MINRES
 from neuralsolve.solvers.result import SolveResult as SolveResult
 from neuralsolve.solvers.result import Status as Status
 from neuralsolve.solvers.richardson import Richardson as Richardson
+from neuralsolve.solvers.solve import Prepared as Prepared
+from neuralsolve.solvers.solve import prepare as prepare
+from neuralsolve.solvers.solve import solve as solve
 
 __version__ = "0.1.0"
