@@ -108,14 +108,14 @@ class GMRES(Method):
         column, rest = _orthogonalise(s.V[: j + 1], w, length)
         if not math.isfinite(rest + length):
             raise Breakdown(Status.NON_FINITE)
-        happy = rest <= EPS * length  # the space is invariant: it holds the solution
+        happy = rest <= 8 * EPS * length  # the space is invariant: it holds the solution
         if not happy:
             w.mul_(1 / rest)
 
         for i, (c, sn) in enumerate(s.rotations):
             column[i], column[i + 1] = c * column[i] + sn * column[i + 1], c * column[i + 1] - sn * column[i]
         if (
-            happy and abs(column[j]) <= 4 * EPS * length
+            happy and abs(column[j]) <= 8 * EPS * length
         ):  # A M is singular there: no solution in this direction
             raise Breakdown(Status.BREAKDOWN)
         below = 0.0 if happy else rest
