@@ -1,0 +1,186 @@
+"""The hierarchy of algebraic multigrid, made by PyAMG and kept as bare CSR tensors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import StructureError
+
+DENSE_LIMIT = 1000  # rows up to which the coarsest matrix is inverted densely, in about a third of a second
+WEIGHT_LIMIT = 1e3  # row sums of |P|: at most 1 for an M-matrix, far beyond where cancellation has struck
+SEED = 271
+
+Rows = tuple[Tensor, Tensor, Tensor]  # indptr, indices, values
+
+
+@dataclass
+class Level:
+    """A on one level, and the way to the next: x += P (coarse correction of R (b - A x)).
+
+    Attributes
+    ----------
+    A, P, R : CSR tensors of a (fine, fine), a (fine, coarse) and a (coarse, fine) matrix
+    sizes : (fine, coarse)
+    """
+
+    A: Rows
+    P: Rows
+    R: Rows
+    sizes: tuple[int, int]
+
+    def transposed(self) -> Level:
+        """Return the level of A^T."""
+        fine, coarse = self.sizes
+        return Level(
+            transpose(self.A, (fine, fine)),
+            transpose(self.R, (coarse, fine)),
+            transpose(self.P, (fine, coarse)),
+            self.sizes,
+        )
+
+
+@dataclass
+class Hierarchy:
+    """All levels, the coarsest matrix and its pseudo-inverse, None where that would be too large.
+
+    `notes` tells what was done differently from what was asked, and why.
+    """
+
+    levels: list[Level]
+    coarsest: Rows
+    inverse: Tensor | None
+    notes: list[str]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of stored entries of every level's matrix."""
+        return [len(level.A[2]) for level in self.levels] + [len(self.coarsest[2])]
+
+    def transposed(self) -> Hierarchy:
+        """Return the hierarchy of A^T."""
+        n = len(self.coarsest[0]) - 1
+        inverse = None if self.inverse is None else self.inverse.T.contiguous()
+        levels = [level.transposed() for level in self.levels]
+        return Hierarchy(levels, transpose(self.coarsest, (n, n)), inverse, self.notes)
+
+
+def classical(
+    S: scipy.sparse.csr_array,
+    symmetric: bool,
+    singular: bool,
+    interpolation: str | None,
+    options: dict[str, Any],
+) -> Hierarchy:
+    """Coarsen after Ruge and Stueben; interpolation None is classical, or direct where that breaks down.
+
+    Classical interpolation divides by sums of negative couplings. Where positive ones lead, these sums
+    vanish; PyAMG prints a line for each and goes on with weights up to 1e13.
+    """
+    import pyamg
+
+    used = interpolation or ("direct" if _positive_couplings_lead(S) else "classical")
+    with _quiet_and_repeatable():
+        levels = pyamg.ruge_stuben_solver(_int32(S), interpolation=used, **options).levels
+        if interpolation is None and used == "classical" and _largest_weight(levels) > WEIGHT_LIMIT:
+            used = "direct"
+            levels = pyamg.ruge_stuben_solver(_int32(S), interpolation=used, **options).levels
+    notes = []
+    if interpolation is None and used == "direct":
+        notes.append("direct interpolation because of positive couplings, which kind='sa' may suit better")
+    return _hierarchy(levels, symmetric, singular, notes, "rs")
+
+
+def aggregation(
+    S: scipy.sparse.csr_array,
+    symmetric: bool,
+    singular: bool,
+    near: np.ndarray | None,
+    options: dict[str, Any],
+) -> Hierarchy:
+    """Coarsen by smoothed aggregation, with near-null-space vectors (n, m); None is constants."""
+    import pyamg
+
+    symmetry = "hermitian" if symmetric else "nonsymmetric"
+    with _quiet_and_repeatable():
+        solver = pyamg.smoothed_aggregation_solver(_int32(S), B=near, symmetry=symmetry, **options)
+    return _hierarchy(solver.levels, symmetric, singular, [], "sa")
+
+
+def transpose(A: Rows, shape: tuple[int, int]) -> Rows:
+    """Return A^T for A of a shape (m, n)."""
+    indptr, indices, values = (part.numpy() for part in A)
+    return _rows(scipy.sparse.csr_array((values, indices, indptr), shape=shape).T)
+
+
+def _hierarchy(levels: list[Any], symmetric: bool, singular: bool, notes: list[str], kind: str) -> Hierarchy:
+    if not all(np.isfinite(level.A.data).all() for level in levels):
+        other = "sa" if kind == "rs" else "rs"
+        msg = (
+            f"PyAMG's coarse matrices for AMG(kind={kind!r}) hold NaN or infinity: A is too far from "
+            f"elliptic; use AMG(kind={other!r}), ns.IncompleteLU() or ns.IncompleteCholesky()"
+        )
+        raise StructureError(msg)
+    last = levels[-1].A.tocsr()
+    inverse = _pseudo_inverse(last, symmetric, singular)
+    if inverse is None:
+        notes.append(f"coarsening stopped at {last.shape[0]} rows, which are relaxed only")
+    made = [Level(_rows(fine.A), _rows(fine.P), _rows(fine.R), fine.P.shape) for fine in levels[:-1]]
+    return Hierarchy(made, _rows(last), inverse, notes)
+
+
+def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, singular: bool) -> Tensor | None:
+    n = A.shape[0]  # type: ignore[index]
+    if n > DENSE_LIMIT:
+        return None
+    dense = torch.from_numpy(A.toarray())
+    cutoff = 1e-10 if singular else n * torch.finfo(torch.float64).eps
+    if not symmetric:
+        return torch.linalg.pinv(dense, rtol=cutoff)
+    values, vectors = torch.linalg.eigh((dense + dense.T) / 2)
+    good = values > cutoff * values.abs().max()
+    return vectors[:, good] / values[good] @ vectors[:, good].T
+
+
+@contextmanager
+def _quiet_and_repeatable() -> Iterator[None]:
+    """Silence PyAMG's warnings, and start its random numbers from one place; leave both as they were."""
+    state = np.random.get_state()  # noqa: NPY002 - PyAMG draws from NumPy's global generator
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.random.seed(SEED)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+
+def _positive_couplings_lead(S: scipy.sparse.csr_array) -> bool:
+    """Whether some row's largest positive off-diagonal entry exceeds its largest negative one."""
+    off = scipy.sparse.csr_array(S - scipy.sparse.diags_array(S.diagonal()))
+    return bool((off.max(axis=1).toarray() > -off.min(axis=1).toarray()).any())
+
+
+def _largest_weight(levels: list[Any]) -> float:
+    sums = [float(abs(level.P).sum(axis=1).max()) for level in levels[:-1]]
+    return float("inf") if any(np.isnan(sums)) else max(sums, default=0.0)
+
+
+def _int32(S: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Return S with the index type PyAMG takes, its values shared."""
+    parts = S.data.astype(np.float64, copy=False), S.indices.astype(np.int32), S.indptr.astype(np.int32)
+    return scipy.sparse.csr_array(parts, shape=S.shape)
+
+
+def _rows(S: Any) -> Rows:
+    S = S.tocsr()
+    values = S.data.astype(np.float64, copy=False)
+    return torch.from_numpy(S.indptr), torch.from_numpy(S.indices), torch.from_numpy(values)
