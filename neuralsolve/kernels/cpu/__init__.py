@@ -3,22 +3,43 @@
 from neuralsolve.kernels.cpu.box import csr_box_difference
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
-from neuralsolve.kernels.cpu.spectral import divide_by_eigenvalues, tridiagonal_factor, tridiagonal_solve
+from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
+from neuralsolve.kernels.cpu.faces_sweeps import faces_redblack_sweep, faces_sor_sweep
+from neuralsolve.kernels.cpu.factor import (
+    csr_ic0_factor,
+    csr_ilu0_factor,
+    csr_ilu0_solve,
+    csr_lower_solve,
+    csr_lower_transpose_solve,
+)
+from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
+from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
 from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, subtract_means, xpby
 
 __all__ = [
+    "cyclic_solve",
     "axpy",
     "cg_update",
     "csr_box_difference",
+    "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_ic0_factor",
+    "csr_ilu0_factor",
+    "csr_ilu0_solve",
+    "csr_lower_solve",
+    "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
-    "divide_by_eigenvalues",
+    "csr_sor_sweep",
     "dot",
+    "faces_ic0_factor",
+    "faces_ic0_solve",
     "faces_matvec",
     "faces_matvec_dot",
+    "faces_redblack_sweep",
+    "faces_sor_sweep",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
-
-
-@serial
-def _divide(lam0, lam1, lam2, gain, v, lo, hi):
-    """Rows lo..hi, all modes of one i and j."""
-    for row in range(lo, hi):
-        known = lam0[row // lam1.size] + lam1[row % lam1.size]
-        for m in range(lam2.size):
-            total = known + lam2[m]
-            factor = gain / total if total != 0 else 0.0
-            for c in range(v.shape[2]):
-                v[row, m, c] *= factor
-
-
-def divide_by_eigenvalues(lam0: Tensor, lam1: Tensor, lam2: Tensor, gain: float, v: Tensor) -> None:
-    """v_ijl = gain v_ijl / (lam0_i + lam1_j + lam2_l), 0 where the sum is 0; v (n0, n1, n2, w) in place."""
-    rows = v.view(-1, *v.shape[2:]).numpy()
-    eigenvalues = lam0.numpy(), lam1.numpy(), lam2.numpy()
-    over_ranges(len(rows), lambda lo, hi: _divide(*eigenvalues, gain, rows, lo, hi), entries=v.numel())
 
 
 @serial
@@ -99,3 +81,40 @@ def tridiagonal_solve(reciprocal: Tensor, gain: float, v: Tensor) -> None:
     P, one = reciprocal.numpy(), v.shape[3] == 1
     V, kernel = (v[..., 0].numpy(), _modes) if one else (v.numpy(), _modes_columns)
     over_ranges(P.shape[0] * P.shape[2], lambda lo, hi: kernel(P, gain, V, lo, hi), entries=v.numel())
+
+
+@serial
+def _cyclic_line(decay, around, gain, v, lo, hi):
+    """Solve for the modes lo..hi of one line, v (n, inner)."""
+    n = len(v)
+    x, back, power = np.zeros(hi - lo), np.zeros(hi - lo), np.ones(hi - lo)
+    for i in range(n):
+        for j in range(lo, hi):
+            x[j - lo] = decay[j] * x[j - lo] + v[i, j]
+    for j in range(lo, hi):
+        x[j - lo] *= gain * decay[j] * around[j]
+    for i in range(n):
+        for j in range(lo, hi):
+            y = decay[j] * (gain * v[i, j] + x[j - lo])
+            v[i, j] = x[j - lo] = y
+            back[j - lo] += power[j - lo] * y
+            power[j - lo] *= decay[j]
+    for j in range(lo, hi):
+        x[j - lo] = around[j] * back[j - lo]
+    for i in range(n - 1, -1, -1):
+        for j in range(lo, hi):
+            x[j - lo] = decay[j] * x[j - lo] + v[i, j]
+            v[i, j] = x[j - lo]
+
+
+@serial
+def _cyclic_modes(decay, around, gain, v, lo, hi):
+    inner = decay.shape[1]
+    for o in range(lo // inner, -(-hi // inner)):
+        _cyclic_line(decay[o], around[o], gain, v[o], max(lo - o * inner, 0), min(hi - o * inner, inner))
+
+
+def cyclic_solve(decay: Tensor, around: Tensor, gain: float, v: Tensor) -> None:
+    """Solve the cyclic tridiagonal systems in place; decay and around (outer, inner), v (outer, n, inner)."""
+    modes = decay.numpy(), around.numpy(), gain, v.numpy()
+    over_ranges(decay.numel(), lambda lo, hi: _cyclic_modes(*modes, lo, hi), entries=v.numel())

@@ -28,18 +28,22 @@ ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 SERIAL_BELOW = 100_000  # entries: about 20 us of work, what waking another thread costs
 MAX_THREADS = 8  # the loops wait for memory: more cores than this do not make it faster
 RANGES_PER_THREAD = 2
+BLOCK = 32_768  # cells per block of a sweep, about 100 us
 
-_inbox: SimpleQueue[tuple[Callable[[], int], SimpleQueue[int]]] = SimpleQueue()
+_inbox: SimpleQueue[tuple[Callable[[], int], SimpleQueue]] = SimpleQueue()
 _running: list[threading.Thread] = []
 
 
-def _serve(inbox: SimpleQueue[tuple[Callable[[], int], SimpleQueue[int]]]) -> None:
+def _serve(inbox: SimpleQueue[tuple[Callable[[], int], SimpleQueue]]) -> None:
     while True:
-        take_ranges, finished = inbox.get()
-        done = take_ranges()
-        if done:
-            finished.put(done)
-        del take_ranges, finished  # the arrays of a finished kernel must not live on in a sleeping thread
+        take_tasks, finished = inbox.get()
+        try:
+            done = take_tasks()
+            if done:
+                finished.put(done)
+        except BaseException as error:
+            finished.put(error)
+        del take_tasks, finished  # the arrays of a finished kernel must not live on in a sleeping thread
 
 
 def _forget_threads() -> None:
@@ -75,15 +79,22 @@ def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | No
     if threads == 1:
         return [kernel(0, count)]
     ranges = threads * RANGES_PER_THREAD
-    results: list[Any] = [None] * ranges
-    next_range = iter(range(ranges)).__next__  # taking one is atomic: a single call into C
+    return side_by_side(ranges, lambda c: kernel(count * c // ranges, count * (c + 1) // ranges), threads)
 
-    def take_ranges() -> int:
+
+def side_by_side(tasks: int, kernel: Callable[[int], Any], threads: int) -> list[Any]:
+    """Call `kernel(0)` ... `kernel(tasks - 1)` on up to `threads` threads; return their results in order."""
+    if tasks == 1:
+        return [kernel(0)]
+    results: list[Any] = [None] * tasks
+    next_task = iter(range(tasks)).__next__  # taking one is atomic: a single call into C
+
+    def take_tasks() -> int:
         done = 0
         try:
             while True:
-                c = next_range()
-                results[c] = kernel(count * c // ranges, count * (c + 1) // ranges)
+                c = next_task()
+                results[c] = kernel(c)
                 done += 1
         except StopIteration:
             return done
@@ -91,10 +102,50 @@ def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | No
     while len(_running) < threads - 1:
         _running.append(threading.Thread(target=_serve, args=(_inbox,), daemon=True, name="neuralsolve"))
         _running[-1].start()
-    finished: SimpleQueue[int] = SimpleQueue()
-    for _ in range(threads - 1):
-        _inbox.put((take_ranges, finished))
-    done = take_ranges()
-    while done < ranges:
-        done += finished.get()
+    finished: SimpleQueue[int | BaseException] = SimpleQueue()
+    for _ in range(min(threads, tasks) - 1):
+        _inbox.put((take_tasks, finished))
+    done = take_tasks()
+    while done < tasks:
+        other = finished.get()
+        if isinstance(other, BaseException):
+            raise other
+        done += other
     return results
+
+
+def in_blocks(shape: tuple[int, ...], kernel: Callable[[tuple[int, ...]], Any], reverse: bool) -> None:
+    """Call `kernel(block)` on the blocks of a grid so that the result is that of one pass in C order.
+
+    A cell may depend on the new values of its six neighbours before it, and on the old values of those after
+    it. The two longest-stride axes are cut into bands and slices; block (band, slice) runs after (band - 1,
+    slice) and (band, slice - 1), so that blocks of equal band + slice, which share no face, run side by side.
+
+    Parameters
+    ----------
+    shape : (nz, ny, nx)
+    kernel : callable
+        Does the cells of a block (z0, z1, y0, y1, x0, x1) in C order; in the opposite order if `reverse`.
+    reverse : bool
+        From the last block to the first.
+    """
+    cells = shape[0] * shape[1] * shape[2]
+    threads = min(torch.get_num_threads(), MAX_THREADS)
+    outer = 0 if shape[0] > 1 else 1
+    slices = min(threads, shape[outer + 1])
+    bands = min(shape[outer], cells // (BLOCK * slices))
+    if slices == 1 or bands < slices:
+        kernel((0, shape[0], 0, shape[1], 0, shape[2]))
+        return
+
+    def run(step: int, j: int) -> None:
+        band, part = (bands - 1 - step + j, slices - 1 - j) if reverse else (step - j, j)
+        block = [0, shape[0], 0, shape[1], 0, shape[2]]
+        for axis, at, count in ((outer, band, bands), (outer + 1, part, slices)):
+            block[2 * axis] = shape[axis] * at // count
+            block[2 * axis + 1] = shape[axis] * (at + 1) // count
+        kernel(tuple(block))
+
+    for step in range(bands + slices - 1):
+        first, last = max(0, step - bands + 1), min(step, slices - 1)
+        side_by_side(last - first + 1, lambda q, step=step, first=first: run(step, first + q), threads)
