@@ -41,6 +41,15 @@ def read_vector(path: str | os.PathLike[str], key: str | None = None) -> np.ndar
     array([1., 2.])
     """
     path = existing_file(path, VECTOR_SUFFIXES)
+    array = read_array(path, key)
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise broken(path, f"an array of shape {array.shape}", "a vector (n,) or columns (n, k)")
+    return np.array(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64, order="C")
+
+
+def read_array(path: Path, key: str | None = None) -> np.ndarray:
+    """Read an array of numbers of any shape, as stored, by the rules of `read_vector`."""
+    path = existing_file(path, VECTOR_SUFFIXES)
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = _read_npy(path)
@@ -52,9 +61,7 @@ def read_vector(path: str | os.PathLike[str], key: str | None = None) -> np.ndar
         array = _read_text(path)
     if array.dtype.kind not in "biufc":
         raise broken(path, f"values of type {array.dtype}", "numbers")
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise broken(path, f"an array of shape {array.shape}", "a vector (n,) or columns (n, k)")
-    return np.array(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64, order="C")
+    return array
 
 
 def _read_npy(path: Path) -> np.ndarray:
