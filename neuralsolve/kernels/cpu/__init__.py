@@ -18,7 +18,6 @@ from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
 from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, subtract_means, xpby
 
 __all__ = [
-    "cyclic_solve",
     "axpy",
     "cg_update",
     "csr_box_difference",
@@ -33,6 +32,7 @@ __all__ = [
     "csr_matvec",
     "csr_matvec_dot",
     "csr_sor_sweep",
+    "cyclic_solve",
     "dot",
     "faces_ic0_factor",
     "faces_ic0_solve",

@@ -96,20 +96,24 @@ def _lower_solve(indptr, indices, values, b, out):
 @ordered
 def _lower_transpose_solve(indptr, indices, values, out):
     """`out` holds b at first; each row, once solved, takes its part out of the rows before it."""
-    drawn = np.float64(0)  # what the row after takes out of this one
+    fresh, coupling = 0.0, 0.0  # of the row after this one
     one = uint64(1)
-    for q in range(uint64(out.size)):
-        i = uint64(out.size) - one - q
-        last = uint64(indptr[i + one]) - one
-        y = (out[i] - drawn) * (1 / values[last])
-        out[i] = y
-        drawn = 0.0
-        for p in range(uint64(indptr[i]), last):
+    n = uint64(out.size)
+    end = uint64(indptr[n])
+    for q in range(n):
+        i = n - one - q
+        last, first = end - one, uint64(indptr[i])
+        end = first
+        inverse = 1 / values[last]
+        fresh = out[i] * inverse - (coupling * inverse) * fresh
+        out[i] = fresh
+        coupling = 0.0
+        for p in range(first, last):
             j = uint64(indices[p])
             if j + one == i:
-                drawn += values[p] * y
+                coupling += values[p]
             else:
-                out[j] -= values[p] * y
+                out[j] -= values[p] * fresh
 
 
 @ordered
@@ -152,9 +156,10 @@ def csr_lower_transpose_solve(
     indptr: Tensor, indices: Tensor, values: Tensor, b: Tensor, out: Tensor
 ) -> None:
     """Solve L^T y = b, the diagonal of L last in its row; b and out (n,) or (n, k)."""
-    out.copy_(b)
     kernel = _lower_transpose_solve if b.ndim == 1 else _lower_transpose_solve_columns
-    kernel(indptr.numpy(), indices.numpy(), values.numpy(), out.numpy())
+    Y = out.numpy()
+    Y[:] = b.numpy()  # numpy, not torch: torch would wake its own threads, which then spin for a while
+    kernel(indptr.numpy(), indices.numpy(), values.numpy(), Y)
 
 
 @ordered

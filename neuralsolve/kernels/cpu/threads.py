@@ -10,6 +10,7 @@ Here a thread that gets no core only means that the caller does all the ranges i
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable
@@ -30,20 +31,35 @@ MAX_THREADS = 8  # the loops wait for memory: more cores than this do not make i
 RANGES_PER_THREAD = 2
 BLOCK = 32_768  # cells per block of a sweep, about 100 us
 
-_inbox: SimpleQueue[tuple[Callable[[], int], SimpleQueue]] = SimpleQueue()
+Task = tuple[Callable[[], int], SimpleQueue]  # taken by a sleeping thread; None ends it
+_inbox: SimpleQueue[Task | None] = SimpleQueue()
 _running: list[threading.Thread] = []
 
 
-def _serve(inbox: SimpleQueue[tuple[Callable[[], int], SimpleQueue]]) -> None:
-    while True:
-        take_tasks, finished = inbox.get()
+def _serve(inbox: SimpleQueue[Task | None]) -> None:
+    while (task := inbox.get()) is not None:
+        take_tasks, finished = task
         try:
             done = take_tasks()
             if done:
                 finished.put(done)
         except BaseException as error:
             finished.put(error)
-        del take_tasks, finished  # the arrays of a finished kernel must not live on in a sleeping thread
+        del (
+            task,
+            take_tasks,
+            finished,
+        )  # the arrays of a finished kernel must not live on in a sleeping thread
+
+
+@atexit.register
+def _stop_threads() -> None:
+    """End the threads before the interpreter does: one that woke later would be torn out of compiled code."""
+    for _ in _running:
+        _inbox.put(None)
+    for thread in _running:
+        thread.join()
+    _running.clear()
 
 
 def _forget_threads() -> None:

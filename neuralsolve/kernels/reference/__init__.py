@@ -12,7 +12,7 @@ from neuralsolve.kernels.reference.factor import (
     faces_ic0_solve,
 )
 from neuralsolve.kernels.reference.spectral import (
-    divide_by_eigenvalues,
+    cyclic_solve,
     tridiagonal_factor,
     tridiagonal_solve,
 )
@@ -32,7 +32,6 @@ from neuralsolve.kernels.reference.sweeps import (
 from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, subtract_means, xpby
 
 __all__ = [
-    "cyclic_solve",
     "axpy",
     "cg_update",
     "csr_box_difference",
@@ -47,6 +46,7 @@ __all__ = [
     "csr_matvec",
     "csr_matvec_dot",
     "csr_sor_sweep",
+    "cyclic_solve",
     "dot",
     "faces_ic0_factor",
     "faces_ic0_solve",

@@ -2,9 +2,9 @@
 
 One sweep visits the rows in an order and sets x_i += omega (b_i - (A x)_i) / A_ii, each row seeing the rows
 before it (Saad 2003, sec. 4.1). Rows whose diagonal is zero, or not stored, are left as they are. In matrix
-form, with A = D - E - F in the order of the visits and E strictly lower: x_new = x + (D/omega - E)^-1 (b - A x).
-The reverse sweep has E and F swapped: for symmetric A it is the adjoint, which is what makes forward followed
-by reverse (SSOR) a symmetric preconditioner.
+form, with A = D - E - F in the order of the visits, E strictly lower: x_new = x + (D/omega - E)^-1 (b - A x).
+The reverse sweep has E and F swapped: for symmetric A it is the adjoint, which is what makes forward, then
+reverse (SSOR) a symmetric preconditioner.
 """
 
 from __future__ import annotations
