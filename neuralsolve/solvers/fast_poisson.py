@@ -14,6 +14,7 @@ vector, and a complex one where an axis is periodic. The residual left by one ap
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -22,11 +23,11 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError, StructureError
-from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.solvers.lines import Uncoupled, line_solver
 from neuralsolve.solvers.recognise import box_stencil
 from neuralsolve.solvers.transforms import REMEDY, Axis, Transform, box_axes, has_fast_transform, transform
 
@@ -84,24 +85,24 @@ class BoxInverse(Preconditioner):
         stencil, multiple = _as_box(A_next)
         axes = [Axis(1, diagonal=np.zeros(1))] * (3 - len(stencil.grid.shape)) + box_axes(stencil)
         workers = 1 if stencil.grid.size < SERIAL_BELOW else self.workers
-        self.symmetric = multiple > 0  # of a negative definite box CG could make no use
+        self.symmetric = multiple > 0  # the inverse of a negative definite box is of no use to CG
         self.shape3 = tuple(axis.size for axis in axes)
-        self._kept = _kept_axis(axes)
+        coupled = [a for a in range(3) if axes[a].diagonal is None]
+        self._kept = min(coupled, key=lambda a: (has_fast_transform(axes[a]), a), default=None)
         self._transforms: list[Transform] = []
         eigenvalues = [np.zeros(1) if axis.diagonal is None else axis.diagonal for axis in axes]
         # real transforms first; then a real FFT, which halves its axis, and complex ones on what it leaves
         halved = False
-        for a in sorted(range(3), key=lambda a: (axes[a].walls is None, -a)):
-            if a != self._kept and axes[a].diagonal is None:
+        for a in sorted(coupled, key=lambda a: (axes[a].walls is None, -a)):
+            if a != self._kept:
                 self._transforms.append(transform(axes[a], a, workers, halved))
                 eigenvalues[a] = self._transforms[-1].eigenvalues
                 halved = halved or axes[a].walls is None
         self._complex = halved
         self._copies = not self._transforms or self._transforms[0].name != "FFT"  # real ones work in place
-        self._gain = float(np.prod([t.gain for t in self._transforms])) / multiple
-        self._eigenvalues = [torch.from_numpy(values) for values in eigenvalues]
-        if self._kept is not None:
-            self._factor(axes[self._kept])
+        self._gain = float(np.prod([change.gain for change in self._transforms])) / multiple
+        z, y, x = (torch.from_numpy(values) for values in eigenvalues)
+        self._set_up_lines(axes, z[:, None, None] + y[:, None] + x)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
@@ -112,7 +113,9 @@ class BoxInverse(Preconditioner):
             v = answer
         for change in self._transforms:
             v = change.forward(v)
-        self._solve_modes(v)
+        parts = v.view(np.float64 if v.dtype == np.complex128 else np.float32) if self._complex else v
+        modes = torch.from_numpy(parts)
+        self._lines.solve(modes.view(*self._modes, -1), self._gain)
         for change in reversed(self._transforms):
             v = change.backward(v)
         if not np.may_share_memory(v, answer):
@@ -129,52 +132,17 @@ class BoxInverse(Preconditioner):
             names.append(f"tridiagonal along {'zyx'[self._kept]}")
         return f"exact inverse of a box: {', '.join(names) or 'diagonal'}"
 
-    def _factor(self, axis: Axis) -> None:
-        """Make the pivots of the kept axis, (outer, n, inner): one tridiagonal matrix per mode."""
-        assert self._kept is not None
-        assert axis.walls is not None
-        z, y, x = self._eigenvalues
-        shift = (z[:, None, None] + y[:, None] + x) / axis.coupling
-        outer = int(np.prod(shift.shape[: self._kept]))
-        shift = shift.reshape(outer, -1)
-        self._modes = shift.shape[1]
-        self._singular = ((shift == 0) & (axis.walls == (0, 0))).nonzero().tolist()
-        if self._complex:  # real and imaginary part lie side by side and share their pivots
-            shift = shift.repeat_interleave(2, 1)
-        self._pivots = shift.new_empty((outer, axis.size, shift.shape[1]))
-        low, high = 1.0 + axis.walls[0], 1.0 + axis.walls[1]
-        table().tridiagonal_factor(shift.contiguous(), low, high, self._pivots)
-        self._gain /= axis.coupling
-
-    def _solve_modes(self, v: np.ndarray) -> None:
-        """Overwrite the transformed b with the transformed x, (m0, m1, m2, k), complex behind an FFT."""
-        if self._complex:
-            v = v.view(
-                np.float64 if v.dtype == np.complex128 else np.float32
-            )  # (m0, m1, m2, 2k): real and imaginary part side by side
-        modes, K = torch.from_numpy(v), table()
+    def _set_up_lines(self, axes: list[Axis], eigenvalues: Tensor) -> None:
+        """Prepare the solves along the kept axis, given the eigenvalues (m0, m1, m2) of the others."""
         if self._kept is None:
-            K.divide_by_eigenvalues(*self._eigenvalues, self._gain, modes)
+            self._lines, self._modes = Uncoupled(eigenvalues.reshape(1, 1, -1)), (1, 1, eigenvalues.numel())
             return
-        pivots = self._pivots
-        if self._complex and modes.shape[3] > 2:
-            pivots = pivots[..., ::2].contiguous()  # one for each mode, however many numbers it has
-        by_mode = modes.view(len(pivots), pivots.shape[1], self._modes, -1)
-        self._drop_constant(by_mode)
-        K.tridiagonal_solve(pivots, self._gain, modes.view(*pivots.shape, -1))
-        self._drop_constant(by_mode)
-
-    def _drop_constant(self, modes: Tensor) -> None:
-        """Take the mean along the kept axis out of the modes whose tridiagonal matrix is singular."""
-        for line, mode in self._singular:
-            column = modes[line, :, mode]
-            column -= column.mean(0)
-
-
-def _kept_axis(axes: list[Axis]) -> int | None:
-    """Return the axis that is not transformed, where there is one: the slowest to transform."""
-    possible = [a for a in range(3) if axes[a].diagonal is None and axes[a].walls is not None]
-    return min(possible, key=lambda a: (has_fast_transform(axes[a]), a), default=None)
+        axis = axes[self._kept]
+        lines = math.prod(eigenvalues.shape[: self._kept])
+        shift = (eigenvalues / axis.coupling).reshape(lines, -1)
+        self._gain /= axis.coupling
+        self._lines = line_solver(axis, shift, self._complex)
+        self._modes = (lines, axis.size, shift.shape[1])
 
 
 def _as_box(A: LinearOperator) -> tuple[PoissonStencil, float]:

@@ -1,7 +1,7 @@
 """What a fast Poisson solver does between its transforms, plain torch: the definition.
 
-Along the transformed axes the box Laplacian is diagonal. The axis that is kept leaves one tridiagonal system per
-mode, or a cyclic one where it is periodic.
+Along the transformed axes the box Laplacian is diagonal. The axis that is kept leaves one tridiagonal
+system per mode, or a cyclic one where it is periodic.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def cyclic_solve(decay: Tensor, around: Tensor, gain: float, v: Tensor) -> None:
 
     Notes
     -----
-    C = (I - rho S) (I - rho S^T) / rho, S the cyclic shift: a recurrence forth and one back, each begun with its
-    periodic sum. Both decay, so rounding does not grow; the residual errs by a few eps of |v|.
+    C = (I - rho S) (I - rho S^T) / rho, S the cyclic shift: a recurrence forth and one back, each begun
+    with its periodic sum. Both decay, so rounding does not grow; the residual errs by a few eps of |v|.
     """
     n = v.shape[1]
     forth = torch.zeros_like(decay)

@@ -1,0 +1,98 @@
+"""Direct solves along the axis of a box that is not transformed: a tridiagonal system per mode."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neuralsolve.kernels import table
+from neuralsolve.solvers.transforms import Axis
+
+
+class LineSolver(Protocol):
+    """Solves (T + shift) y = gain v along an axis for every mode; the pseudo-inverse where singular."""
+
+    def solve(self, v: Tensor, gain: float) -> None:
+        """Overwrite v (outer, n, modes, w) with y."""
+        ...
+
+
+def line_solver(axis: Axis, shift: Tensor, pairs: bool) -> LineSolver:
+    """Return the solver for an axis with these walls.
+
+    Parameters
+    ----------
+    axis : Axis
+        One whose cells couple.
+    shift : (outer, modes) >= 0
+        Eigenvalues of the other axes over this one's coupling; an exact 0 where they are 0.
+    pairs : bool
+        Modes are complex: w is even, real and imaginary parts side by side.
+    """
+    if axis.walls is None:
+        return Cyclic(axis.size, shift)
+    return Tridiagonal(axis.size, axis.walls, shift, pairs)
+
+
+class Tridiagonal:
+    """Walls at both ends: Thomas algorithm, the pivots (one per mode and cell) made once."""
+
+    def __init__(self, n: int, walls: tuple[int, int], shift: Tensor, pairs: bool):
+        self.pairs = pairs
+        self.singular = torch.nonzero((shift == 0) & (walls == (0, 0))).tolist()
+        if pairs:  # pivots side by side like the numbers they divide, so that the sweep runs along memory
+            shift = shift.repeat_interleave(2, 1)
+        self.pivots = shift.new_empty((len(shift), n, shift.shape[1]))
+        table().tridiagonal_factor(shift.contiguous(), 1.0 + walls[0], 1.0 + walls[1], self.pivots)
+
+    def solve(self, v: Tensor, gain: float) -> None:
+        """Overwrite v (outer, n, modes, w) with y; where T is singular the constant leaves v and y."""
+        pivots = self.pivots
+        if self.pairs and v.shape[3] > 2:
+            pivots = pivots[..., ::2].contiguous()  # one for all right sides of a mode
+        self._drop_constant(v)
+        table().tridiagonal_solve(pivots, gain, v.view(*pivots.shape, -1))
+        self._drop_constant(v)
+
+    def _drop_constant(self, v: Tensor) -> None:
+        for line, mode in self.singular:
+            column = v[line, :, mode]
+            column -= column.mean(0)
+
+
+class Cyclic:
+    """A periodic axis: cyclic recurrences forth and back, with nothing kept but their rates."""
+
+    def __init__(self, n: int, shift: Tensor):
+        rate = 2 * torch.asinh(shift.sqrt() / 2)
+        self.decay = torch.exp(-rate)
+        self.around = torch.where(shift == 0, 0.0, -1 / torch.expm1(-n * rate))
+        self.singular = torch.nonzero(shift == 0).tolist()
+        eigenvalues = 4 * torch.sin(torch.pi * torch.arange(n // 2 + 1, dtype=torch.float64) / n) ** 2
+        self.pseudo_inverse = torch.where(eigenvalues == 0, 0.0, 1 / eigenvalues)[:, None]
+
+    def solve(self, v: Tensor, gain: float) -> None:
+        """Overwrite v (outer, n, modes, w) with y; singular modes are solved by a transform after all."""
+        apart = [self._solve_singular(v[line, :, mode], gain) for line, mode in self.singular]
+        width = v.shape[3]
+        decay, around = (part.repeat_interleave(width, 1) for part in (self.decay, self.around))
+        table().cyclic_solve(decay, around, gain, v.view(len(v), v.shape[1], -1))
+        for (line, mode), column in zip(self.singular, apart, strict=True):
+            v[line, :, mode] = column
+
+    def _solve_singular(self, column: Tensor, gain: float) -> Tensor:
+        spectrum = torch.fft.rfft(column, dim=0) * (gain * self.pseudo_inverse)
+        return torch.fft.irfft(spectrum, len(column), dim=0)
+
+
+class Uncoupled:
+    """No axis couples its cells: a division by the diagonal, by no zero."""
+
+    def __init__(self, diagonal: Tensor):
+        self.weights = torch.where(diagonal == 0, 0.0, 1 / diagonal)[..., None]
+
+    def solve(self, v: Tensor, gain: float) -> None:
+        """Overwrite v (1, 1, modes, w) with y."""
+        v *= gain * self.weights
