@@ -3,7 +3,7 @@
 The rules, by what `structure.probe` saw (measured on the project's benchmark set, docs/benchmarks.md):
 
 1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n)
-2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns: LU
+2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns (`SMALL_HARD` where 3 is out): LU
 3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; IC(0)
    after it
 4. symmetric indefinite: MINRES with Jacobi where there is a diagonal
@@ -30,6 +30,7 @@ from neuralsolve.solvers.direct import SparseLU
 from neuralsolve.solvers.fast_poisson import FastPoisson
 from neuralsolve.solvers.gmres import GMRES
 from neuralsolve.solvers.krylov import CG
+from neuralsolve.solvers.loop import PATIENCE
 from neuralsolve.solvers.method import Method
 from neuralsolve.solvers.minres import MINRES
 from neuralsolve.solvers.recognise import box_stencil
@@ -37,18 +38,20 @@ from neuralsolve.solvers.richardson import Richardson
 from neuralsolve.solvers.structure import Structure
 
 SMALL = 3000  # unknowns up to which a sparse LU beats any set-up
+SMALL_HARD = 20_000  # the same where no fast method is known: nonsymmetric or indefinite A
 LU_LIMIT = 60_000  # unknowns up to which the last resort may factorise: under a gigabyte even in 3D
 REFINEMENTS = 10  # steps of a direct method: each gains the digits that the factorisation holds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A method, its preconditioner recipe, the steps it may take (None: the default) and the reason."""
+    """A method, its M, the reason, and the steps it may take and may spend without progress."""
 
     method: Method
     recipe: Recipe | None
     reason: str
     maxiter: int | None = None
+    patience: int = PATIENCE
 
 
 def plans(structure: Structure, recipe: Recipe | None = None) -> list[Plan]:
@@ -70,28 +73,29 @@ def _method_for(structure: Structure, recipe: Recipe) -> Plan:
 def _plans(structure: Structure) -> Iterator[Plan]:
     A, seen = structure.A, structure.describe()
     if is_box(structure):
-        yield _direct(FastPoisson(), f"FastPoisson: constant-coefficient box, {seen}")
+        yield direct(FastPoisson(), f"FastPoisson: constant-coefficient box, {seen}")
         return
     if isinstance(A, DiagonalPlusLowRank):
-        yield _direct(SparseLU(), f"Woodbury identity: diagonal plus low rank, {seen}")
+        yield direct(SparseLU(), f"Woodbury identity: diagonal plus low rank, {seen}")
         return
     has_entries = not isinstance(A, CallableOperator)
-    small = has_entries and (structure.n <= SMALL or isinstance(A, DenseOperator))
+    limit = SMALL if structure.maybe_spd else SMALL_HARD
+    small = has_entries and (structure.n <= limit or isinstance(A, DenseOperator))
     if small:
         kind = "dense LU: a dense matrix" if isinstance(A, DenseOperator) else "SparseLU: small"
-        yield _direct(SparseLU(), f"{kind}, {seen}")
+        yield direct(SparseLU(), f"{kind}, {seen}")
     if structure.maybe_spd:
         yield from _spd_plans(structure, seen, has_entries)
     if structure.symmetric:
         jacobi = Jacobi() if structure.positive_diagonal else None
-        yield Plan(MINRES(), jacobi, f"MINRES{' with Jacobi' if jacobi else ''}: {seen}")
+        yield Plan(MINRES(), jacobi, f"MINRES{' with Jacobi' if jacobi else ''}: {seen}", 3000)
     else:
         if has_entries:
             yield Plan(GMRES(), IncompleteLU(), f"GMRES with ILU(0): {seen}", 500)
             yield Plan(BiCGStab(), IncompleteLU(), f"BiCGStab with ILU(0): {seen}", 1000)
         yield Plan(GMRES(restart=100), None, f"GMRES: {seen}")
     if has_entries and not small and structure.n <= LU_LIMIT:
-        yield _direct(SparseLU(), f"SparseLU as the last resort: {seen}")
+        yield direct(SparseLU(), f"SparseLU as the last resort: {seen}")
 
 
 def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[Plan]:
@@ -104,8 +108,9 @@ def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[P
         yield Plan(CG(), None, f"CG: {seen}; A is a function, so no M was built")
 
 
-def _direct(recipe: Recipe, reason: str) -> Plan:
-    return Plan(Richardson(), recipe, reason, REFINEMENTS)
+def direct(recipe: Recipe, reason: str) -> Plan:
+    """Return the plan of a direct method: Richardson with the factorisation, that is iterative refinement."""
+    return Plan(Richardson(), recipe, reason, REFINEMENTS, patience=2)
 
 
 def is_box(structure: Structure) -> bool:

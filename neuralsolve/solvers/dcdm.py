@@ -20,10 +20,13 @@ and the fallback preconditioner F applied to r takes its place, made conjugate i
    product and one application of F: little beside a network. Without this test noise passes 1 and 2 up to n
    ~ 1/eta^2 and never converges.
 
-After `patience` rejections the fallback's own PCG finishes the solve, and the result's explanation says so.
+The first direction has no r_old. Where the second shows M to be no such map, the first is tried against F in
+hindsight, and taken back if F gains more. After `patience` rejections the fallback's own PCG finishes the
+solve, and the result's explanation says so; where no direction of the network was kept, that is PCG from the
+start, one step late at most.
 
-Cost per step: one product (two where test 3 compares, three at a rejection of both), one call of M, and
-2 history + 5 inner products and vector updates. Memory: 2 history + 6 vectors.
+Cost per step: one product (two where test 3 compares, or M is rejected), one call of M, and about
+2 history + 6 inner products and vector updates. Memory: 2 history + 6 vectors.
 
 Differences from the source: modified Gram-Schmidt, newest direction first, instead of classical; the
 recurrence for r, with the true residual formed every `refresh` steps, instead of every step; the safeguard.
@@ -32,8 +35,8 @@ For a fixed SPD map and history >= 1 the iterates are those of PCG.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,45 +47,27 @@ from neuralsolve.operators.base import LinearOperator
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.solvers.bounds import largest_eigenvalue
-from neuralsolve.solvers.flexible import FlexibleCG
-from neuralsolve.solvers.krylov import CG
-from neuralsolve.solvers.method import Method, State, norm
+from neuralsolve.solvers.directions import Direction, Directions
+from neuralsolve.solvers.flexible import FlexibleCG, FlexibleState
+from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status
 
-EPS = torch.finfo(torch.float64).eps
 FIXED = 1e-4  # |q.r_old| / |q.r| above which M is no fixed symmetric map; float32 rounding stays below it
-NOISE = 1e-6  # part of ||q|| that must be left of it after orthogonalisation
 SHARE = 0.1  # of the fallback's gain, which a network must add to it in `minimise_span`
 
 
-class Direction(NamedTuple):
-    """A direction d with A d, d.Ad > 0 and d.r; a step takes `gain` off the squared A-norm error."""
-
-    d: Tensor
-    Ad: Tensor
-    curvature: Tensor
-    slope: Tensor
-
-    @property
-    def gain(self) -> Tensor:
-        return self.slope**2 / self.curvature
-
-
 @dataclass
-class DCDMState(State):
-    """Residual r, the last directions (newest first), spare vectors, and what became of the network."""
+class DCDMState(Directions):
+    """The directions, and what became of the network."""
 
-    r: Tensor = None  # type: ignore[assignment]
-    q: Tensor = None  # type: ignore[assignment]
-    past: list[Direction] = field(default_factory=list)
-    spare: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    last: tuple[Tensor, Tensor] | None = None  # step length t and A d of the last step
-    largest: float = 0.0
-    steps: int = 0
+    sign: Tensor | None = None  # of M(r).r at the first step
+    fixed: bool = True  # M behaves as a fixed map, symmetric and of one sign
+    trial: Direction | None = None  # the network's first direction, not compared with the fallback's yet
+    pure: bool = True  # all directions kept are the fallback's
     rejected: int = 0
     F: Preconditioner | None = None
     F_known: bool = False
-    finish: tuple[Method, State] | None = None
+    finish: FlexibleState | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,8 @@ class DCDM(Method):
     eta : least gain of a direction, as a part of steepest descent's (test 2 above)
     refresh : steps after which the residual is formed anew
     minimise_span : minimise the A-norm of the error over span{M(r), F r, last directions} instead, two
-        products a step: never worse than a step of the fallback from the same point
+        products a step: never worse than a step of the fallback from the same point. M(r) is rejected where
+        tests 1 and 2 fail or it adds less than a tenth to the gain of F r.
 
     Raises
     ------
@@ -143,39 +129,36 @@ class DCDM(Method):
 
     def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: DCDMState) -> DCDMState:
         if s.finish is not None:
-            return self._finish(A, b, s)
-        proposal = self._choose_in_span(A, M, s) if self.minimise_span else self._choose(A, M, s)
-        self._advance(A, b, s, proposal)
+            s.finish = FlexibleCG().step(A, s.F, b, s.finish)
+            s.residual_norm = s.finish.residual_norm
+            return s
+        direction = self._choose_in_span(A, M, s) if self.minimise_span else self._choose(A, M, s)
+        s.advance(A, b, direction, self.history, self.refresh)
         if s.rejected >= self.patience:
-            method = CG() if s.F is None or s.F.symmetric else FlexibleCG()
-            s.finish = method, method.init(A, s.F, b, s.x, s.r)
-            name = "without a preconditioner" if s.F is None else f"with {s.F.describe()}"
-            s.note = f"{s.note}, so {method} {name} took over after step {s.steps}"
-        return s
-
-    def _finish(self, A: LinearOperator, b: Tensor, s: DCDMState) -> DCDMState:
-        method, inner = s.finish  # type: ignore[misc]
-        inner = method.step(A, s.F, b, inner)
-        s.finish, s.x, s.residual_norm = (method, inner), inner.x, inner.residual_norm
+            s.finish = self._take_over(A, b, s)
         return s
 
     def _choose(self, A: LinearOperator, M: Preconditioner | None, s: DCDMState) -> Direction:
         """Return the network's direction, or the fallback's where that is rejected."""
         asked = self._ask(A, M, s)
-        fixed = asked and self._fixed_symmetric(s)
-        proposal = self._direction(A, s, s.past) if asked else None
+        if asked:
+            self._watch(s)
+        proposal = s.direction(A, s.past) if asked else None
+        if s.trial is not None and not s.fixed:
+            better = self._instead_of_trial(A, s)
+            if better is not None:
+                s.release(proposal)
+                return better
+        first, s.trial = s.steps == 0, None
         if proposal is None or not self._gains(proposal, s):
-            self._reject(s)
-            self._release(s, proposal)
-            return self._fallback(A, s)
-        if fixed:
-            return proposal
-        rival = self._fallback(A, s)
-        if bool(rival.gain > proposal.gain):
-            self._reject(s)
-            self._release(s, proposal)
-            return rival
-        self._release(s, rival)
+            return self._reject(A, s, proposal)
+        if not s.fixed:
+            rival = self._fallback(A, s)
+            if bool(rival.gain > proposal.gain):
+                return self._reject(A, s, proposal, rival)
+            s.release(rival)
+        s.pure = False
+        s.trial = proposal if first and self.history else None
         return proposal
 
     def _choose_in_span(self, A: LinearOperator, M: Preconditioner | None, s: DCDMState) -> Direction:
@@ -184,82 +167,87 @@ class DCDM(Method):
         Made A-orthogonal to each other, the two add their gains; along the last ones r has no slope left.
         """
         base = self._fallback(A, s)
-        extra = self._direction(A, s, [base, *s.past]) if self._ask(A, M, s) else None
+        extra = s.direction(A, [base, *s.past]) if self._ask(A, M, s) else None
         if extra is None or not self._gains(extra, s) or bool(extra.gain < SHARE * base.gain):
-            self._reject(s)
-        if extra is None:
-            return base
+            return self._reject(A, s, extra, base)
+        s.pure = False
         K = table(s.r.device)
         t_base, t_extra = base.slope / base.curvature, extra.slope / extra.curvature
         for into, other in ((base.d, extra.d), (base.Ad, extra.Ad)):
             into.mul_(t_base)
             K.axpy(t_extra, other, into)
-        self._release(s, extra)
+        s.release(extra)
         gain = base.gain + extra.gain  # both the curvature and the slope of the sum
         return Direction(base.d, base.Ad, gain, gain)
 
     def _ask(self, A: LinearOperator, M: Preconditioner | None, s: DCDMState) -> bool:
-        """Set q = M(r / ||r||), of maximum norm one; return False where it is zero or not finite."""
+        """Set q = M(r / ||r||); return False where that is no direction."""
         unit = s.r / s.residual_norm
         if M is None:
-            s.q.copy_(unit)
-        else:
-            with torch.no_grad():
-                answer = torch.as_tensor(M.apply(unit))
-            if answer.shape != s.r.shape:
-                msg = (
-                    f"M returned a direction of shape {tuple(answer.shape)} for a residual of shape "
-                    f"{tuple(s.r.shape)}; the shapes must agree: end the network with .reshape(r.shape)"
-                )
-                raise ShapeError(msg)
-            s.q.copy_(answer)
-        return _clean(A, s.q)
+            return s.propose(A, unit)
+        with torch.no_grad():
+            answer = torch.as_tensor(M.apply(unit))
+        if answer.shape != s.r.shape:
+            msg = (
+                f"M returned a direction of shape {tuple(answer.shape)} for a residual of shape "
+                f"{tuple(s.r.shape)}; the shapes must agree: end the network with .reshape(r.shape)"
+            )
+            raise ShapeError(msg)
+        return s.propose(A, answer)
 
-    def _fixed_symmetric(self, s: DCDMState) -> bool:
-        """Whether q.r_old is as small as PCG has it; r_old = r + t Ad of the last step."""
-        if s.last is None:
-            return True  # nothing to compare with yet
+    def _watch(self, s: DCDMState) -> None:
+        """Note whether q is that of a fixed symmetric map of one sign; r_old = r + t Ad of the last step."""
         K = table(s.r.device)
-        t, Ad = s.last
         qr = K.dot(s.q, s.r)
-        return bool((qr + t * K.dot(s.q, Ad)).abs() <= FIXED * qr.abs())
-
-    def _direction(self, A: LinearOperator, s: DCDMState, against: list[Direction]) -> Direction | None:
-        """Return q made A-orthogonal to `against`, or None where no step along it is safe."""
-        K = table(s.r.device)
-        d, Ad = s.spare.pop() if s.spare else (torch.empty_like(s.r), torch.empty_like(s.r))
-        d.copy_(s.q)
-        for p in against:
-            K.axpy(-K.dot(d, p.Ad) / p.curvature, p.d, d)
-        curvature = A.matvec_dot(d, Ad)
-        found = Direction(d, Ad, curvature, K.dot(d, s.r))
-        square = K.dot(d, d)
-        left = square > NOISE**2 * K.dot(s.q, s.q)
-        if bool(left & torch.isfinite(found.gain) & (curvature > EPS * s.largest * square)):
-            return found
-        self._release(s, found)
-        return None
+        if s.sign is None:
+            s.sign = qr.sign()
+        if s.last is not None:
+            t, Ad = s.last
+            small = (qr + t * K.dot(s.q, Ad)).abs() <= FIXED * qr.abs()
+            s.fixed = s.fixed and bool(small & (qr.sign() == s.sign))
 
     def _gains(self, proposal: Direction, s: DCDMState) -> bool:
         return bool(proposal.gain * s.largest >= (self.eta * s.residual_norm) ** 2)
+
+    def _instead_of_trial(self, A: LinearOperator, s: DCDMState) -> Direction | None:
+        """Take the first step back and return the fallback's direction there, where that gains more."""
+        trial, s.trial = s.trial, None
+        assert trial is not None
+        s.step_along(trial, -1)
+        past, s.past = s.past, []
+        rival = self._fallback(A, s)
+        if bool(rival.gain > trial.gain):
+            s.pure = True
+            return self._reject(A, s, trial, rival)
+        s.release(rival)
+        s.past = past
+        s.step_along(trial, 1)
+        return None
+
+    def _reject(
+        self, A: LinearOperator, s: DCDMState, proposal: Direction | None, rival: Direction | None = None
+    ) -> Direction:
+        """Count a rejection, keep the proposal's room, and return the fallback's direction."""
+        s.release(proposal)
+        s.rejected += 1
+        s.note = f"{s.rejected} of {s.steps + 1} directions of the network were rejected"
+        return rival or self._fallback(A, s)
 
     def _fallback(self, A: LinearOperator, s: DCDMState) -> Direction:
         """Return the direction of F r, else that of r, else r itself."""
         if not s.F_known:
             s.F, s.F_known = self._build(A), True
         if s.F is not None:
-            s.F.apply(s.r, s.q)
-            proposal = self._direction(A, s, s.past) if _clean(A, s.q) else None
-            if proposal is not None:
-                return proposal
+            found = s.direction(A, s.past) if s.propose(A, s.F.apply(s.r)) else None
+            if found is not None:
+                return found
+            s.F = None  # no better than the network
         for against in (s.past, []):
-            s.q.copy_(s.r)
-            proposal = self._direction(A, s, against) if _clean(A, s.q) else None
-            if proposal is not None:
-                return proposal
-        raise Breakdown(
-            Status.NOT_POSITIVE_DEFINITE if bool(torch.isfinite(s.r).all()) else Status.NON_FINITE
-        )
+            found = s.direction(A, against) if s.propose(A, s.r) else None
+            if found is not None:
+                return found
+        finite = bool(torch.isfinite(s.r).all())
+        raise Breakdown(Status.NOT_POSITIVE_DEFINITE if finite else Status.NON_FINITE)
 
     def _build(self, A: LinearOperator) -> Preconditioner | None:
         if isinstance(self.fallback, Preconditioner):
@@ -271,36 +259,12 @@ class DCDM(Method):
         except StructureError:  # a function, whose diagonal is not known, or a zero on it
             return None
 
-    def _reject(self, s: DCDMState) -> None:
-        s.rejected += 1
-        s.note = f"{s.rejected} of {s.steps + 1} directions of the network were rejected"
-
-    def _release(self, s: DCDMState, direction: Direction | None) -> None:
-        if direction is not None:
-            s.spare.append((direction.d, direction.Ad))
-
-    def _advance(self, A: LinearOperator, b: Tensor, s: DCDMState, step: Direction) -> None:
-        """Step to the minimum of the A-norm error along d, and remember d."""
-        t = step.slope / step.curvature
-        s.residual_norm = table(b.device).cg_update(t, step.d, step.Ad, s.x, s.r).sqrt()
-        s.steps += 1
-        if s.steps % self.refresh == 0:
-            torch.sub(b, A.matvec(s.x, s.q), out=s.r)
-            s.residual_norm = norm(s.r)
-        s.past.insert(0, step)
-        s.last = t, step.Ad
-        if len(s.past) > self.history:
-            self._release(s, s.past.pop())
-
-
-def _clean(A: LinearOperator, q: Tensor) -> bool:
-    """Restrict q to what A acts on and scale it to maximum norm one; False where that cannot be."""
-    if A.active is not None:
-        q.copy_(torch.where(A.active, q, 0.0))
-    size = torch.linalg.vector_norm(q, torch.inf)
-    if not bool(torch.isfinite(size) & (size > 0)):
-        return False
-    q.div_(size)
-    if A.null_space is not None:
-        A.null_space.project(q)
-    return True
+    def _take_over(self, A: LinearOperator, b: Tensor, s: DCDMState) -> FlexibleState:
+        """Return the start of the fallback's PCG: from the last direction where all were the fallback's."""
+        name = "CG" if s.F is None else f"CG with {s.F.describe()}"
+        s.note = f"{s.note}, so {name} took over after step {s.steps}"
+        state = FlexibleCG().init(A, s.F, b, s.x, s.r)
+        if s.past:
+            last = s.past[0]
+            state.p, state.Ap, state.curvature = last.d, last.Ad, last.curvature
+        return state

@@ -87,7 +87,8 @@ class Factorisation(Preconditioner):
         if A.null_space is not None:  # A + s Z Z^T is regular and agrees with A on the complement of Z
             Z = torch.eye(self.n, dtype=matrix.dtype)
             A.null_space.project(Z)
-            matrix = matrix + matrix.abs().max() * (torch.eye(self.n, dtype=matrix.dtype) - Z)
+            size = matrix.abs().max().clamp_min(torch.finfo(matrix.dtype).tiny)
+            matrix = matrix + size * (torch.eye(self.n, dtype=matrix.dtype) - Z)
         factors, pivots, info = torch.linalg.lu_factor_ex(matrix)
         if int(info) > 0:
             raise StructureError(_singular(int(info) - 1))

@@ -22,6 +22,7 @@ from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status
 
 GROWTH_LIMIT = 1e14  # of the residual over its first norm; CG's own hump is at most sqrt(kappa) < 1e8
+PATIENCE = 2000  # steps without a new smallest residual after which a run has stagnated
 PROGRESS = 0.5  # a restart that does not halve the true residual is the last one
 
 Callback = Callable[[int, float, Any], Any]
@@ -68,6 +69,7 @@ def iterate(
     tolerance: Tensor,
     maxiter: int,
     callback: Callback | None = None,
+    patience: int = PATIENCE,
 ) -> Outcome:
     """Run a method until every column's true residual is at most its tolerance.
 
@@ -77,11 +79,13 @@ def iterate(
     x0 : like b, copied; None is zero
     tolerance : () or (k,), absolute
     callback : called as callback(iteration, residual_norm, x) after every step; True stops
+    patience : steps without a new smallest residual after which the run is given up as stagnated
     """
+    patience = min(patience, 10 * len(b) + 50)
     if b.ndim == 1 or method.batched:
-        return _Run(method, A, M, b, tolerance, maxiter, callback).go(x0)
+        return _Run(method, A, M, b, tolerance, maxiter, callback, patience).go(x0)
     columns = [
-        _Run(method, A, M, b[:, j].contiguous(), tolerance[j], maxiter, callback).go(
+        _Run(method, A, M, b[:, j].contiguous(), tolerance[j], maxiter, callback, patience).go(
             None if x0 is None else x0[:, j].contiguous()
         )
         for j in range(b.shape[1])
@@ -99,9 +103,11 @@ class _Run:
         tolerance: Tensor,
         maxiter: int,
         callback: Callback | None,
+        patience: int,
     ):
         self.method, self.A, self.M, self.b = method, A, M, b
         self.tolerance, self.maxiter, self.callback = tolerance, maxiter, callback
+        self.patience, self.smallest, self.smallest_at = patience, float("inf"), 0
         self.iterations = 0
         self.history: list[float] = []
         self.note = ""
@@ -151,6 +157,10 @@ class _Run:
             if not size <= limit:
                 bad = Status.DIVERGED if size < float("inf") else Status.NON_FINITE
                 return method.solution(A, M, state), bad
+            if size < 0.999 * self.smallest:
+                self.smallest, self.smallest_at = size, self.iterations
+            elif self.iterations - self.smallest_at >= self.patience:
+                return method.solution(A, M, state), Status.STAGNATED
             if self.callback is not None:
                 x = method.solution(A, M, state)
                 if self.callback(self.iterations, size, x) is True:

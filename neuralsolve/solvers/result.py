@@ -20,7 +20,10 @@ class Status(Enum):
         "the true residual stopped falling: rtol is beyond what rounding allows for this A, or b has a part "
         "that A cannot reach; loosen rtol, rescale A, or use ns.SparseLU()"
     )
-    PRECISION = "x in float64 met the tolerance, rounded to the caller's dtype it does not: pass float64, or loosen rtol"
+    PRECISION = (
+        "x in float64 met the tolerance, rounded to the caller's dtype it does not: pass float64, or loosen "
+        "rtol"
+    )
     DIVERGED = "the residual grew without bound: the iteration does not suit A; use ns.GMRES() or another M"
     NON_FINITE = "NaN or infinity appeared in the iteration: look at M (or the function that stands for A)"
     NOT_POSITIVE_DEFINITE = (

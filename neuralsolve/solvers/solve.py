@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
+from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.convert import Home, as_operator, as_vector, check_finite
 from neuralsolve.operators.structured import CallableOperator
 from neuralsolve.preconditioners.base import Given, Preconditioner, Recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
-from neuralsolve.solvers.auto import REFINEMENTS, Plan, plans
+from neuralsolve.solvers.auto import Plan, direct, plans
 from neuralsolve.solvers.loop import Callback, Outcome, Products, iterate
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import SolveResult, Status
-from neuralsolve.solvers.richardson import Richardson
 from neuralsolve.solvers.structure import Structure, probe
 
 DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
@@ -220,7 +221,7 @@ class Prepared:
                     "it"
                 )
                 raise OptionError(msg)
-            return [Plan(Richardson(), method, f"{method} (given): {structure.describe()}", REFINEMENTS)]
+            return [direct(method, f"{method} (given): {structure.describe()}")]
         if not isinstance(method, Method):
             msg = (
                 f"method is {method!r}; an object such as ns.CG() or ns.GMRES(restart=50) is needed, or None"
@@ -262,6 +263,7 @@ class Prepared:
         self, b: Any, x0: Any, rtol: float | None, atol: float, maxiter: int | None, callback: Callback | None
     ) -> SolveResult:
         start = time.perf_counter()
+        A = self._structure.A
         rhs, home, removed, scale = self._receive(b)
         guess = None if x0 is None else self._receive_guess(x0, rhs, scale)
         self._foreign.torch = home.torch
@@ -270,18 +272,24 @@ class Prepared:
         )
         size = norm(rhs)
         tolerance = (rtol * size).clamp_min(atol / scale)
-        tolerance = torch.maximum(tolerance, 4 * torch.finfo(torch.float64).eps * torch.hypot(size, removed))
-        matvecs = 0
+        if A.null_space is not None:  # what the projection's own rounding leaves of a b in the null space
+            tolerance = torch.maximum(tolerance, 4 * torch.finfo(torch.float64).eps * removed)
+        matvecs, best = 0, None
         while True:
-            products, plan = Products(self._structure.A), self._plans[0]
+            products, plan = Products(A), self._plans[0]
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
             observe = _scaled(callback, scale, home)
-            outcome = iterate(plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe)
+            outcome = iterate(
+                plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe, plan.patience
+            )
             matvecs += products.count
-            if outcome.status in (Status.CONVERGED, Status.STOPPED) or len(self._plans) == 1:
+            best = outcome if best is None or _better(outcome, best) else best
+            ended = outcome.status in (Status.CONVERGED, Status.STOPPED) or _backward_stable(A, outcome, rhs)
+            if ended or len(self._plans) == 1:
                 break
             self._next_plan(outcome.status.name.lower())
             self._build_first()
+        outcome = best
         x, status = self._deliver(outcome, rhs, home, tolerance, scale)
         worst = removed > torch.maximum(rtol * torch.hypot(size, removed), torch.as_tensor(atol / scale))
         if status is Status.CONVERGED and bool(worst.any()):
@@ -356,6 +364,25 @@ class Prepared:
             matrix = None if isinstance(T, CallableOperator) else T.to_scipy().T.tocsr()
             self._transposed = Prepared(transposed if matrix is None else matrix, rtol=rtol)
         return self._transposed.solve(g, rtol=rtol).x
+
+
+def _better(a: Outcome, b: Outcome) -> bool:
+    """Whether a ended nearer to the solution than b; NaN is never nearer."""
+    return float(a.true_norm.max()) < float(b.true_norm.max()) or not math.isfinite(float(b.true_norm.max()))
+
+
+def _backward_stable(A: LinearOperator, outcome: Outcome, b: Tensor) -> bool:
+    """Whether x solves exactly a system within rounding of A: no other method can do better in float64.
+
+    The test is ||b - A x|| <= c n^(1/2) eps (||A||_1^(1/2) ||A||_inf^(1/2) ||x|| + ||b||) for every column
+    (Rigal and Gaches 1967; Higham 2002, thm. 7.1).
+    """
+    if isinstance(A, CallableOperator) or not bool(torch.isfinite(outcome.x).all()):
+        return False
+    S = abs(A.to_scipy())
+    size = math.sqrt(float(S.sum(0).max()) * float(S.sum(1).max()))
+    rounding = 4 * math.sqrt(len(b)) * torch.finfo(torch.float64).eps
+    return bool((outcome.true_norm <= rounding * (size * norm(outcome.x) + norm(b))).all())
 
 
 class _Foreign:
