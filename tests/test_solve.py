@@ -206,6 +206,7 @@ def test_prepared_solves_again_and_follows_updates(rng):
         prepared.update(laplacian(41))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("kind", ["numpy", "matrix", "coo", "csc", "torch", "torch_csr", "torch_coo", "operator"])
 def test_every_kind_of_matrix_gives_the_same_answer(kind, rng):
     S = laplacian(12) + sp.diags_array(np.linspace(0, 1, 144))

@@ -45,11 +45,8 @@ def _serve(inbox: SimpleQueue[Task | None]) -> None:
                 finished.put(done)
         except BaseException as error:
             finished.put(error)
-        del (
-            task,
-            take_tasks,
-            finished,
-        )  # the arrays of a finished kernel must not live on in a sleeping thread
+        # the arrays of a finished kernel must not live on in a sleeping thread
+        del task, take_tasks, finished
 
 
 @atexit.register
