@@ -46,7 +46,7 @@ def relative_residual(A, b, x) -> float:
         (laplacian(60) + sp.diags_array(np.linspace(0, 1, 3600)), "CG with AMG"),
         (sp.csr_array(pyamg.gallery.poisson((20, 20, 20))) + sp.diags_array(np.linspace(0, 1, 8000)), "CG with AMG"),
         (laplacian(60) - 0.3 * sp.eye_array(3600) + sp.diags_array(np.linspace(0, 0.1, 3600)), ""),
-        (convection(60), "GMRES"),
+        (convection(150), "GMRES"),
         (convection(12), "SparseLU"),
         (np.diag(np.arange(1.0, 30)) + 0.1, "dense LU"),
     ],

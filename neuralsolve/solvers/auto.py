@@ -2,7 +2,8 @@
 
 The rules, by what `structure.probe` saw (measured on the project's benchmark set, docs/benchmarks.md):
 
-1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n)
+1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n);
+   the same with obstacles or air in it: CG with the inverse of the box around them
 2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns (`SMALL_HARD` where 3 is out): LU
 3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; IC(0)
    after it
@@ -27,6 +28,7 @@ from neuralsolve.preconditioners.incomplete import IncompleteCholesky, Incomplet
 from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.solvers.bicgstab import BiCGStab
 from neuralsolve.solvers.direct import SparseLU
+from neuralsolve.solvers.embedded import EmbeddedBox
 from neuralsolve.solvers.fast_poisson import FastPoisson
 from neuralsolve.solvers.gmres import GMRES
 from neuralsolve.solvers.krylov import CG
@@ -99,13 +101,21 @@ def _plans(structure: Structure) -> Iterator[Plan]:
 
 
 def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[Plan]:
-    if has_entries:
-        kind = "rs" if structure.m_matrix else "sa"
-        why = "an M-matrix" if structure.m_matrix else "couplings of both signs"
-        yield Plan(CG(), AMG(kind=kind), f"CG with AMG ({kind}): {seen}, {why}", 200)
-        yield Plan(CG(), IncompleteCholesky(), f"CG with IC(0): {seen}", 3000)
-    else:
+    if not has_entries:
         yield Plan(CG(), None, f"CG: {seen}; A is a function, so no M was built")
+        return
+    A = structure.A
+    if isinstance(A, PoissonStencil):
+        if A.coefficients is None:
+            yield Plan(
+                CG(), EmbeddedBox(), f"CG with the inverse of the box around the obstacles: {seen}", 150
+            )
+        elif len(A.grid.shape) == 3:
+            yield Plan(CG(), IncompleteCholesky(0.97), f"CG with MIC(0): 3D stencil, {seen}", 1000)
+    kind = "rs" if structure.m_matrix else "sa"
+    why = "an M-matrix" if structure.m_matrix else "couplings of both signs"
+    yield Plan(CG(), AMG(kind=kind), f"CG with AMG ({kind}): {seen}, {why}", 200)
+    yield Plan(CG(), IncompleteCholesky(), f"CG with IC(0): {seen}", 3000)
 
 
 def direct(recipe: Recipe, reason: str) -> Plan:
