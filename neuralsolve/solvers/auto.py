@@ -5,8 +5,8 @@ The rules, by what `structure.probe` saw (measured on the project's benchmark se
 1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n);
    the same with obstacles or air in it: CG with the inverse of the box around them
 2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns (`SMALL_HARD` where 3 is out): LU
-3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; IC(0)
-   after it
+3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; MIC(0)
+   before it on 3D stencils of variable coefficients, where AMG's set-up costs more than it saves; IC(0) after
 4. symmetric indefinite: MINRES with Jacobi where there is a diagonal
 5. nonsymmetric: GMRES with ILU(0), then BiCGStab
 6. last, where its memory is bounded: sparse LU
