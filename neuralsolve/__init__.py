@@ -35,10 +35,10 @@ from neuralsolve.solvers.flexible import FlexibleCG as FlexibleCG
 from neuralsolve.solvers.gmres import GMRES as GMRES
 from neuralsolve.solvers.krylov import CG as CG
 from neuralsolve.solvers.minres import MINRES as MINRES
+from neuralsolve.solvers.prepared import Prepared as Prepared
 from neuralsolve.solvers.result import SolveResult as SolveResult
 from neuralsolve.solvers.result import Status as Status
 from neuralsolve.solvers.richardson import Richardson as Richardson
-from neuralsolve.solvers.solve import Prepared as Prepared
 from neuralsolve.solvers.solve import prepare as prepare
 from neuralsolve.solvers.solve import solve as solve
 

@@ -33,7 +33,8 @@ from neuralsolve.errors import OptionError, ShapeError, StructureError
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.convert import as_operator, as_vector, check_finite
 from neuralsolve.operators.structured import CallableOperator
-from neuralsolve.preconditioners.base import Given, Preconditioner, Recipe
+from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.preconditioners.given import Given
 from neuralsolve.solvers.bicgstab import BiCGStab
 from neuralsolve.solvers.gmres import GMRES
 from neuralsolve.solvers.krylov import CG

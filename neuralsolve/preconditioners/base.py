@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import StructureError
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -67,41 +67,6 @@ class Preconditioner(ABC):
             ).numpy()
 
         return SciPyOperator((n, n), matvec=product, rmatvec=transposed, dtype=float)  # type: ignore[call-arg]
-
-
-class Given(Recipe):
-    """A preconditioner that the caller made: an operator or function r -> z, taken as it is.
-
-    Nothing is known of a bare function, so `symmetric` says what the caller promises; a matrix or SciPy
-    operator is believed to be symmetric positive definite where the method needs it, and the loop reports it
-    where it is not.
-    """
-
-    def __init__(self, operator: LinearOperator):
-        self.operator = operator
-
-    def build(self, A: LinearOperator) -> Preconditioner:
-        """Return the caller's own map; there is nothing to set up."""
-        return _GivenPreconditioner(self.operator)
-
-
-class _GivenPreconditioner(Preconditioner):
-    symmetric = True
-
-    def __init__(self, operator: LinearOperator):
-        self.operator = operator
-
-    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.operator.matvec(r, output_like(r, len(r), out))
-
-    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.operator.rmatvec(r, output_like(r, len(r), out))
-
-    def update(self, A_next: LinearOperator) -> None:
-        """Nothing to follow: the caller owns the map."""
-
-    def describe(self) -> str:
-        return "the given M"
 
 
 def by_columns(apply: Callable[[Tensor], Tensor], r: Tensor, out: Tensor) -> Tensor:

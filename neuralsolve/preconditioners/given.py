@@ -1,0 +1,85 @@
+"""A preconditioner that the caller made: a function, matrix or operator r -> z, taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.convert import as_operator
+from neuralsolve.operators.structured import CallableOperator
+from neuralsolve.preconditioners.base import Preconditioner, Recipe
+
+
+class Given(Recipe):
+    """A preconditioner that the caller made: an operator or function r -> z, taken as it is.
+
+    Nothing is known of a bare function, so `symmetric` says what the caller promises; a matrix or SciPy
+    operator is believed to be symmetric positive definite where the method needs it, and the loop reports it
+    where it is not.
+    """
+
+    def __init__(self, operator: LinearOperator):
+        self.operator = operator
+
+    def build(self, A: LinearOperator) -> Preconditioner:
+        """Return the caller's own map; there is nothing to set up."""
+        return _GivenPreconditioner(self.operator)
+
+
+class _GivenPreconditioner(Preconditioner):
+    symmetric = True
+
+    def __init__(self, operator: LinearOperator):
+        self.operator = operator
+
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.operator.matvec(r, output_like(r, len(r), out))
+
+    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.operator.rmatvec(r, output_like(r, len(r), out))
+
+    def update(self, A_next: LinearOperator) -> None:
+        """Nothing to follow: the caller owns the map."""
+
+    def describe(self) -> str:
+        return "the given M"
+
+
+class Library:
+    """Which library a bare function given as M is to be called with: that of the b at hand."""
+
+    torch = True
+
+
+def as_recipe(M: Any, n: int, foreign: Library) -> Recipe | None:
+    """Return M as a recipe: recipes as they are; operators, matrices and functions r -> z as given."""
+    if M is None or isinstance(M, Recipe):
+        return M
+    if isinstance(M, type) and issubclass(M, Recipe):
+        msg = f"M is the class {M.__name__}; an object is needed: ns.{M.__name__}()"
+        raise OptionError(msg)
+    if isinstance(M, Preconditioner):
+        return Given(
+            CallableOperator(M.apply, (n, n), props={"symmetric"} if M.symmetric else (), block=True)
+        )
+    if callable(M) and not hasattr(M, "shape"):
+        return Given(CallableOperator(_on_callers_arrays(M, foreign), (n, n)))
+    operator = as_operator(M)
+    if operator.shape != (n, n):
+        msg = f"M is {operator.shape}, A is {(n, n)}; M approximates the inverse of A and has its shape"
+        raise ShapeError(msg)
+    return Given(operator.to(dtype=torch.float64))
+
+
+def _on_callers_arrays(function: Callable[[Any], Any], foreign: Library) -> Callable[[Tensor], Tensor]:
+    def apply(r: Tensor) -> Tensor:
+        with torch.no_grad():
+            z = function(r) if foreign.torch or isinstance(function, torch.nn.Module) else function(r.numpy())
+        return torch.as_tensor(z).to(torch.float64)
+
+    return apply
