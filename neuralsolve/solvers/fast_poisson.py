@@ -2,14 +2,14 @@
 
 Problem: A x = b, A = sum_a c_a I x T_a x I on a full box of cells. Every T_a is diagonal in a trigonometric
 basis (see `transforms`). All axes but one are transformed; the one that is kept leaves one tridiagonal system
-per mode, solved with pivots made at set-up (Hockney, J. ACM 12, 1965, sec. 3; Swarztrauber, SIAM Review 19,
-1977, sec. 3). That saves a transform each way, as a rule the slow one across memory. Where every axis is
-periodic, all are transformed and the modes divided by sums of eigenvalues (Buzbee, Golub and Nielson, SIAM J.
-Numer. Anal. 7, 1970, sec. 2).
+per mode (see `lines`; Hockney, J. ACM 12, 1965; Buzbee, Golub and Nielson, SIAM J. Numer. Anal. 7, 1970, sec.
+2 and 3; Swarztrauber, SIAM Review 19, 1977). That saves a transform each way, as a rule the slow one across
+memory.
 
-Singular boxes get the pseudo-inverse: the constant is taken out of b and of x. Memory: the pivots, one
-vector, and a complex one where an axis is periodic. The residual left by one application is about log(n) eps
-||A|| ||x||; as a method FastPoisson is iterated by `Richardson`, which refines it where that is not enough.
+Singular boxes get the pseudo-inverse: the constant is taken out of b and of x. All happens in the place of x;
+memory beside it: the pivots, one vector, none where the kept axis is periodic. The residual left by one
+application is a few eps ||A|| ||x||; as a method FastPoisson is iterated by `Richardson`, which refines it
+where that is not enough.
 """
 
 from __future__ import annotations
@@ -91,15 +91,10 @@ class BoxInverse(Preconditioner):
         self._kept = min(coupled, key=lambda a: (has_fast_transform(axes[a]), a), default=None)
         self._transforms: list[Transform] = []
         eigenvalues = [np.zeros(1) if axis.diagonal is None else axis.diagonal for axis in axes]
-        # real transforms first; then a real FFT, which halves its axis, and complex ones on what it leaves
-        halved = False
-        for a in sorted(coupled, key=lambda a: (axes[a].walls is None, -a)):
+        for a in coupled:
             if a != self._kept:
-                self._transforms.append(transform(axes[a], a, workers, halved))
+                self._transforms.append(transform(axes[a], a, workers))
                 eigenvalues[a] = self._transforms[-1].eigenvalues
-                halved = halved or axes[a].walls is None
-        self._complex = halved
-        self._copies = not self._transforms or self._transforms[0].name != "FFT"  # real ones work in place
         self._gain = float(np.prod([change.gain for change in self._transforms])) / multiple
         z, y, x = (torch.from_numpy(values) for values in eigenvalues)
         self._set_up_lines(axes, z[:, None, None] + y[:, None] + x)
@@ -107,18 +102,14 @@ class BoxInverse(Preconditioner):
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
         box = (*self.shape3, r.numel() // len(r))
-        v, answer = r.numpy().reshape(box), out.numpy().reshape(box)
-        if self._copies:
-            np.copyto(answer, v)
-            v = answer
+        v = answer = out.numpy().reshape(box)
+        np.copyto(answer, r.numpy().reshape(box))
         for change in self._transforms:
             v = change.forward(v)
-        parts = v.view(np.float64 if v.dtype == np.complex128 else np.float32) if self._complex else v
-        modes = torch.from_numpy(parts)
-        self._lines.solve(modes.view(*self._modes, -1), self._gain)
+        self._lines.solve(torch.from_numpy(v).view(*self._modes, -1), self._gain)
         for change in reversed(self._transforms):
             v = change.backward(v)
-        if not np.may_share_memory(v, answer):
+        if not np.may_share_memory(v, answer):  # SciPy may, but need not, work in place
             np.copyto(answer, v)
         return out
 
@@ -141,7 +132,7 @@ class BoxInverse(Preconditioner):
         lines = math.prod(eigenvalues.shape[: self._kept])
         shift = (eigenvalues / axis.coupling).reshape(lines, -1)
         self._gain /= axis.coupling
-        self._lines = line_solver(axis, shift, self._complex)
+        self._lines = line_solver(axis, shift)
         self._modes = (lines, axis.size, shift.shape[1])
 
 

@@ -19,7 +19,7 @@ class LineSolver(Protocol):
         ...
 
 
-def line_solver(axis: Axis, shift: Tensor, pairs: bool) -> LineSolver:
+def line_solver(axis: Axis, shift: Tensor) -> LineSolver:
     """Return the solver for an axis with these walls.
 
     Parameters
@@ -28,32 +28,24 @@ def line_solver(axis: Axis, shift: Tensor, pairs: bool) -> LineSolver:
         One whose cells couple.
     shift : (outer, modes) >= 0
         Eigenvalues of the other axes over this one's coupling; an exact 0 where they are 0.
-    pairs : bool
-        Modes are complex: w is even, real and imaginary parts side by side.
     """
     if axis.walls is None:
         return Cyclic(axis.size, shift)
-    return Tridiagonal(axis.size, axis.walls, shift, pairs)
+    return Tridiagonal(axis.size, axis.walls, shift)
 
 
 class Tridiagonal:
     """Walls at both ends: Thomas algorithm, the pivots (one per mode and cell) made once."""
 
-    def __init__(self, n: int, walls: tuple[int, int], shift: Tensor, pairs: bool):
-        self.pairs = pairs
+    def __init__(self, n: int, walls: tuple[int, int], shift: Tensor):
         self.singular = torch.nonzero((shift == 0) & (walls == (0, 0))).tolist()
-        if pairs:  # pivots side by side like the numbers they divide, so that the sweep runs along memory
-            shift = shift.repeat_interleave(2, 1)
         self.pivots = shift.new_empty((len(shift), n, shift.shape[1]))
         table().tridiagonal_factor(shift.contiguous(), 1.0 + walls[0], 1.0 + walls[1], self.pivots)
 
     def solve(self, v: Tensor, gain: float) -> None:
         """Overwrite v (outer, n, modes, w) with y; where T is singular the constant leaves v and y."""
-        pivots = self.pivots
-        if self.pairs and v.shape[3] > 2:
-            pivots = pivots[..., ::2].contiguous()  # one for all right sides of a mode
         self._drop_constant(v)
-        table().tridiagonal_solve(pivots, gain, v.view(*pivots.shape, -1))
+        table().tridiagonal_solve(self.pivots, gain, v)
         self._drop_constant(v)
 
     def _drop_constant(self, v: Tensor) -> None:

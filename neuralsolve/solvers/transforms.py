@@ -11,7 +11,7 @@ sec. 3), its eigenvalues 4 sin^2(theta_k / 2):
 | face Dirichlet, both      | DST-II, DST-III    | pi k / n, k = 1..n                       |
 | Neumann, face Dirichlet   | DCT-IV             | pi (k + 1/2) / n, k = 0..n-1             |
 | face Dirichlet, Neumann   | DST-IV             | pi (k + 1/2) / n, k = 0..n-1             |
-| periodic                  | FFT                | 2 pi k / n                               |
+| periodic                  | real FFT           | 2 pi k / n, k = 0, 1, 1, 2, 2, ...       |
 | Neumann, Dirichlet        | odd FFT of 2n + 1  | pi (2 (n - k) + 1) / (2n + 1), k = 1..n  |
 | face Dirichlet, Dirichlet | odd FFT of 2n + 1  | 2 pi k / (2n + 1), k = 1..n              |
 
@@ -67,12 +67,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Transform:
-    """A change of basis along one axis; both steps may work in place and are unscaled.
+    """A change of basis along one axis; both steps may work in place, and leave a scale to `gain`.
 
     Attributes
     ----------
     name : what it is
-    forward, backward : (n0, n1, n2, k) -> the same, or n/2 + 1 complex modes on one axis
+    forward, backward : (n0, n1, n2, k) -> the same shape
     gain : number that makes backward(forward(v)) the identity
     eigenvalues : of c T, one per mode
     """
@@ -148,10 +148,10 @@ def _walls(low: float, high: float, a: int) -> tuple[int, int]:
     return round(low), round(high)
 
 
-def transform(axis: Axis, a: int, workers: int, halved: bool) -> Transform:
-    """Return the transform along axis a of (n0, n1, n2, k); `halved`: a real FFT has been done already."""
+def transform(axis: Axis, a: int, workers: int) -> Transform:
+    """Return the transform along axis a of (n0, n1, n2, k)."""
     if axis.walls is None:
-        return _fourier(axis, a, workers, halved)
+        return _fourier(axis, a, workers)
     if axis.walls in REAL:
         return _real(axis, a, workers)
     return _odd(axis, a, workers)
@@ -168,7 +168,7 @@ def _eigenvalues(axis: Axis, theta: np.ndarray) -> np.ndarray:
 
 def _real(axis: Axis, a: int, workers: int) -> Transform:
     name, function, kind, inverse, first, longer = REAL[axis.walls]  # type: ignore[index]
-    change = getattr(_scipy_fft(), function)
+    change = getattr(_scipy("fft"), function)
 
     def forward(v: np.ndarray) -> np.ndarray:
         return change(v, kind, axis=a, overwrite_x=True, workers=workers)
@@ -181,21 +181,20 @@ def _real(axis: Axis, a: int, workers: int) -> Transform:
     return Transform(name, forward, backward, 1 / (2 * length), _eigenvalues(axis, theta))
 
 
-def _fourier(axis: Axis, a: int, workers: int, halved: bool) -> Transform:
-    fft, n = _scipy_fft(), axis.size
+def _fourier(axis: Axis, a: int, workers: int) -> Transform:
+    """Return the real FFT as n real numbers (1, cos, sin, cos, sin, ...), in place: `scipy.fft` has none."""
+    fft, packed = _scipy("fft"), _scipy("fftpack")
 
     def forward(v: np.ndarray) -> np.ndarray:
-        if halved:
-            return fft.fft(v, axis=a, overwrite_x=True, workers=workers)
-        return fft.rfft(v, axis=a, workers=workers)
+        with fft.set_workers(workers):
+            return packed.rfft(v, axis=a, overwrite_x=True)
 
     def backward(v: np.ndarray) -> np.ndarray:
-        if halved:
-            return fft.ifft(v, axis=a, norm="forward", overwrite_x=True, workers=workers)
-        return fft.irfft(v, n, axis=a, norm="forward", overwrite_x=True, workers=workers)
+        with fft.set_workers(workers):
+            return packed.irfft(v, axis=a, overwrite_x=True)
 
-    theta = 2 * math.pi * np.arange(n if halved else n // 2 + 1) / n
-    return Transform("FFT", forward, backward, 1 / n, _eigenvalues(axis, theta))
+    k = (np.arange(axis.size) + 1) // 2
+    return Transform("real FFT", forward, backward, 1.0, _eigenvalues(axis, 2 * math.pi * k / axis.size))
 
 
 def _odd(axis: Axis, a: int, workers: int) -> Transform:
@@ -207,7 +206,7 @@ def _odd(axis: Axis, a: int, workers: int) -> Transform:
     alternating signs (DST-VII; Reznik, ICASSP 2013).
     """
     assert axis.walls is not None
-    fft, n, length = _scipy_fft(), axis.size, 2 * axis.size + 1
+    fft, n, length = _scipy("fft"), axis.size, 2 * axis.size + 1
     from_dirichlet = slice(None) if axis.walls[0] == 1 else slice(None, None, -1)
     m = np.arange(1, n + 1)
     if 0 in axis.walls:
@@ -234,6 +233,6 @@ def _odd(axis: Axis, a: int, workers: int) -> Transform:
     return Transform("odd FFT", forward, backward, 1 / length, _eigenvalues(axis, theta))
 
 
-def _scipy_fft() -> Any:
-    """Return `scipy.fft`: imported late, typed loosely as its stubs know only a dispatch protocol."""
-    return importlib.import_module("scipy.fft")
+def _scipy(module: str) -> Any:
+    """Return a module of SciPy: imported late, typed loosely as the stubs know only a dispatch protocol."""
+    return importlib.import_module(f"scipy.{module}")

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
+BLOCK = 1024  # modes of a cyclic line that are carried along together
+
 
 @serial
 def _factor(shift, low, high, out):
@@ -84,34 +86,53 @@ def tridiagonal_solve(reciprocal: Tensor, gain: float, v: Tensor) -> None:
 
 
 @serial
-def _cyclic_line(decay, around, gain, v, lo, hi):
-    """Solve for the modes lo..hi of one line, v (n, inner)."""
+def _sum_of_decay(decay, row, x):
+    for j in range(x.size):
+        x[j] = decay[j] * x[j] + row[j]
+
+
+@serial
+def _forth(decay, gain, row, x, back, power):
+    for j in range(x.size):
+        y = decay[j] * (gain * row[j] + x[j])
+        row[j] = x[j] = y
+        back[j] += power[j] * y
+        power[j] *= decay[j]
+
+
+@serial
+def _back(decay, row, x):
+    for j in range(x.size):
+        y = decay[j] * x[j] + row[j]
+        row[j] = x[j] = y
+
+
+@serial
+def _cyclic_block(decay, around, gain, v, lo, hi):
+    """Solve for the modes lo..hi of one line, v (n, inner); what rows hand on stays in cache."""
     n = len(v)
+    rate, whole = decay[lo:hi], around[lo:hi]
     x, back, power = np.zeros(hi - lo), np.zeros(hi - lo), np.ones(hi - lo)
     for i in range(n):
-        for j in range(lo, hi):
-            x[j - lo] = decay[j] * x[j - lo] + v[i, j]
-    for j in range(lo, hi):
-        x[j - lo] *= gain * decay[j] * around[j]
+        _sum_of_decay(rate, v[i, lo:hi], x)
+    for j in range(x.size):
+        x[j] *= gain * rate[j] * whole[j]
     for i in range(n):
-        for j in range(lo, hi):
-            y = decay[j] * (gain * v[i, j] + x[j - lo])
-            v[i, j] = x[j - lo] = y
-            back[j - lo] += power[j - lo] * y
-            power[j - lo] *= decay[j]
-    for j in range(lo, hi):
-        x[j - lo] = around[j] * back[j - lo]
+        _forth(rate, gain, v[i, lo:hi], x, back, power)
+    for j in range(x.size):
+        x[j] = whole[j] * back[j]
     for i in range(n - 1, -1, -1):
-        for j in range(lo, hi):
-            x[j - lo] = decay[j] * x[j - lo] + v[i, j]
-            v[i, j] = x[j - lo]
+        _back(rate, v[i, lo:hi], x)
 
 
 @serial
 def _cyclic_modes(decay, around, gain, v, lo, hi):
     inner = decay.shape[1]
-    for o in range(lo // inner, -(-hi // inner)):
-        _cyclic_line(decay[o], around[o], gain, v[o], max(lo - o * inner, 0), min(hi - o * inner, inner))
+    while lo < hi:
+        o, first = lo // inner, lo % inner
+        last = min(inner, first + min(BLOCK, hi - lo))
+        _cyclic_block(decay[o], around[o], gain, v[o], first, last)
+        lo += last - first
 
 
 def cyclic_solve(decay: Tensor, around: Tensor, gain: float, v: Tensor) -> None:
