@@ -15,7 +15,7 @@ def bunny_stencil(shape, walls, spacing=1.0):
 
 
 @pytest.mark.parametrize("walls", ["neumann", "dirichlet", "periodic"])
-@pytest.mark.parametrize("shape", [(12, 14), (6, 8, 7)])
+@pytest.mark.parametrize("shape", [(12, 14), (5, 8, 6)])
 def test_eigenvalues_lie_in_zero_one_and_m_is_symmetric(shape, walls):
     cells = torch.zeros(shape, dtype=torch.uint8)
     cells[..., 3:6, 2:5] = ns.SOLID

@@ -30,7 +30,7 @@ def test_volume_of_ball_and_middle_of_mass():
     assert torch.allclose(middle, torch.tensor([0.5, 0.375, 0.625], dtype=torch.float64), atol=0.5 / n)
 
 
-@pytest.mark.parametrize("shape", [(256, 256), (96, 96, 96)])
+@pytest.mark.parametrize("shape", [(256, 256), (72, 72, 72)])
 def test_the_bunny_stands_upright_in_one_piece(shape):
     center = (0.5,) * len(shape)
     solid = obstacle("bunny", shape, center=center, size=0.6, source="analytic")
@@ -49,7 +49,7 @@ def test_the_bunny_stands_upright_in_one_piece(shape):
 
 
 def test_the_flat_bunny_is_the_silhouette_of_the_solid_one():
-    n = 80
+    n = 56
     solid = obstacle("bunny", (n, n, n), center=(0.5, 0.5, 0.5), size=0.8, source="analytic")
     flat = obstacle("bunny", (n, n), center=(0.5, 0.5), size=0.8, source="analytic")
     shadow = solid.any(0)

@@ -15,7 +15,7 @@ from neuralsolve.pde import MACGrid, Plume, SmokeCase, simulate
 from neuralsolve.pde.comparison import OURS, PYAMG, SCIPY, PressureTiming, TimingTable
 from neuralsolve.pde.render import colours, picture
 
-FLAT = SmokeCase(shape=(40, 40), dt=0.03, steps=12, obstacle_source="analytic", frames=3)
+FLAT = SmokeCase(shape=(40, 40), dt=0.03, steps=12, obstacle_source="analytic", frames=3, rtol=1e-8)
 SOLID = replace(FLAT, shape=(16, 16, 16), steps=6)
 EPS = torch.finfo(torch.float64).eps
 
@@ -71,7 +71,7 @@ def test_an_even_draught_in_an_empty_channel_stays_even():
 
 
 def test_smoke_without_forces_keeps_its_mass_within_the_transport_error():
-    """With div u = 0 and closed walls mass is an invariant; second-order transport keeps it to some percent."""
+    """With div u = 0 and closed walls mass is an invariant; second-order transport nearly keeps it."""
     case = replace(
         FLAT, walls="closed", inflow=0.0, obstacle="none", source_center=(0.4, 0.5), source_radius=0.15
     )

@@ -62,7 +62,9 @@ def _zoom(field: np.ndarray, scale: int, order: int = 3) -> np.ndarray:
     """Return a field with `scale` pixels per cell, cell centres staying where they are."""
     from scipy.ndimage import zoom
 
-    return zoom(field, scale, order=order, mode="nearest", grid_mode=True) if scale > 1 else field
+    if scale == 1:
+        return field
+    return np.asarray(zoom(field, scale, order=order, mode="nearest", grid_mode=True))
 
 
 def _flat(density: np.ndarray, solid: np.ndarray, scale: int) -> np.ndarray:
@@ -92,7 +94,7 @@ def _volume(density: np.ndarray, solid: np.ndarray, scale: int) -> np.ndarray:
 
     per_cell = 14.0 / density.shape[-1]  # optical depth of one cell of full density
     body = gaussian_filter(solid.astype(float), 0.8)
-    toward = np.stack(np.gradient(-body)[::-1])  # outward normal x, y, z
+    toward = np.stack(list(reversed(np.gradient(-body))))  # outward normal x, y, z
     toward /= np.linalg.norm(toward, axis=0) + 1e-9
     facing = np.clip(np.tensordot(LIGHT, toward, axes=1), 0, None)
     optical = per_cell * density + 1.5 * solid

@@ -85,7 +85,7 @@ class SmokeCase:
     cfl: float = 2.0
     noise: float = 0.01
     seed: int = 2001
-    rtol: float = 1e-8
+    rtol: float = 1e-6
     max_divergence: float | None = None
     frames: int = 4
 

@@ -41,7 +41,7 @@ class EmbeddedBox(Recipe):
 
     Examples
     --------
-    >>> import neuralsolve as ns
+    >>> import torch, neuralsolve as ns
     >>> cells = torch.zeros(32, 32, dtype=torch.uint8)
     >>> cells[10:20, 12:18] = ns.SOLID
     >>> A = ns.PoissonStencil(ns.Grid(cells, walls="dirichlet"))
