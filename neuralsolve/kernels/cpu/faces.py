@@ -37,8 +37,9 @@ def _segment(d, cx, cx_high, cy, cy_high, cz, cz_high, x0, x_low, x_high, y_low,
 
 
 @serial
-def _slices(d, cz, cy, cx, x, out, start, stop, low, high, offsets):
-    """Apply `_segment` to the cells start..stop, given the offsets of their six neighbours."""
+def _slices(d, cz, cy, cx, x, out, cut, offsets):
+    """Apply `_segment` to consecutive cells: their ends, and the offsets of their six neighbours."""
+    start, stop, low, high = cut
     zl, zh, yl, yh = offsets
     return _segment(
         d[start:stop],
@@ -71,7 +72,6 @@ def _lines(d, lower, shape, x, out, lo, hi):
         z, y = line // ny, line % ny
         zl, zh = wrapped_offsets(z, nz, ny * nx)
         yl, yh = wrapped_offsets(y, ny, nx)
-        offsets = (zl, zh, yl, yh)
         start, after = line * nx, line + 1
         periodic = cx[start] != 0
         if not periodic:
@@ -79,16 +79,14 @@ def _lines(d, lower, shape, x, out, lo, hi):
             while after < last and cx[after * nx] == 0:
                 after += 1
         stop = after * nx
-        # The cell before a periodic line would take that line's wrap coupling for its own upper one.
+        # The ends of a periodic line wrap; the cell before such a line would take its wrap for a coupling of
+        # its own; no cell is in memory before the first of the box, or after its last.
+        head = start + 1 if periodic or start == 0 else start
         alone = periodic or stop == n or cx[stop % n] != 0
-        if periodic or start == 0:
-            xy += _slices(d, cz, cy, cx, x, out, start, start + 1, low, high, offsets)
-            start += 1
-        if alone and start < stop:
-            xy += _slices(d, cz, cy, cx, x, out, stop - 1, stop, -1, -low, offsets)
-            stop -= 1
-        if start < stop:
-            xy += _slices(d, cz, cy, cx, x, out, start, stop, -1, 1, offsets)
+        tail = stop - 1 if alone and head < stop else stop
+        cuts = ((start, head, low, high), (head, tail, -1, 1), (tail, stop, -1, -low))
+        for cut in range(3):
+            xy += _slices(d, cz, cy, cx, x, out, cuts[cut], (zl, zh, yl, yh))
         line = after
     return xy
 

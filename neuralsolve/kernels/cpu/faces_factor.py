@@ -16,7 +16,7 @@ from neuralsolve.kernels.cpu.threads import in_blocks, ordered
 
 
 @ordered
-def _factor(diagonal, lower, shape, modified, inverse):
+def _factor(diagonal, lower, shape, modified, floor, inverse):
     nz, ny, nx = shape
     strides, sides, at = (ny * nx, nx, 1), (nz, ny, nx), np.zeros(3, np.int64)
     for i in range(diagonal.size):
@@ -34,6 +34,8 @@ def _factor(diagonal, lower, shape, modified, inverse):
                 if other != a and at[other] + 1 < sides[other]:
                     dropped += lower[other, j + strides[other]]
             pivot -= lower[a, i] * (lower[a, i] + modified * dropped) * inverse[j]
+        if pivot < floor * diagonal[i]:
+            pivot = np.float64(diagonal[i])
         if not pivot > 0:
             return i + 1
         inverse[i] = 1 / pivot
@@ -41,12 +43,17 @@ def _factor(diagonal, lower, shape, modified, inverse):
 
 
 def faces_ic0_factor(
-    diagonal: Tensor, lower: Tensor, shape: Sequence[int], modified: float, out_inverse_pivot: Tensor
+    diagonal: Tensor,
+    lower: Tensor,
+    shape: Sequence[int],
+    modified: float,
+    out_inverse_pivot: Tensor,
+    floor: float = 0.0,
 ) -> int:
     """Pivots of M = (D + L) D^-1 (D + L)^T: IC(0), MIC(0); 0, or 1 + the cell of a pivot not positive."""
     box = tuple(map(int, shape))
     d, couplings, inverse = diagonal.numpy(), lower.numpy(), out_inverse_pivot.numpy()
-    return int(_factor(d, couplings, box, float(modified), inverse))
+    return int(_factor(d, couplings, box, float(modified), float(floor), inverse))
 
 
 @ordered

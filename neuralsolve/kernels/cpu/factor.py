@@ -23,23 +23,32 @@ def _by_columns(indptr, indices):
         starts[indices[p] + 1] += 1
     for j in range(n):
         starts[j + 1] += starts[j]
-    rows, place, free = np.empty(indices.size, np.int64), np.empty(indices.size, np.int64), starts[:-1].copy()
+    rows, place, filled = (
+        np.empty(indices.size, np.int64),
+        np.empty(indices.size, np.int64),
+        np.zeros(n, np.int64),
+    )
     for i in range(n):
         for p in range(indptr[i], indptr[i + 1]):
-            q = free[indices[p]]
+            j = indices[p]
+            q = starts[j] + filled[j]
             rows[q], place[q] = i, p
-            free[indices[p]] = q + 1
+            filled[j] += 1
     return starts, rows, place
 
 
 @ordered
-def _ic0(indptr, indices, values, modified, out):
+def _ic0(indptr, indices, values, modified, floor, out):
     n = indptr.size - 1
     starts, rows, place = _by_columns(indptr, indices)
-    L = values.astype(np.float64)
+    L = np.empty(values.size, np.float64)
+    for p in range(values.size):
+        L[p] = values[p]
     for j in range(n):
         first, last = starts[j], starts[j + 1]
         pivot = L[place[first]] if first < last else 0.0  # the diagonal is the first entry of its column
+        if first < last and pivot < floor * values[place[first]]:
+            pivot = values[place[first]]
         if not pivot > 0:
             return j + 1
         root = np.sqrt(pivot)
@@ -60,16 +69,17 @@ def _ic0(indptr, indices, values, modified, out):
                 else:
                     L[place[diagonal]] -= modified * product
                     L[place[starts[i]]] -= modified * product
-    out[:] = L
+    for p in range(values.size):
+        out[p] = L[p]
     return 0
 
 
 def csr_ic0_factor(
-    indptr: Tensor, indices: Tensor, values: Tensor, modified: float, out_values: Tensor
+    indptr: Tensor, indices: Tensor, values: Tensor, modified: float, out_values: Tensor, floor: float = 0.0
 ) -> int:
     """Factor A ~ L L^T on the lower triangle of A; 0, or 1 + the row of a pivot that is not positive."""
     A = indptr.numpy(), indices.numpy(), values.numpy()
-    return int(_ic0(*A, float(modified), out_values.numpy()))
+    return int(_ic0(*A, float(modified), float(floor), out_values.numpy()))
 
 
 @ordered
@@ -165,7 +175,9 @@ def csr_lower_transpose_solve(
 @ordered
 def _ilu0(indptr, indices, values, diag_ptr, out):
     n = indptr.size - 1
-    U = values.astype(np.float64)
+    U = np.empty(values.size, np.float64)
+    for p in range(values.size):
+        U[p] = values[p]
     place = np.full(n, -1, np.int64)  # where the columns of the current row are
     for i in range(n):
         for p in range(indptr[i], indptr[i + 1]):
@@ -182,7 +194,8 @@ def _ilu0(indptr, indices, values, diag_ptr, out):
             return i + 1
         for p in range(indptr[i], indptr[i + 1]):
             place[indices[p]] = -1
-    out[:] = U
+    for p in range(values.size):
+        out[p] = U[p]
     return 0
 
 

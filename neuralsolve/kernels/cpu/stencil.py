@@ -15,9 +15,7 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 from neuralsolve.kernels.cpu.vector import total
-from neuralsolve.kernels.reference.stencil import stencil_code
-
-__all__ = ["stencil_code", "stencil_matvec", "stencil_matvec_dot"]
+from neuralsolve.kernels.reference.stencil import AIR, FLUID, PERIODIC, SOLID
 
 Z_LOW, Z_HIGH, Y_LOW, Y_HIGH, X_LOW, X_HIGH, INSIDE = 1, 2, 4, 8, 16, 32, 4096
 
@@ -27,6 +25,50 @@ def wrapped_offsets(position, side, stride):
     """Offsets to the lower and the upper neighbour along an axis, round the box at its walls."""
     around = (side - 1) * stride
     return (-stride if position > 0 else around), (stride if position < side - 1 else -around)
+
+
+@serial
+def _beside(cells, beyond, start, nx, position, side, stride, wall, up):
+    """Line of cells next to a line along z or y: of the box, or what its wall stands for."""
+    low, high = wrapped_offsets(position, side, stride)
+    at_wall = position == side - 1 if up else position == 0
+    if at_wall and (wall != PERIODIC or side == 1):
+        return beyond[wall]
+    there = start + (high if up else low)
+    return cells[there : there + nx]
+
+
+@serial
+def _code(cells, shape, walls, out, lo, hi):
+    """Codes of the lines that start among the cells lo..hi."""
+    nz, ny, nx = shape
+    beyond, padded = np.empty((3, nx), np.uint8), np.empty(nx + 2, np.uint8)
+    beyond[0], beyond[1], beyond[2] = SOLID, AIR, SOLID  # a periodic side of one cell is closed
+    for line in range(-(-lo // nx), -(-hi // nx)):
+        z, y, start = line // ny, line % ny, line * nx
+        z_low = _beside(cells, beyond, start, nx, z, nz, ny * nx, walls[0], False)
+        z_high = _beside(cells, beyond, start, nx, z, nz, ny * nx, walls[1], True)
+        y_low = _beside(cells, beyond, start, nx, y, ny, nx, walls[2], False)
+        y_high = _beside(cells, beyond, start, nx, y, ny, nx, walls[3], True)
+        for i in range(nx):
+            padded[i + 1] = cells[start + i]
+        padded[0] = padded[nx] if walls[4] == PERIODIC and nx > 1 else beyond[walls[4], 0]
+        padded[nx + 1] = padded[1] if walls[5] == PERIODIC and nx > 1 else beyond[walls[5], 0]
+        x_low, x0, x_high, row = padded[:nx], padded[1 : nx + 1], padded[2:], out[start : start + nx]
+        for i in range(nx):
+            zl, zh, yl, yh, xl, xh = z_low[i], z_high[i], y_low[i], y_high[i], x_low[i], x_high[i]
+            bits = (zl == FLUID) * Z_LOW | (zh == FLUID) * Z_HIGH | (yl == FLUID) * Y_LOW
+            bits |= (yh == FLUID) * Y_HIGH | (xl == FLUID) * X_LOW | (xh == FLUID) * X_HIGH
+            bits |= ((zl != SOLID) + (zh != SOLID)) << 6 | ((yl != SOLID) + (yh != SOLID)) << 8
+            bits |= ((xl != SOLID) + (xh != SOLID)) << 10 | INSIDE
+            row[i] = bits if x0[i] == FLUID else 0
+
+
+def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:
+    """Describe every cell's row of the graph Laplacian in 16 bits: see the definition."""
+    nz, ny, nx = cells.shape
+    kinds, sides, bits = cells.reshape(-1).numpy(), tuple(walls.tolist()), out.numpy()
+    over_ranges(len(bits), lambda lo, hi: _code(kinds, (nz, ny, nx), sides, bits, lo, hi))
 
 
 @serial
@@ -48,8 +90,9 @@ def _segment(code, x0, x_low, x_high, y_low, y_high, z_low, z_high, out, sz, sy,
 
 
 @serial
-def _slices(code, x, out, start, stop, low, high, offsets, scale):
-    """Apply `_segment` to the cells start..stop, given the offsets of their six neighbours."""
+def _slices(code, x, out, cut, offsets, scale):
+    """Apply `_segment` to consecutive cells: their ends, and the offsets of their six neighbours."""
+    start, stop, low, high = cut
     zl, zh, yl, yh = offsets
     return _segment(
         code[start:stop],
@@ -73,31 +116,24 @@ def _lines(code, scale, shape, x, out, lo, hi):
     nz, ny, nx = shape
     lo, hi = -(-lo // nx), -(-hi // nx)
     n, line, xy = code.size, lo, 0.0
+    low, high = wrapped_offsets(0, nx, 1)
     while line < hi:
         z, y = line // ny, line % ny
         zl, zh = wrapped_offsets(z, nz, ny * nx)
         yl, yh = wrapped_offsets(y, ny, nx)
-        offsets = (zl, zh, yl, yh)
-        start, stop, after = line * nx, line * nx + nx, line + 1
-        low, high = wrapped_offsets(0, nx, 1)
-        if code[start] & X_LOW:
-            xy += _slices(code, x, out, start, start + 1, low, high, offsets, scale)
-            xy += _slices(code, x, out, start + 1, stop - 1, -1, 1, offsets, scale)
-            xy += _slices(code, x, out, stop - 1, stop, -1, -low, offsets, scale)
-        else:
+        start, after = line * nx, line + 1
+        periodic = (code[start] & X_LOW) != 0
+        if not periodic:
             last = min(hi, (z + 1) * ny - 1) if 0 < y < ny - 1 else after
             while after < last and not code[after * nx] & X_LOW:
                 after += 1
-            stop = after * nx
-            # The first and the last cell of the box have no cell before or after them in memory.
-            if start == 0:
-                xy += _slices(code, x, out, 0, 1, low, high, offsets, scale)
-                start = 1
-            if stop == n and start < n:
-                xy += _slices(code, x, out, n - 1, n, -1, -low, offsets, scale)
-                stop = n - 1
-            if start < stop:
-                xy += _slices(code, x, out, start, stop, -1, 1, offsets, scale)
+        stop = after * nx
+        # The ends of a periodic line wrap; no cell is in memory before the first one or after the last.
+        head = start + 1 if periodic or start == 0 else start
+        tail = stop - 1 if (periodic or stop == n) and head < stop else stop
+        cuts = ((start, head, low, high), (head, tail, -1, 1), (tail, stop, -1, -low))
+        for cut in range(3):
+            xy += _slices(code, x, out, cuts[cut], (zl, zh, yl, yh), scale)
         line = after
     return xy
 

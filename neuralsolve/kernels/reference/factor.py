@@ -23,7 +23,7 @@ def _rows(indptr: Tensor, indices: Tensor, values: Tensor) -> list[dict[int, flo
 
 
 def csr_ic0_factor(
-    indptr: Tensor, indices: Tensor, values: Tensor, modified: float, out_values: Tensor
+    indptr: Tensor, indices: Tensor, values: Tensor, modified: float, out_values: Tensor, floor: float = 0.0
 ) -> int:
     """Factor A ~ L L^T on the pattern of the lower triangle of A.
 
@@ -35,6 +35,8 @@ def csr_ic0_factor(
         0: IC(0). 1: row sums are kept. In between: that share of the dropped products.
     out_values : (nnz,)
         Entries of L.
+    floor : float
+        A pivot below this share of its entry A_ii is replaced by A_ii (Bridson 2015, sec. 5.4); 0 keeps all.
 
     Returns
     -------
@@ -44,10 +46,13 @@ def csr_ic0_factor(
     L = _rows(indptr, indices, values)
     n = len(L)
     columns: list[list[int]] = [[] for _ in range(n)]
+    whole = [row[i] for i, row in enumerate(L)]
     for i in range(n):
         for j in L[i]:
             columns[j].append(i)
     for j in range(n):
+        if L[j][j] < floor * whole[j]:
+            L[j][j] = whole[j]
         if not L[j][j] > 0:
             return j + 1
         L[j][j] = math.sqrt(L[j][j])
@@ -150,7 +155,12 @@ def _neighbours(shape: Sequence[int]) -> tuple[list[list[int]], list[list[int]]]
 
 
 def faces_ic0_factor(
-    diagonal: Tensor, lower: Tensor, shape: Sequence[int], modified: float, out_inverse_pivot: Tensor
+    diagonal: Tensor,
+    lower: Tensor,
+    shape: Sequence[int],
+    modified: float,
+    out_inverse_pivot: Tensor,
+    floor: float = 0.0,
 ) -> int:
     """Factor the matrix of `faces_matvec` as M = (D + L) D^-1 (D + L)^T, L its strict lower triangle.
 
@@ -165,6 +175,8 @@ def faces_ic0_factor(
         0 to 1, see the top of this file.
     out_inverse_pivot : (n,)
         1 / D_i, 0 for cells outside.
+    floor : float
+        A pivot below this share of its diagonal entry is replaced by that entry (Bridson 2015); 0 keeps all.
 
     Returns
     -------
@@ -184,6 +196,8 @@ def faces_ic0_factor(
             # Row j eliminates x_j from row i and from its other upper neighbours: those products are dropped.
             dropped = sum(couplings[b][above[b][j]] for b in range(3) if b != a and above[b][j] >= 0)
             pivot -= coupling * (coupling + modified * dropped) * inverse[j]
+        if pivot < floor * float(diagonal[i]):
+            pivot = float(diagonal[i])
         if not pivot > 0:
             return i + 1
         inverse[i] = 1 / pivot
