@@ -22,8 +22,7 @@ and the fallback preconditioner F applied to r takes its place, made conjugate i
 
 The first direction has no r_old. Where the second shows M to be no such map, the first is tried against F in
 hindsight, and taken back if F gains more. After `patience` rejections the fallback's own PCG finishes the
-solve, and the result's explanation says so; where no direction of the network was kept, that is PCG from the
-start, one step late at most.
+solve, going on from the fallback's steps so far, and the result's explanation says so.
 
 Cost per step: one product (two where test 3 compares, or M is rejected), one call of M, and about
 2 history + 6 inner products and vector updates. Memory: 2 history + 6 vectors.
@@ -43,7 +42,7 @@ from torch import Tensor
 
 from neuralsolve.errors import Breakdown, OptionError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.solvers.bounds import largest_eigenvalue
@@ -63,7 +62,6 @@ class DCDMState(Directions):
     sign: Tensor | None = None  # of M(r).r at the first step
     fixed: bool = True  # M behaves as a fixed map, symmetric and of one sign
     trial: Direction | None = None  # the network's first direction, not compared with the fallback's yet
-    pure: bool = True  # all directions kept are the fallback's
     rejected: int = 0
     F: Preconditioner | None = None
     F_known: bool = False
@@ -132,8 +130,9 @@ class DCDM(Method):
             s.finish = FlexibleCG().step(A, s.F, b, s.finish)
             s.residual_norm = s.finish.residual_norm
             return s
+        rejected = s.rejected
         direction = self._choose_in_span(A, M, s) if self.minimise_span else self._choose(A, M, s)
-        s.advance(A, b, direction, self.history, self.refresh)
+        s.advance(A, b, direction, s.rejected > rejected, self.history, self.refresh)
         if s.rejected >= self.patience:
             s.finish = self._take_over(A, b, s)
         return s
@@ -157,7 +156,6 @@ class DCDM(Method):
             if bool(rival.gain > proposal.gain):
                 return self._reject(A, s, proposal, rival)
             s.release(rival)
-        s.pure = False
         s.trial = proposal if first and self.history else None
         return proposal
 
@@ -170,7 +168,6 @@ class DCDM(Method):
         extra = s.direction(A, [base, *s.past]) if self._ask(A, M, s) else None
         if extra is None or not self._gains(extra, s) or bool(extra.gain < SHARE * base.gain):
             return self._reject(A, s, extra, base)
-        s.pure = False
         K = table(s.r.device)
         t_base, t_extra = base.slope / base.curvature, extra.slope / extra.curvature
         for into, other in ((base.d, extra.d), (base.Ad, extra.Ad)):
@@ -214,13 +211,12 @@ class DCDM(Method):
         trial, s.trial = s.trial, None
         assert trial is not None
         s.step_along(trial, -1)
-        past, s.past = s.past, []
+        past, s.past, s.anchor = s.past, [], None
         rival = self._fallback(A, s)
         if bool(rival.gain > trial.gain):
-            s.pure = True
             return self._reject(A, s, trial, rival)
         s.release(rival)
-        s.past = past
+        s.past, s.anchor = past, trial
         s.step_along(trial, 1)
         return None
 
@@ -238,11 +234,11 @@ class DCDM(Method):
         if not s.F_known:
             s.F, s.F_known = self._build(A), True
         if s.F is not None:
-            found = s.direction(A, s.past) if s.propose(A, s.F.apply(s.r)) else None
+            found = s.direction(A, s.gradient_space()) if s.propose(A, s.F.apply(s.r)) else None
             if found is not None:
                 return found
             s.F = None  # no better than the network
-        for against in (s.past, []):
+        for against in (s.gradient_space(), []):
             found = s.direction(A, against) if s.propose(A, s.r) else None
             if found is not None:
                 return found
@@ -260,11 +256,33 @@ class DCDM(Method):
             return None
 
     def _take_over(self, A: LinearOperator, b: Tensor, s: DCDMState) -> FlexibleState:
-        """Return the start of the fallback's PCG: from the last direction where all were the fallback's."""
+        """Return the fallback's PCG, going on from its directions since the network's last one."""
         name = "CG" if s.F is None else f"CG with {s.F.describe()}"
         s.note = f"{s.note}, so {name} took over after step {s.steps}"
+        if s.anchor is not None:
+            s.F = _Augmented(s.F, s.anchor)
         state = FlexibleCG().init(A, s.F, b, s.x, s.r)
         if s.past:
             last = s.past[0]
             state.p, state.Ap, state.curvature = last.d, last.Ad, last.curvature
         return state
+
+
+class _Augmented(Preconditioner):
+    """F, or the identity, followed by the A-orthogonal projection away from one direction."""
+
+    def __init__(self, F: Preconditioner | None, away: Direction):
+        self.F, self.away = F, away
+
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        z = output_like(r, len(r), out)
+        z = z.copy_(r) if self.F is None else self.F.apply(r, z)
+        K = table(r.device)
+        K.axpy(-K.dot(z, self.away.Ad) / self.away.curvature, self.away.d, z)
+        return z
+
+    def update(self, A_next: LinearOperator) -> None:
+        """Nothing to follow: it lives within one solve."""
+
+    def describe(self) -> str:
+        return "identity" if self.F is None else self.F.describe()
