@@ -34,7 +34,9 @@ def test_gradient_of_the_right_side_and_of_csr_values(method, columns, generator
     indptr, indices = torch.from_numpy(S.indptr), torch.from_numpy(S.indices)
     upper = torch.rand(len(S.data), dtype=torch.float64, generator=generator)
     b = torch.randn(12, *columns, dtype=torch.float64, generator=generator, requires_grad=True)
-    transposed = torch.from_numpy(sp.csr_array((range(len(S.data)), S.indices, S.indptr)).T.tocsr().data).long()
+    transposed = torch.from_numpy(
+        sp.csr_array((range(len(S.data)), S.indices, S.indptr)).T.tocsr().data
+    ).long()
 
     def symmetric(upper, b):
         values = torch.from_numpy(S.data) + 0.1 * (upper + upper[transposed])  # A stays symmetric
@@ -48,7 +50,8 @@ def test_gradient_of_a_nonsymmetric_matrix(generator):
     b = torch.randn(6, dtype=torch.float64, generator=generator)
     for method in (None, ns.GMRES(), ns.BiCGStab()):
         assert gradcheck(
-            lambda A, b, method=method: ns.solve(A, b, method, rtol=TIGHT).x, (A.requires_grad_(), b.requires_grad_())
+            lambda A, b, method=method: ns.solve(A, b, method, rtol=TIGHT).x,
+            (A.requires_grad_(), b.requires_grad_()),
         )
 
 
@@ -58,7 +61,9 @@ def test_gradient_through_torch_sparse_tensors(generator):
     b = torch.randn(3, dtype=torch.float64, generator=generator)
 
     def coo(values):
-        return ns.solve(torch.sparse_coo_tensor(i, values, (3, 3), check_invariants=True), b, ns.GMRES(), rtol=TIGHT).x
+        return ns.solve(
+            torch.sparse_coo_tensor(i, values, (3, 3), check_invariants=True), b, ns.GMRES(), rtol=TIGHT
+        ).x
 
     assert gradcheck(coo, (values,))
 
@@ -78,7 +83,10 @@ def test_gradient_of_face_coefficients_singular_neumann_included(shape, walls, g
     cells.view(-1)[4] = ns.SOLID
     grid = ns.Grid(cells, spacing=0.5, walls=walls)
     faces = random_faces(grid, generator)
-    free = [f.narrow(a, 0, f.shape[a] - grid.periodic[a]).contiguous().requires_grad_() for a, f in enumerate(faces)]
+    free = [
+        f.narrow(a, 0, f.shape[a] - grid.periodic[a]).contiguous().requires_grad_()
+        for a, f in enumerate(faces)
+    ]
     b = torch.randn(grid.size, dtype=torch.float64, generator=generator, requires_grad=True)
 
     def through(b, *free):

@@ -75,6 +75,9 @@ def test_importing_the_package_loads_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # torch itself may load some of them; what torch loads is not ours
     own = subprocess.run(
-        [sys.executable, "-c", code.replace("neuralsolve;", "torch;")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code.replace("neuralsolve;", "torch;")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == own.stdout

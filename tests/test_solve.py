@@ -44,7 +44,10 @@ def relative_residual(A, b, x) -> float:
         (laplacian(40), "FastPoisson"),
         (3.5 * laplacian(17, 60), "FastPoisson"),
         (laplacian(60) + sp.diags_array(np.linspace(0, 1, 3600)), "CG with AMG"),
-        (sp.csr_array(pyamg.gallery.poisson((20, 20, 20))) + sp.diags_array(np.linspace(0, 1, 8000)), "CG with AMG"),
+        (
+            sp.csr_array(pyamg.gallery.poisson((20, 20, 20))) + sp.diags_array(np.linspace(0, 1, 8000)),
+            "CG with AMG",
+        ),
         (laplacian(60) - 0.3 * sp.eye_array(3600) + sp.diags_array(np.linspace(0, 0.1, 3600)), ""),
         (convection(150), "GMRES"),
         (convection(12), "SparseLU"),
@@ -61,7 +64,9 @@ def test_auto_solves_and_says_what_it_chose(A, chosen, rng):
 
 
 def test_a_failed_guess_is_followed_by_the_next_plan_and_told(rng):
-    A = laplacian(60) - 0.3 * sp.eye_array(3600) + sp.diags_array(np.linspace(0, 0.1, 3600))  # indefinite, diagonal > 0
+    A = (
+        laplacian(60) - 0.3 * sp.eye_array(3600) + sp.diags_array(np.linspace(0, 0.1, 3600))
+    )  # indefinite, diagonal > 0
     b = rng.standard_normal(3600)
     result = ns.solve(A, b)
     assert "given up" in result.explanation
@@ -207,7 +212,9 @@ def test_prepared_solves_again_and_follows_updates(rng):
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
-@pytest.mark.parametrize("kind", ["numpy", "matrix", "coo", "csc", "torch", "torch_csr", "torch_coo", "operator"])
+@pytest.mark.parametrize(
+    "kind", ["numpy", "matrix", "coo", "csc", "torch", "torch_csr", "torch_coo", "operator"]
+)
 def test_every_kind_of_matrix_gives_the_same_answer(kind, rng):
     S = laplacian(12) + sp.diags_array(np.linspace(0, 1, 144))
     T = torch.from_numpy(S.toarray())
@@ -261,7 +268,9 @@ def test_inputs_are_never_changed(rng):
 
 
 def test_unsorted_and_duplicate_entries_are_summed_in_a_copy():
-    A = sp.csr_matrix((np.array([1.0, 1.0, 2.0, 3.0]), np.array([1, 0, 0, 1]), np.array([0, 3, 4])), shape=(2, 2))
+    A = sp.csr_matrix(
+        (np.array([1.0, 1.0, 2.0, 3.0]), np.array([1, 0, 0, 1]), np.array([0, 3, 4])), shape=(2, 2)
+    )
     A.has_sorted_indices = A.has_canonical_format = True  # SciPy's flags may lie
     x = ns.solve(A, np.array([4.0, 3.0])).x
     assert np.allclose(x, [1.0, 1.0])
@@ -272,7 +281,12 @@ def test_any_function_may_stand_as_M(rng):
     A = laplacian(30) + sp.diags_array(np.linspace(0, 1, 900))
     b = rng.standard_normal(900)
     d = A.diagonal()
-    for M in (lambda r: r / d, sp.diags_array(1 / d), SciPyOperator(A.shape, matvec=lambda r: r / d), ns.Jacobi()):
+    for M in (
+        lambda r: r / d,
+        sp.diags_array(1 / d),
+        SciPyOperator(A.shape, matvec=lambda r: r / d),
+        ns.Jacobi(),
+    ):
         assert ns.solve(A, b, ns.CG(), M=M).converged
     t = torch.from_numpy(b)
     assert ns.solve(A, t, ns.CG(), M=lambda r: r / torch.from_numpy(d)).converged
@@ -283,7 +297,15 @@ def test_any_function_may_stand_as_M(rng):
 
 def test_maxiter_one_is_told(rng):
     A, b = laplacian(30), rng.standard_normal(900)
-    for method in (ns.CG(), ns.MINRES(), ns.GMRES(), ns.BiCGStab(), ns.Richardson(omega=0.1), ns.DCDM(), ns.FlexibleCG()):
+    for method in (
+        ns.CG(),
+        ns.MINRES(),
+        ns.GMRES(),
+        ns.BiCGStab(),
+        ns.Richardson(omega=0.1),
+        ns.DCDM(),
+        ns.FlexibleCG(),
+    ):
         result = ns.solve(A, b, method, maxiter=1, throw=False)
         assert result.status is Status.MAXITER
         assert not result.converged
@@ -337,7 +359,9 @@ def test_indefinite_and_nonsymmetric_matrices_are_refused_by_cg(rng):
         ns.solve(convection(30), b, ns.CG())
     with pytest.raises(ns.StructureError, match="MINRES"):
         ns.solve(laplacian(30) - 5 * sp.diags_array(np.arange(900) % 2.0), b, ns.CG())
-    hidden = laplacian(30) - 1.0 * sp.eye_array(900) + sp.diags_array(np.linspace(0, 0.1, 900))  # diagonal > 0
+    hidden = (
+        laplacian(30) - 1.0 * sp.eye_array(900) + sp.diags_array(np.linspace(0, 0.1, 900))
+    )  # diagonal > 0
     result = ns.solve(hidden, b, ns.CG(), throw=False)
     assert result.status is Status.NOT_POSITIVE_DEFINITE
     with pytest.raises(ns.StructureError, match="SSOR"):
