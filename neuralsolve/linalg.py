@@ -219,7 +219,7 @@ def gmres(
     x, info = system.solve(GMRES(restart=restart), steps, None if callback is None else observe)
     if callback is not None and kind == "x" and system.iterations > last_seen:
         callback(x)  # the last cycle was cut short
-    return x, maxiter if info > 0 and system.iterations >= steps else info
+    return x, max(1, maxiter) if info > 0 and system.iterations >= steps else info
 
 
 def bicgstab(
