@@ -130,23 +130,29 @@ def _hierarchy(levels: list[Any], symmetric: bool, singular: bool, notes: list[s
         )
         raise StructureError(msg)
     last = levels[-1].A.tocsr()
-    inverse = _pseudo_inverse(last, symmetric, singular)
+    inverse = _pseudo_inverse(last, symmetric, (1e-10 if singular else 1e-14) * _rounding_scale(levels))
     if inverse is None:
         notes.append(f"coarsening stopped at {last.shape[0]} rows, which are relaxed only")
     made = [Level(_rows(fine.A), _rows(fine.P), _rows(fine.R), fine.P.shape) for fine in levels[:-1]]
     return Hierarchy(made, _rows(last), inverse, notes)
 
 
-def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, singular: bool) -> Tensor | None:
-    n = A.shape[0]  # type: ignore[index]
-    if n > DENSE_LIMIT:
+def _rounding_scale(levels: list[Any]) -> float:
+    """Return the size of the terms that cancel in the coarsest matrix, which may be zero but for rounding."""
+    if len(levels) == 1:
+        return float(abs(levels[0].A).max())
+    fine = levels[-2]
+    return float(abs(fine.A).max() * (abs(fine.P).power(2)).sum(axis=0).max())
+
+
+def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, cutoff: float) -> Tensor | None:
+    if A.shape[0] > DENSE_LIMIT:  # type: ignore[index]
         return None
     dense = torch.from_numpy(A.toarray())
-    cutoff = 1e-10 if singular else n * torch.finfo(torch.float64).eps
     if not symmetric:
-        return torch.linalg.pinv(dense, rtol=cutoff)
+        return torch.linalg.pinv(dense, atol=cutoff, rtol=0.0)
     values, vectors = torch.linalg.eigh((dense + dense.T) / 2)
-    good = values > cutoff * values.abs().max()
+    good = values > cutoff
     return vectors[:, good] / values[good] @ vectors[:, good].T
 
 

@@ -5,10 +5,11 @@
             diagonal: with 1, M^-1 and A have the same row sums       Gustafsson (1978)
     ILU(0)  A ~ L U, L unit lower                                     Saad (2003), algorithm 10.4
 
-For the model problem cond(M A) is O(h^-2) with IC(0), O(h^-1) with MIC(0); 0.97 is the usual compromise
-where walls and obstacles would make the pivots of full modification small (Bridson 2015, sec. 5.4).
-M-matrices have positive pivots; elsewhere a pivot may vanish or change its sign, and the diagonal is then
-shifted, a_ii (1 + alpha), alpha doubling until all pivots are good (Manteuffel 1980). `describe` says so.
+For the model problem cond(M A) is O(h^-2) with IC(0), O(h^-1) with MIC(0). Among walls and obstacles full
+modification makes some pivots small, which costs iterations: 0.97 of it, and pivots below a quarter of
+their diagonal entry replaced by that entry, are the usual remedy (Bridson 2015, sec. 5.4). M-matrices have
+positive pivots; elsewhere one may vanish or turn negative, and the diagonal is then shifted, a_ii (1 +
+alpha), alpha doubling until all pivots are good (Manteuffel 1980). `describe` says so.
 
 Cost: a factorisation is a few products, an application about one product; both are serial. On a grid only
 the pivots are stored, M = (D + L) D^-1 (D + L)^T, and couplings across a periodic seam are left out of M.
@@ -45,6 +46,8 @@ class IncompleteCholesky(Recipe):
     ----------
     modified : in [0, 1], share of the dropped fill that is taken from the diagonal; 0.97 suits pressure
     shift : >= 0, relative shift of the diagonal before the factorisation; grows by itself after a bad pivot
+    floor : in [0, 1), with `modified` > 0: a pivot below this share of its diagonal entry becomes that entry
+        0 keeps all pivots; 0.25 (Bridson 2015) saves up to 20 % of the iterations among obstacles.
 
     Raises
     ------
@@ -65,10 +68,12 @@ class IncompleteCholesky(Recipe):
 
     modified: float = 0.0
     shift: float = 0.0
+    floor: float = 0.25
 
     def __post_init__(self) -> None:
         check_number("IncompleteCholesky", "modified", self.modified, 0, 1, "[]")
         check_number("IncompleteCholesky", "shift", self.shift, 0, float("inf"), "[)")
+        check_number("IncompleteCholesky", "floor", self.floor, 0, 1, "[)")
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Factorise A on its own pattern."""
@@ -82,6 +87,7 @@ class _Cholesky(Preconditioner):
 
     def __init__(self, A: LinearOperator, recipe: IncompleteCholesky):
         self.recipe = recipe
+        self.floor = recipe.floor if recipe.modified else 0.0
         self.update(A)
 
     def describe(self) -> str:
@@ -104,7 +110,7 @@ class _GridCholesky(_Cholesky):
 
         def attempt(shift: float) -> bool:
             shifted = diagonal if shift == 0 else diagonal * (1 + shift)
-            parts = (shifted, self.lower, self.shape3, self.recipe.modified, self.inverse_pivot)
+            parts = (shifted, self.lower, self.shape3, self.recipe.modified, self.inverse_pivot, self.floor)
             if table(diagonal.device).faces_ic0_factor(*parts) != 0:
                 return False
             return bool((self.inverse_pivot * diagonal).max() < 1 / floor)
@@ -142,7 +148,7 @@ class _MatrixCholesky(_Cholesky):
 
         def attempt(shift: float) -> bool:
             values[on_diagonal] = torch.where(diagonal == 0, 1.0, diagonal * (1 + shift))
-            parts = (self.indptr, self.indices, values, self.recipe.modified, self.values)
+            parts = (self.indptr, self.indices, values, self.recipe.modified, self.values, self.floor)
             if table(values.device).csr_ic0_factor(*parts) != 0:
                 return False
             return bool((self.values[on_diagonal] ** 2 > floor * diagonal).all())

@@ -34,7 +34,7 @@ def _factor(diagonal, lower, shape, modified, floor, inverse):
                 if other != a and at[other] + 1 < sides[other]:
                     dropped += lower[other, j + strides[other]]
             pivot -= lower[a, i] * (lower[a, i] + modified * dropped) * inverse[j]
-        if pivot < floor * diagonal[i]:
+        if floor > 0 and pivot < floor * diagonal[i]:
             pivot = np.float64(diagonal[i])
         if not pivot > 0:
             return i + 1

@@ -47,7 +47,7 @@ def _ic0(indptr, indices, values, modified, floor, out):
     for j in range(n):
         first, last = starts[j], starts[j + 1]
         pivot = L[place[first]] if first < last else 0.0  # the diagonal is the first entry of its column
-        if first < last and pivot < floor * values[place[first]]:
+        if first < last and floor > 0 and pivot < floor * values[place[first]]:
             pivot = values[place[first]]
         if not pivot > 0:
             return j + 1

@@ -51,7 +51,7 @@ def csr_ic0_factor(
         for j in L[i]:
             columns[j].append(i)
     for j in range(n):
-        if L[j][j] < floor * whole[j]:
+        if floor > 0 and L[j][j] < floor * whole[j]:
             L[j][j] = whole[j]
         if not L[j][j] > 0:
             return j + 1
@@ -196,7 +196,7 @@ def faces_ic0_factor(
             # Row j eliminates x_j from row i and from its other upper neighbours: those products are dropped.
             dropped = sum(couplings[b][above[b][j]] for b in range(3) if b != a and above[b][j] >= 0)
             pivot -= coupling * (coupling + modified * dropped) * inverse[j]
-        if pivot < floor * float(diagonal[i]):
+        if floor > 0 and pivot < floor * float(diagonal[i]):
             pivot = float(diagonal[i])
         if not pivot > 0:
             return i + 1
