@@ -33,8 +33,8 @@ from neuralsolve.errors import OptionError, ShapeError, StructureError
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.convert import as_operator, as_vector, check_finite
 from neuralsolve.operators.structured import CallableOperator
-from neuralsolve.preconditioners.base import Preconditioner, Recipe
-from neuralsolve.preconditioners.given import Given
+from neuralsolve.preconditioners.base import Preconditioner
+from neuralsolve.preconditioners.given import Library, as_recipe
 from neuralsolve.solvers.bicgstab import BiCGStab
 from neuralsolve.solvers.gmres import GMRES
 from neuralsolve.solvers.krylov import CG
@@ -71,7 +71,7 @@ def cg(
     x0 : (n,) or (n, 1), or "Mb" for M @ b; zero by default
     rtol, atol : stop when ||b - A x|| <= max(rtol ||b||, atol)
     maxiter : steps, 10 n by default
-    M : SPD approximation of A^-1: matrix, SciPy LinearOperator, or a preconditioner of neuralsolve such as
+    M : SPD approximation of A^-1: matrix, SciPy LinearOperator, function r -> z, or a recipe such as
         `ns.SSOR()`
     callback : called as callback(x) after every step
 
@@ -361,15 +361,10 @@ def _shifted(A: LinearOperator, shift: float) -> LinearOperator:
 
 
 def _preconditioner(M: Any, A: LinearOperator) -> Preconditioner | None:
-    if M is None or isinstance(M, Preconditioner):
-        return M
-    if isinstance(M, Recipe):
-        return M.build(A)
-    operator = as_operator(M)
-    if operator.shape != A.shape:
-        msg = f"M is {operator.shape}, A is {A.shape}; M approximates the inverse of A and has its shape"
-        raise ShapeError(msg)
-    return Given(operator.to(dtype=torch.float64)).build(A)
+    numpy = Library()
+    numpy.torch = False
+    recipe = as_recipe(M, A.shape[0], numpy)
+    return None if recipe is None else recipe.build(A)
 
 
 def _shown(observe: Callback | None, size: float) -> Callback:

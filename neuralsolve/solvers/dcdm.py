@@ -97,9 +97,9 @@ class DCDM(Method):
     --------
     >>> import neuralsolve as ns
     >>> A = ns.PoissonStencil(ns.Grid((16, 16), walls="dirichlet"))
-    >>> noise = lambda r: torch.full_like(r, float("nan"))
-    >>> result = ns.solve(A, torch.ones(256), ns.DCDM(), M=noise)
-    >>> result.converged
+    >>> broken = lambda r: torch.full_like(r, float("nan"))
+    >>> b = torch.ones(256, dtype=torch.float64)
+    >>> ns.solve(A, b, ns.DCDM(), M=broken).converged
     True
     """
 

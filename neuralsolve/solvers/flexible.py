@@ -44,7 +44,8 @@ class FlexibleCG(Method):
     --------
     >>> import neuralsolve as ns
     >>> A = ns.PoissonStencil(ns.Grid((16, 16), walls="dirichlet"))
-    >>> ns.solve(A, torch.ones(256), ns.FlexibleCG(), M=lambda r: r + 0.1 * r.abs()).converged
+    >>> b = torch.ones(256, dtype=torch.float64)
+    >>> ns.solve(A, b, ns.FlexibleCG(), M=lambda r: r + 0.1 * r.abs()).converged
     True
     """
 

@@ -70,7 +70,7 @@ class GMRES(Method):
 
     Examples
     --------
-    >>> import neuralsolve as ns, scipy.sparse as sp
+    >>> import neuralsolve as ns, numpy as np, scipy.sparse as sp
     >>> A = sp.diags_array([-1.0, 2.0, -0.5], offsets=[-1, 0, 1], shape=(40, 40))
     >>> ns.solve(A, np.ones(40), ns.GMRES(restart=20)).converged
     True

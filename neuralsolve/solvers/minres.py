@@ -88,7 +88,7 @@ class MINRES(Method):
 
     Examples
     --------
-    >>> import neuralsolve as ns, scipy.sparse as sp
+    >>> import neuralsolve as ns, numpy as np, scipy.sparse as sp
     >>> A = sp.diags_array([1.0, -2.0, 3.0])  # indefinite: not for CG
     >>> ns.solve(A, np.array([1.0, 2.0, 3.0]), ns.MINRES()).iterations
     3
