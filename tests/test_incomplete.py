@@ -197,7 +197,7 @@ def test_a_zero_diagonal_that_elimination_fills_needs_no_shift():
 # iterations
 
 
-# iterations of CG with MIC(0), omega 0.97, white noise, relative residual 1e-6, on `scenes.free_surface`: one run
+# iterations of CG with MIC(0), omega 0.97, white noise, relative residual 1e-6, on `free_surface`: one run
 # per size of another implementation, on a domain of its own
 MIC_TABLE = {(64, 64): 49, (128, 128): 79, (256, 256): 141, (32, 32, 32): 32, (48, 48, 48): 44}
 

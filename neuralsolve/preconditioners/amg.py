@@ -245,7 +245,7 @@ def _near_null_space(recipe: AMG, A: LinearOperator) -> np.ndarray | None:
     if given is None:
         known = None if A.null_space is None else A.null_space.basis
         return None if known is None else known.numpy()
-    B = np.array(given.detach().cpu() if isinstance(given, Tensor) else given, dtype=np.float64)
+    B = np.array(given.detach().cpu().numpy() if isinstance(given, Tensor) else given, dtype=np.float64)
     B = B[:, None] if B.ndim == 1 else B
     n = A.shape[0]
     if B.ndim != 2 or len(B) != n:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from neuralsolve.errors import StructureError
 
 DENSE_LIMIT = 1000  # rows up to which the coarsest matrix is inverted densely, in about a third of a second
 WEIGHT_LIMIT = 1e3  # row sums of |P|: at most 1 for an M-matrix, far beyond where cancellation has struck
+ROUNDING = 1e-12  # of the terms of a coarse diagonal entry, below which it is their rounding error
 SEED = 271
 
 Rows = tuple[Tensor, Tensor, Tensor]  # indptr, indices, values
@@ -88,7 +90,7 @@ def classical(
     import pyamg
 
     used = interpolation or ("direct" if _positive_couplings_lead(S) else "classical")
-    with _quiet_and_repeatable():
+    with _as_errors("rs"), _quiet_and_repeatable():
         levels = pyamg.ruge_stuben_solver(_int32(S), interpolation=used, **options).levels
         if interpolation is None and used == "classical" and _largest_weight(levels) > WEIGHT_LIMIT:
             used = "direct"
@@ -110,7 +112,7 @@ def aggregation(
     import pyamg
 
     symmetry = "hermitian" if symmetric else "nonsymmetric"
-    with _quiet_and_repeatable():
+    with _as_errors("sa"), _quiet_and_repeatable():
         solver = pyamg.smoothed_aggregation_solver(_int32(S), B=near, symmetry=symmetry, **options)
     return _hierarchy(solver.levels, symmetric, singular, [], "sa")
 
@@ -123,18 +125,28 @@ def transpose(A: Rows, shape: tuple[int, int]) -> Rows:
 
 def _hierarchy(levels: list[Any], symmetric: bool, singular: bool, notes: list[str], kind: str) -> Hierarchy:
     if not all(np.isfinite(level.A.data).all() for level in levels):
-        other = "sa" if kind == "rs" else "rs"
-        msg = (
-            f"PyAMG's coarse matrices for AMG(kind={kind!r}) hold NaN or infinity: A is too far from "
-            f"elliptic; use AMG(kind={other!r}), ns.IncompleteLU() or ns.IncompleteCholesky()"
-        )
-        raise StructureError(msg)
+        raise StructureError(_failure(kind, "its coarse matrices hold NaN or infinity"))
+    for fine, coarse in pairwise(levels):
+        _clear_rounding(fine, coarse)
     last = levels[-1].A.tocsr()
     inverse = _pseudo_inverse(last, symmetric, (1e-10 if singular else 1e-14) * _rounding_scale(levels))
     if inverse is None:
         notes.append(f"coarsening stopped at {last.shape[0]} rows, which are relaxed only")
     made = [Level(_rows(fine.A), _rows(fine.P), _rows(fine.R), fine.P.shape) for fine in levels[:-1]]
     return Hierarchy(made, _rows(last), inverse, notes)
+
+
+def _clear_rounding(fine: Any, coarse: Any) -> None:
+    """Set the rows of a coarse matrix to zero that are nothing but rounding, so that no sweep divides by it.
+
+    They stem from regions without a way out that have shrunk to one unknown: P^T A P of their constant.
+    """
+    size = fine.P.power(2).T @ abs(fine.A.diagonal())
+    dead = abs(coarse.A.diagonal()) <= ROUNDING * size
+    if dead.any():
+        alive = scipy.sparse.diags_array((~dead).astype(float))
+        coarse.A = (alive @ coarse.A.tocsr() @ alive).tocsr()
+        coarse.A.eliminate_zeros()
 
 
 def _rounding_scale(levels: list[Any]) -> float:
@@ -154,6 +166,23 @@ def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, cutoff: float) -
     values, vectors = torch.linalg.eigh((dense + dense.T) / 2)
     good = values > cutoff
     return vectors[:, good] / values[good] @ vectors[:, good].T
+
+
+def _failure(kind: str, what: object) -> str:
+    other = "sa" if kind == "rs" else "rs"
+    return (
+        f"PyAMG makes no hierarchy for AMG(kind={kind!r}): {what}; A is too far from elliptic, use "
+        f"AMG(kind={other!r}), ns.IncompleteLU() or ns.IncompleteCholesky()"
+    )
+
+
+@contextmanager
+def _as_errors(kind: str) -> Iterator[None]:
+    """Turn what NumPy and SciPy raise on NaN, deep inside PyAMG, into an error about A."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as inside:
+        raise StructureError(_failure(kind, inside)) from inside
 
 
 @contextmanager
