@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from neuralsolve.pde import SmokeCase, simulate
-from neuralsolve.pde.render import picture
+from neuralsolve.pde.render import strip
 
 
 def main(out: str | None = None) -> float:
@@ -13,7 +13,7 @@ def main(out: str | None = None) -> float:
     print(result.explanation)
     print(result.timings.markdown())
     if out:  # binary portable pixmap: a header and the bytes
-        image = picture(result.density, result.solid, scale=4)
+        image = strip([density for _, density in result.frames], result.solid)
         Path(out).write_bytes(b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes())
     worst = max(record.relative_divergence for record in result.records)
     print(f"largest ||div u|| / ||div u*|| of all steps: {worst:.1e}")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import neuralsolve as ns
-from neuralsolve.errors import NonFiniteError, OptionError, SolveError
+from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, SolveError
 from neuralsolve.pde import MACGrid, Plume, SmokeCase, simulate
 from neuralsolve.pde.comparison import OURS, PYAMG, SCIPY, PressureTiming, TimingTable
-from neuralsolve.pde.render import colours, picture
+from neuralsolve.pde.render import colours, picture, strip
 
 FLAT = SmokeCase(shape=(40, 40), dt=0.03, steps=12, obstacle_source="analytic", frames=3, rtol=1e-8)
 SOLID = replace(FLAT, shape=(16, 16, 16), steps=6)
@@ -256,6 +256,18 @@ def test_pictures_have_the_box_upright_and_the_obstacle_in_it(case):
     assert abs(rows[0] - 3 * (shape[-2] - 8)) <= 4  # rows count from the top
     assert abs(columns[0] - 12) <= 4
     assert smoky.mean() > clear.mean()
+
+
+def test_a_strip_holds_its_pictures_in_order():
+    solid = torch.zeros(10, 12, dtype=torch.bool)
+    fields = [torch.full((10, 12), value) for value in (0.1, 0.9)]
+    image = strip(fields, solid, scale=2, gap=3)
+    assert image.shape == (20, 24 + 3 + 24, 3)
+    assert np.array_equal(image[:, :24], picture(fields[0], solid, scale=2))
+    assert np.array_equal(image[:, 27:], picture(fields[1], solid, scale=2))
+    assert (image[:, 24:27] == 255).all()
+    with pytest.raises(ShapeError, match="at least one"):
+        strip([], solid)
 
 
 def test_the_colour_scale_only_gets_brighter():

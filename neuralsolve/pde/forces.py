@@ -62,9 +62,9 @@ def confinement(mac: MACGrid, velocity: Velocity, strength: float) -> Velocity:
     u, v, w = (in_cells(direction) for direction in range(3))
     curl = (partial(w, 1) - partial(v, 2), partial(u, 2) - partial(w, 0), partial(v, 0) - partial(u, 1))
     curl = tuple(c.masked_fill(solid, 0.0) for c in curl)
-    size = torch.stack(curl).norm(dim=0)
+    size = torch.stack(curl).square().sum(0).sqrt()
     slope = [partial(size, direction) for direction in range(3)]
-    length = torch.stack(slope).norm(dim=0)
+    length = torch.stack(slope).square().sum(0).sqrt()
     rounding = 1e-8 * float(size.max()) / min(mac.spacing)  # where ‖w‖ is even there is no direction to take
     towards = [s / (length + rounding + torch.finfo(torch.float64).tiny) for s in slope]
     force = torch.linalg.cross(torch.stack(towards), torch.stack(curl), dim=0) * strength

@@ -7,10 +7,13 @@ whose shadows smoke and obstacle stand (emission-absorption model of Max 1995, e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from neuralsolve.errors import ShapeError
 
 # density 0 ... 1: night, indigo, magenta, coral, apricot, ivory
 COLOURS = np.array(
@@ -23,19 +26,20 @@ COLOURS = np.array(
         (1.000, 0.957, 0.855),
     ]
 )
+WIDTH = 512  # pixels across, about
 SOLID_COLOUR = np.array((0.80, 0.77, 0.73))
 LIGHT = np.array((-0.45, 0.70, 0.55)) / np.linalg.norm((-0.45, 0.70, 0.55))  # x, y, towards the viewer
 
 
-def picture(density: Tensor, solid: Tensor, *, scale: int = 2) -> np.ndarray:
+def picture(density: Tensor, solid: Tensor, *, scale: int | None = None) -> np.ndarray:
     """Return a picture of a smoke field.
 
     Parameters
     ----------
     density : Tensor (ny, nx) or (nz, ny, nx), values in [0, 1]
     solid : bool Tensor of that shape
-    scale : int
-        Pixels per cell.
+    scale : int, optional
+        Pixels per cell; as many as give about 512 pixels across where left out.
 
     Returns
     -------
@@ -47,9 +51,22 @@ def picture(density: Tensor, solid: Tensor, *, scale: int = 2) -> np.ndarray:
     >>> picture(torch.zeros(4, 6), torch.zeros(4, 6, dtype=torch.bool), scale=3).shape
     (12, 18, 3)
     """
+    scale = scale or max(1, round(WIDTH / density.shape[-1]))
     values, mask = density.double().numpy(), solid.numpy()
     image = _flat(values, mask, scale) if values.ndim == 2 else _volume(values, mask, scale)
     return np.round(255 * np.clip(image, 0, 1)[::-1]).astype(np.uint8)
+
+
+def strip(
+    densities: Sequence[Tensor], solid: Tensor, *, scale: int | None = None, gap: int = 8
+) -> np.ndarray:
+    """Return pictures of several moments side by side, `gap` white pixels between them; see `picture`."""
+    images = [picture(density, solid, scale=scale) for density in densities]
+    if not images:
+        msg = "no densities were given; pass at least one, such as [density for _, density in result.frames]"
+        raise ShapeError(msg)
+    white = np.full((len(images[0]), gap, 3), 255, np.uint8)
+    return np.concatenate([part for image in images for part in (white, image)][1:], axis=1)
 
 
 def colours(values: np.ndarray) -> np.ndarray:

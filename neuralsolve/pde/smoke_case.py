@@ -82,7 +82,7 @@ class SmokeCase:
     buoyancy: float = 3.0
     confinement: float = 3.0
     advection: str = "maccormack"
-    cfl: float = 2.0
+    cfl: float = 4.0
     noise: float = 0.01
     seed: int = 2001
     rtol: float = 1e-6
