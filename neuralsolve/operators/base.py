@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from neuralsolve.operators.nullspace import NullSpace
 
 PROPS = ("symmetric", "spd")
+
+_Operator = TypeVar("_Operator", bound="LinearOperator")
 
 
 class LinearOperator(ABC):
@@ -86,6 +89,11 @@ class LinearOperator(ABC):
         )
         raise StructureError(msg)
 
+    def _handing_on(self, other: _Operator) -> _Operator:
+        """Return another form of this operator with what is known of it beside its numbers."""
+        other.null_space, other.active = self.null_space, self.active
+        return other
+
     def parameters(self) -> tuple[Tensor, ...]:
         """Return the tensors that a gradient can reach: matrix values, face coefficients."""
         return ()
@@ -120,3 +128,8 @@ def check_props(props: Iterable[str]) -> frozenset[str]:
 def output_like(x: Tensor, rows: int, out: Tensor | None) -> Tensor:
     """Return `out`, or a new vector of `rows` rows beside x."""
     return out if out is not None else x.new_empty((rows, *x.shape[1:]))
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """Return a tensor on the memory of an array; on a copy where that is read-only, which torch warns of."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

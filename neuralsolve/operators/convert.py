@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
-from neuralsolve.operators.base import LinearOperator, check_props
-from neuralsolve.operators.csr import CSROperator, from_scipy
+from neuralsolve.operators.base import LinearOperator, check_props, shared
+from neuralsolve.operators.csr import CSROperator, buffers, check_bounds, from_scipy, is_canonical
 from neuralsolve.operators.structured import CallableOperator, DenseOperator
 
 KINDS = (
@@ -65,22 +65,23 @@ def _wrap(A: Any) -> LinearOperator:
     if isinstance(A, np.ndarray):
         _check_axes(A.shape)
         _refuse(A.dtype)
-        return DenseOperator(torch.from_numpy(np.ascontiguousarray(A, _float(A.dtype))))
+        return DenseOperator(shared(np.ascontiguousarray(A, _float(A.dtype))))
     import scipy.sparse
     import scipy.sparse.linalg
 
     if scipy.sparse.issparse(A):
         return _wrap_scipy(A)
     if isinstance(A, scipy.sparse.linalg.LinearOperator):
-        return _wrap_function(A, lambda x: A.matvec(x), lambda x: A.rmatvec(x))
+        return _wrap_function(A, A.matvec, _transposed(A))
     if callable(A) and hasattr(A, "shape"):
         return _wrap_function(A, A, None)
     if isinstance(A, list | tuple):
         try:
-            return _wrap(np.asarray(A))
+            array = np.asarray(A)
         except ValueError as ragged:
             msg = f"A is a {type(A).__name__} that makes no matrix ({ragged}); {KINDS} is needed"
             raise ShapeError(msg) from None
+        return _wrap(array)
     msg = f"A is a {type(A).__name__}; {KINDS} is needed"
     if callable(A):
         msg += "; for a bare function: ns.CallableOperator(function, shape=(n, n))"
@@ -93,22 +94,14 @@ def _wrap_scipy(A: Any) -> CSROperator:
     csr = A.tocsr()
     values = csr.data.astype(_float(csr.dtype), copy=False)
     csr = type(csr)((values, csr.indices, csr.indptr), shape=csr.shape, copy=False)
-    # SciPy trusts flags that may be stale: look, and mend a copy
-    if not _canonical(csr.indptr, csr.indices):
+    # SciPy trusts its buffers, and flags that may be stale: look, and mend a copy
+    indptr, indices, data = buffers(csr)
+    check_bounds(indptr, indices, data, csr.shape)
+    if not is_canonical(indptr, indices):
         csr = csr.copy()
         csr.has_sorted_indices = csr.has_canonical_format = False
         csr.sum_duplicates()
     return from_scipy(csr)
-
-
-def _canonical(indptr: np.ndarray, indices: np.ndarray) -> bool:
-    if len(indices) < 2:
-        return True
-    rising = np.diff(indices) > 0
-    starts = indptr[1:-1]
-    starts = starts[(starts > 0) & (starts < len(indices))]
-    rising[starts - 1] = True
-    return bool(rising.all())
 
 
 def _wrap_torch(A: Tensor) -> LinearOperator:
@@ -120,7 +113,8 @@ def _wrap_torch(A: Tensor) -> LinearOperator:
         return DenseOperator(A)
     if A.layout == torch.sparse_csr:
         crow, columns, values = A.crow_indices(), A.col_indices(), A.values()
-        if _canonical(crow.numpy(), columns.numpy()):
+        check_bounds(crow, columns, values, (A.shape[0], A.shape[1]))
+        if is_canonical(crow, columns):
             return CSROperator(crow, columns, values, (A.shape[0], A.shape[1]))
         A = A.to_sparse_coo()
     elif A.layout != torch.sparse_coo:
@@ -150,6 +144,19 @@ def _wrap_function(
 
     shape = (int(A.shape[0]), int(A.shape[1]))
     return CallableOperator(on_vectors(product), shape, kind, on_vectors(transposed))  # type: ignore[arg-type]
+
+
+def _transposed(A: Any) -> Callable[[Any], Any]:
+    """Return the transposed product of a SciPy operator, which may turn out not to have one."""
+
+    def product(x: Any) -> Any:
+        try:
+            return A.rmatvec(x)
+        except NotImplementedError:
+            msg = "A is a SciPy LinearOperator with no transposed product; give it rmatvec, or pass a matrix"
+            raise StructureError(msg) from None
+
+    return product
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:
@@ -211,7 +218,7 @@ def as_vector(b: Any, n: int, name: str = "b") -> tuple[Tensor, Home]:
         b = _as_array(b, name)
         home = Home(False, _float(b.dtype), torch.device("cpu"))
         b = np.ascontiguousarray(b, np.float64)
-        v = torch.from_numpy(b if b.flags.writeable else b.copy())  # torch warns of read-only buffers
+        v = shared(b)
     if v.ndim not in (1, 2) or v.shape[0] != n or v.numel() == 0:
         msg = f"{name} has shape {tuple(v.shape)}; A has {n} rows, so {name} must be ({n},) or ({n}, k)"
         raise ShapeError(msg)
@@ -233,8 +240,8 @@ def _as_array(b: Any, name: str) -> np.ndarray:
 
 
 def check_finite(v: Tensor, name: str) -> None:
-    """Refuse NaN and infinity in a vector of the caller's."""
-    if not bool(torch.isfinite(v).all()):
+    """Refuse NaN and infinity in a vector of the caller's; one pass, as they show in the sum."""
+    if not bool(torch.isfinite(v.sum())) and not bool(torch.isfinite(v).all()):
         bad = int((~torch.isfinite(v)).sum())
         msg = f"{name} has {bad} NaN or infinite entries of {v.numel()}; mend them before the solve"
         raise NonFiniteError(msg)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, output_like, shared
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -91,7 +91,9 @@ class CSROperator(LinearOperator):
         if (device, dtype) == (self.device, self.dtype):
             return self
         indptr, indices = self.indptr.to(device), self.indices.to(device)
-        return CSROperator(indptr, indices, self.values.to(device, dtype), self.shape, self.props)
+        return self._handing_on(
+            CSROperator(indptr, indices, self.values.to(device, dtype), self.shape, self.props)
+        )
 
     def with_values(self, values: Tensor, props: Iterable[str] | None = None) -> CSROperator:
         """Return the operator of the same pattern with other values."""
@@ -114,12 +116,42 @@ class CSROperator(LinearOperator):
 
 def from_scipy(A: Any, props: Iterable[str] = ()) -> CSROperator:
     """Wrap a canonical SciPy CSR matrix without copying its buffers."""
-    indptr, indices, values = (torch.from_numpy(part) for part in (A.indptr, A.indices, A.data))
-    return CSROperator(indptr, indices, values, (A.shape[0], A.shape[1]), props)
+    return CSROperator(*buffers(A), (A.shape[0], A.shape[1]), props)
+
+
+def buffers(A: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return indptr, indices and values of a SciPy CSR matrix as tensors, shared where they can be."""
+    return shared(A.indptr), shared(A.indices), shared(A.data)
 
 
 def check_csr(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
-    """Refuse buffers through which a kernel would read outside its arrays."""
+    """Refuse buffers that are no canonical CSR matrix of finite numbers."""
+    check_bounds(indptr, indices, values, shape)
+    if not is_canonical(indptr, indices):
+        msg = (
+            "columns within a row must be sorted and unique; ns.as_operator(scipy_matrix) sorts and sums them"
+        )
+        raise StructureError(msg)
+    if not bool(torch.isfinite(values.detach()).all()):
+        bad = int((~torch.isfinite(values.detach())).sum())
+        msg = (
+            f"A has {bad} NaN or infinite values of {len(values)}; mend them before the solve (np.isfinite "
+            "finds them)"
+        )
+        raise NonFiniteError(msg)
+
+
+def is_canonical(indptr: Tensor, indices: Tensor) -> bool:
+    """Whether the columns of every row are sorted and unique."""
+    rising = torch.diff(indices) > 0
+    starts = indptr[1:-1].long()  # the step into a new row may fall
+    starts = starts[(starts > 0) & (starts < len(indices))]
+    rising[starts - 1] = True
+    return bool(rising.all())
+
+
+def check_bounds(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
+    """Refuse buffers through which a kernel, or SciPy, would read outside its arrays."""
     m, n = shape
     if indptr.ndim != 1 or indices.ndim != 1 or values.ndim != 1 or len(indptr) != m + 1:
         msg = (
@@ -142,19 +174,3 @@ def check_csr(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int,
     if nnz and (int(indices.min()) < 0 or int(indices.max()) >= n):
         msg = f"column indices run from {int(indices.min())} to {int(indices.max())}; A has {n} columns"
         raise StructureError(msg)
-    rising = torch.diff(indices) > 0
-    starts = indptr[1:-1].long()  # the step into a new row may fall
-    starts = starts[(starts > 0) & (starts < nnz)]
-    rising[starts - 1] = True
-    if not bool(rising.all()):
-        msg = (
-            "columns within a row must be sorted and unique; ns.as_operator(scipy_matrix) sorts and sums them"
-        )
-        raise StructureError(msg)
-    if not bool(torch.isfinite(values.detach()).all()):
-        bad = int((~torch.isfinite(values.detach())).sum())
-        msg = (
-            f"A has {bad} NaN or infinite values of {nnz}; mend them before the solve (np.isfinite finds "
-            "them)"
-        )
-        raise NonFiniteError(msg)

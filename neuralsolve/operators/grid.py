@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -77,11 +78,15 @@ def _cells(cells: object) -> Tensor:
             msg = f"a grid shape must be (ny, nx) or (nz, ny, nx) of positive integers; given {tuple(cells)}"
             raise ShapeError(msg)
         return torch.zeros(tuple(int(side) for side in cells), dtype=torch.uint8)
-    flags = torch.as_tensor(cells).detach().cpu()
-    if flags.ndim not in (2, 3) or flags.numel() == 0:
-        msg = f"cells must be (ny, nx) or (nz, ny, nx) and not empty; given shape {tuple(flags.shape)}"
+    try:
+        flags = np.asarray(cells.detach().cpu() if isinstance(cells, Tensor) else cells)
+    except ValueError as ragged:
+        msg = f"cells make no grid ({ragged}); integers of shape (ny, nx) or (nz, ny, nx) are needed"
+        raise ShapeError(msg) from None
+    if flags.ndim not in (2, 3) or flags.size == 0:
+        msg = f"cells must be (ny, nx) or (nz, ny, nx) and not empty; given shape {flags.shape}"
         raise ShapeError(msg)
-    if flags.dtype == torch.bool or flags.is_floating_point() or flags.is_complex():
+    if flags.dtype.kind not in "iu":
         msg = (
             f"cells must be integers FLUID (0), SOLID (1) or AIR (2), given {flags.dtype}; "
             "from a mask of solids: np.where(solid, ns.SOLID, ns.FLUID)"
@@ -93,11 +98,12 @@ def _cells(cells: object) -> Tensor:
             "exist"
         )
         raise StructureError(msg)
-    return flags.to(torch.uint8, copy=True).contiguous()
+    return torch.from_numpy(flags.astype(np.uint8, order="C"))
 
 
 def _spacing(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
-    per_axis = tuple(float(h) for h in spacing) if isinstance(spacing, Sequence) else (float(spacing),) * ndim
+    per_axis = tuple(np.asarray(spacing, np.float64).ravel().tolist())
+    per_axis = per_axis * ndim if len(per_axis) == 1 else per_axis
     if len(per_axis) != ndim:
         msg = (
             f"spacing has {len(per_axis)} entries for a grid of {ndim} axes; pass one number, or one per axis"
@@ -110,7 +116,7 @@ def _spacing(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
 
 
 def _walls(walls: Walls, ndim: int) -> tuple[tuple[str, str], ...]:
-    per_axis = (walls,) * ndim if isinstance(walls, str) else tuple(walls)
+    per_axis = tuple(walls) if _is_list(walls) else (walls,) * ndim
     if len(per_axis) != ndim:
         msg = (
             f"walls has {len(per_axis)} entries for a grid of {ndim} axes; pass one word, or one entry per "
@@ -119,7 +125,7 @@ def _walls(walls: Walls, ndim: int) -> tuple[tuple[str, str], ...]:
         raise ShapeError(msg)
     pairs = []
     for axis, entry in enumerate(per_axis):
-        pair = (entry, entry) if isinstance(entry, str) else tuple(entry)
+        pair = tuple(entry) if _is_list(entry) else (entry, entry)
         if len(pair) != 2:
             msg = f"walls of axis {axis} are {entry!r}; give one word or a pair (low, high)"
             raise ShapeError(msg)
@@ -132,3 +138,7 @@ def _walls(walls: Walls, ndim: int) -> tuple[tuple[str, str], ...]:
             raise StructureError(msg)
         pairs.append(pair)
     return tuple(pairs)
+
+
+def _is_list(entry: object) -> TypeGuard[Sequence]:
+    return isinstance(entry, Sequence) and not isinstance(entry, str)

@@ -49,6 +49,10 @@ class NullSpace:
             part = self.basis.T @ v
             v -= self.basis @ part
             return torch.linalg.vector_norm(part, dim=0)
+        if self.counts is not None and len(self.counts) == 1 and int(self.counts[0]) == len(v):
+            mean = v.mean(0)  # the constant on all entries needs no labels
+            v -= mean
+            return mean.abs() * len(v) ** 0.5
         return table(v.device).subtract_means(self.labels, self.counts, v)
 
     def describe(self) -> str:
@@ -80,9 +84,10 @@ def from_vectors(vectors: object, n: int) -> NullSpace:
 
     Orthonormalised here.
     """
-    Z = torch.as_tensor(vectors).detach().to("cpu", torch.float64)
+    Z = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors, np.float64))
+    Z = Z.detach().to("cpu", torch.float64)
     Z = Z[:, None] if Z.ndim == 1 else Z
-    if Z.ndim != 2 or len(Z) != n or Z.shape[1] > n:
+    if Z.ndim != 2 or len(Z) != n or not 1 <= Z.shape[1] <= n:
         msg = f"null_space is {tuple(Z.shape)}; it must be ({n},) or ({n}, m), m vectors that A maps to zero"
         raise ShapeError(msg)
     Q, R = torch.linalg.qr(Z)

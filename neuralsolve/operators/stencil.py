@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, output_like, shared
 from neuralsolve.operators.grid import AIR, FLUID, SOLID, WALLS, Grid
 from neuralsolve.operators.nullspace import NullSpace, from_components, grid_components
 
@@ -175,7 +175,7 @@ class PoissonStencil(LinearOperator):
         conducts, both_fluid = self._open(axis)
         conductance = conducts.to(self.dtype) / self.grid.spacing[axis] ** 2
         if self.coefficients is not None:
-            conductance = conductance * self.coefficients[axis].detach()
+            conductance = conductance * self.coefficients[axis].detach().to(self.dtype)
         return conductance, both_fluid
 
     def _wall_words(self) -> Tensor:
@@ -261,7 +261,7 @@ def _face_sides(cells: Tensor, grid: Grid, axis: int) -> tuple[Tensor, Tensor]:
 
 def _check_faces(coefficients: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
     needed = [tuple(s + (a == axis) for a, s in enumerate(grid.shape)) for axis in range(len(grid.shape))]
-    faces = tuple(torch.as_tensor(c) for c in coefficients)
+    faces = tuple(c if isinstance(c, Tensor) else shared(np.asarray(c)) for c in coefficients)
     if [tuple(c.shape) for c in faces] != needed:
         given = [tuple(c.shape) for c in faces]
         msg = (

@@ -44,7 +44,7 @@ class DenseOperator(LinearOperator):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DenseOperator:
         moved = self.values.to(device or self.device, dtype or self.dtype)
-        return self if moved is self.values else DenseOperator(moved, self.props)
+        return self if moved is self.values else self._handing_on(DenseOperator(moved, self.props))
 
     def parameters(self) -> tuple[Tensor, ...]:
         return (self.values,)
@@ -118,8 +118,7 @@ class CallableOperator(LinearOperator):
             self.function, self.shape, dtype, self.transposed, self.props, self.block, self.known_diagonal
         )
         other.takes = self.takes
-        other.null_space, other.active = self.null_space, self.active
-        return other
+        return self._handing_on(other)
 
     def _map(self, function: Callable[[Tensor], Tensor], x: Tensor, out: Tensor) -> Tensor:
         if x.ndim == 2 and not self.block:
@@ -163,6 +162,7 @@ class Block(LinearOperator):
         present = [block for row in self.blocks for block in row if block is not None]
         dtype = torch.float64 if any(b.dtype == torch.float64 for b in present) else torch.float32
         super().__init__((sum(self.row_sizes), sum(self.column_sizes)), dtype, present[0].device, props)
+        self.blocks = [[None if b is None else b.to(dtype=dtype) for b in row] for row in self.blocks]
 
     def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._sum(
@@ -207,7 +207,7 @@ class Block(LinearOperator):
         same = all(
             a is b for new, old in zip(moved, self.blocks, strict=True) for a, b in zip(new, old, strict=True)
         )
-        return self if same else Block(moved, self.props)
+        return self if same else self._handing_on(Block(moved, self.props))
 
 
 class DiagonalPlusLowRank(LinearOperator):
@@ -282,7 +282,8 @@ class DiagonalPlusLowRank(LinearOperator):
         if (device, dtype) == (self.device, self.dtype):
             return self
         V = None if self.V is self.U else self.V.to(device, dtype)
-        return DiagonalPlusLowRank(self.d.to(device, dtype), self.U.to(device, dtype), V, self.props)
+        parts = self.d.to(device, dtype), self.U.to(device, dtype), V
+        return self._handing_on(DiagonalPlusLowRank(*parts, self.props))
 
 
 def _shared_size(blocks: Iterable[LinearOperator | None], axis: int, where: str) -> int:
