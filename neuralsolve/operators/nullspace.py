@@ -112,8 +112,8 @@ def grid_components(fluid: np.ndarray, periodic: tuple[bool, ...]) -> tuple[np.n
     """
     from scipy.ndimage import label
 
-    labels, count = label(fluid)
-    labels = labels.astype(np.int64) - 1
+    found: Any = label(fluid)
+    labels, count = found[0].astype(np.int64) - 1, int(found[1])
     if count > 1 and any(periodic):
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
