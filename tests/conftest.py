@@ -13,8 +13,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-from neuralsolve.kernels import use
-
 torch.set_num_threads(2)
 
 
@@ -34,18 +32,34 @@ def generator(request: pytest.FixtureRequest) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch, hence for the kernels too: small dense algebra gains nothing by two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=["reference", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+def kernels(request: pytest.FixtureRequest, one_thread: None) -> Iterator[ModuleType]:
     """Both implementations of the kernels, one after the other."""
+    from neuralsolve.kernels import use
+
     with use(request.param) as table:
         yield table
 
 
 @pytest.fixture(params=["reference", "cpu", "threads"])
-def all_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def all_kernels(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> Iterator[ModuleType]:
     """Both implementations; "threads" is `cpu` with every loop, however short, cut into ranges and blocks."""
+    from neuralsolve.kernels import use
+
     if request.param == "threads":
         monkeypatch.setattr("neuralsolve.kernels.cpu.threads.SERIAL_BELOW", 0)
         monkeypatch.setattr("neuralsolve.kernels.cpu.threads.BLOCK", 3)
+        monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     with use("cpu" if request.param == "threads" else request.param) as table:
         yield table

@@ -58,9 +58,15 @@ def spd(generator: torch.Generator, n: int, share: float = 0.15) -> Tensor:
     return torch.diag(B.sum(1) + 0.5 + torch.rand(n, generator=generator, dtype=torch.float64)) - B
 
 
-# Boxes with sides of one and two cells, flat ones, and walls of every kind.
-SHAPES = [(1, 1, 1), (1, 1, 2), (2, 1, 1), (1, 7, 9), (3, 4, 5), (5, 2, 2), (4, 3, 1), (2, 2, 2)]
-WALLS = [(0,) * 6, (1,) * 6, (2,) * 6, (0, 1, 2, 2, 1, 0), (1, 0, 0, 1, 2, 2)]
+# Sides of one and two cells, flat boxes, and walls of every kind: 0 Neumann, 1 Dirichlet, 2 periodic.
+_SHAPES = [(1, 1, 1), (1, 1, 2), (2, 1, 1), (1, 7, 9), (3, 4, 5), (5, 2, 2), (4, 3, 1), (2, 2, 2), (4, 6, 4)]
+WALLS = [(0,) * 6, (2,) * 6, (0, 1, 2, 2, 1, 0), (1, 0, 0, 1, 2, 2), (1,) * 6]
+GRIDS = pytest.mark.parametrize(
+    ("shape", "walls"),
+    [(shape, WALLS[(i + turn) % 5]) for i, shape in enumerate(_SHAPES) for turn in (1, 3)]
+    + [((4, 6, 4), (2,) * 6), ((3, 5, 4), (2,) * 6), ((1, 6, 4), (0, 0, 2, 2, 2, 2))],
+    ids=str,
+)
 
 
 def random_cells(generator: torch.Generator, shape: tuple[int, int, int]) -> Tensor:

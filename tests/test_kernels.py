@@ -63,11 +63,11 @@ def test_dot_obeys_the_kernel_law(all_kernels, generator, dtype, n, columns):
 
 
 @COLUMNS
-def test_dot_of_large_vectors(kernels, generator, columns):
+def test_dot_of_large_vectors(all_kernels, generator, columns):
     x, y = normal(generator, LARGE, *columns), normal(generator, LARGE, *columns)
     X, Y = exactly(x, y)
     bound = LARGE * torch.finfo(torch.float64).eps * (np.abs(X) * np.abs(Y)).sum(0)
-    assert_kernel_law(kernels.dot(x, y), (x * y).sum(0), (X * Y).sum(0), bound)
+    assert_kernel_law(all_kernels.dot(x, y), (x * y).sum(0), (X * Y).sum(0), bound)
 
 
 @DTYPES

@@ -49,7 +49,7 @@ def test_product_and_inner_product_in_one(all_kernels, generator, dtype, index, 
 
 
 @pytest.mark.parametrize("columns", [(), (2,)])
-def test_a_large_matrix_is_cut_into_rows_of_equal_work(kernels, generator, columns):
+def test_a_large_matrix_is_cut_into_rows_of_equal_work(all_kernels, generator, columns):
     n = 40_001  # tridiagonal, then empty rows, then one dense row
     full = torch.arange(n - 1000)
     rows = torch.cat([full, full[1:], full[:-1], torch.full((n,), n - 1)])
@@ -62,7 +62,7 @@ def test_a_large_matrix_is_cut_into_rows_of_equal_work(kernels, generator, colum
     )
     x = normal(generator, n, *columns)
     out = torch.full((n, *columns), torch.nan, dtype=torch.float64)
-    kernels.csr_matvec(indptr.int(), A.indices()[1].int(), A.values(), x, out)
+    all_kernels.csr_matvec(indptr.int(), A.indices()[1].int(), A.values(), x, out)
     B = A.abs() @ x.abs().reshape(n, -1)
     error = (out.reshape(n, -1) - A @ x.reshape(n, -1)).abs()
     assert (error[:-1] <= 2 * 4 * torch.finfo(torch.float64).eps * B[:-1]).all()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from kernel_laws import (
     COLUMNS,
-    SHAPES,
+    GRIDS,
     WALLS,
     assert_kernel_law,
     dense_stencil,
@@ -23,7 +23,6 @@ from kernel_laws import (
 
 EPS = torch.finfo(torch.float64).eps
 SCALE = (0.7, 1.5, 2.25)
-BOXES = pytest.mark.parametrize("shape", SHAPES, ids=str)
 ROUND = pytest.mark.parametrize("walls", WALLS, ids=str)
 
 
@@ -33,8 +32,7 @@ def code_of(kernels, cells, walls):
     return out
 
 
-@BOXES
-@ROUND
+@GRIDS
 def test_code_says_what_is_around_a_cell(kernels, generator, shape, walls):
     cells = random_cells(generator, shape)
     code = code_of(kernels, cells, walls).to(torch.int32).reshape(shape)
@@ -49,8 +47,7 @@ def test_code_says_what_is_around_a_cell(kernels, generator, shape, walls):
         assert int(code[index]) == expected
 
 
-@BOXES
-@ROUND
+@GRIDS
 @COLUMNS
 def test_stencil_is_its_matrix(all_kernels, generator, shape, walls, columns):
     cells = random_cells(generator, shape)
@@ -70,8 +67,7 @@ def test_stencil_is_its_matrix(all_kernels, generator, shape, walls, columns):
     assert_kernel_law(xy, (torch.from_numpy(X.astype(float)) * expected).sum(0), (X * (AD @ X)).sum(0), bound)
 
 
-@BOXES
-@ROUND
+@GRIDS
 @COLUMNS
 def test_faces_are_their_matrix(all_kernels, generator, shape, walls, columns):
     cells = random_cells(generator, shape)
@@ -127,7 +123,7 @@ def test_nan_inside_reaches_its_neighbours_and_no_other(all_kernels, generator, 
 
 
 @pytest.mark.parametrize("shape", [(1, 400, 300), (50, 50, 50)], ids=str)
-def test_sines_and_cosines_are_eigenvectors(kernels, shape):
+def test_sines_and_cosines_are_eigenvectors(all_kernels, shape):
     """Large enough for threads: Dirichlet along z and y, one period along x (Strang 1999, sec. 2)."""
     nz, ny, nx = shape
     walls = (0, 0, 1, 1, 2, 2) if nz == 1 else (1, 1, 1, 1, 2, 2)
@@ -141,7 +137,7 @@ def test_sines_and_cosines_are_eigenvectors(kernels, shape):
     u = u.reshape(-1)
     cells = torch.zeros(shape, dtype=torch.uint8)
     out = torch.empty_like(u)
-    xy = kernels.stencil_matvec_dot(code_of(kernels, cells, walls), SCALE, shape, u, out)
+    xy = all_kernels.stencil_matvec_dot(code_of(all_kernels, cells, walls), SCALE, shape, u, out)
     # Rounding of the products and of u itself, which |A| enlarges: |A| <= 4 (sum of the scales).
     bound = 2 * 10 * EPS * 4 * sum(SCALE)
     assert (out - eigenvalue * u).abs().max() <= bound
