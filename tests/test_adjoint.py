@@ -18,7 +18,7 @@ def random_faces(grid, generator):
 
 
 def interior(grid, faces):
-    """Coefficients with the periodic end faces tied, so that a finite difference moves one face, not half of it."""
+    """Tie the end faces of a periodic axis, so that a finite difference moves one face, not half of it."""
     tied = []
     for axis, face in enumerate(faces):
         if grid.periodic[axis]:

@@ -69,8 +69,8 @@ def test_matplotlib_is_imported_by_plot_alone():
 
 def test_importing_the_package_loads_no_heavy_library():
     code = (
-        "import sys, neuralsolve; heavy = {'numba', 'triton', 'pyamg', 'meshio', 'matplotlib', 'skfem', 'pydantic', "
-        "'typer', 'rich', 'h5py', 'scipy'}; print(sorted(heavy & set(sys.modules)))"
+        "import sys, neuralsolve; heavy = {'numba', 'triton', 'pyamg', 'meshio', 'matplotlib', 'skfem', "
+        "'pydantic', 'typer', 'rich', 'h5py', 'scipy'}; print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # torch itself may load some of them; what torch loads is not ours

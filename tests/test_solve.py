@@ -1,4 +1,4 @@
-"""`solve` and `prepare`: choice by structure, singular systems, signs, foreign types, honest endings, bad input."""
+"""`solve` and `prepare`: choice, singular systems, signs, foreign types, honest endings, bad input."""
 
 from __future__ import annotations
 
