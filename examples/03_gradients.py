@@ -27,7 +27,7 @@ def main() -> float:
         return loss
 
     optimiser.step(misfit)
-    found = float(logarithm.exp())
+    found = float(logarithm.detach().exp())
     print(f"permeability found: {found:.4f} (truth: 5)")
     return found
 

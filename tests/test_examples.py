@@ -1,0 +1,30 @@
+"""Each example runs, and ends in the number that its text promises."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+PROMISES = {
+    "01_solve": lambda relative: relative <= 1e-8,
+    "02_pressure_in_your_code": lambda iterations: 0 < iterations < 200,
+    "03_gradients": lambda permeability: permeability == pytest.approx(5.0, abs=1e-3),
+    "04_scipy_drop_in": lambda info: info == 0,
+    "05_smoke": lambda divergence: divergence <= 1e-6,
+}
+
+
+def test_every_example_makes_a_promise():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(PROMISES)
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_example(name, capsys):
+    path = FOLDER / f"{name}.py"
+    assert len(path.read_text().splitlines()) < 60
+    result = runpy.run_path(str(path))["main"]()
+    assert PROMISES[name](result), result
+    assert capsys.readouterr().out  # it shows something
