@@ -76,3 +76,26 @@ def written_out(grid, coefficients=None):
             if kind == ns.FLUID:
                 A[i, number[tuple(neighbour)]] -= c / h[axis] ** 2
     return A
+
+
+@st.composite
+def boxes(draw, max_side=5, min_side=1):
+    """Draw a full box with one coefficient per axis and any walls."""
+    shape = tuple(draw(st.lists(st.integers(min_side, max_side), min_size=2, max_size=3)))
+    kinds = [draw(st.sampled_from(["periodic", *product((0, 1, 2), repeat=2)])) for _ in shape]
+    couplings = [draw(st.sampled_from([1.0, 0.25, 7.0, 1e-3])) for _ in shape]
+    return box(shape, kinds, couplings)
+
+
+def box(shape, kinds, couplings=(1.0, 1.0, 1.0)):
+    """Return a box; kinds per axis: "periodic", or what the walls add to the diagonal: 0, 1, 2 couplings."""
+    words = {0: "neumann", 1: "dirichlet", 2: "dirichlet"}
+    walls = ["periodic" if kind == "periodic" else [words[w] for w in kind] for kind in kinds]
+    faces = []
+    for axis, (kind, c) in enumerate(zip(kinds, couplings, strict=False)):
+        layers = torch.full((shape[axis] + 1,), c, dtype=torch.float64)
+        if kind != "periodic":
+            layers[0], layers[-1] = (c * max(w, 1) for w in kind)
+        along = [-1 if a == axis else 1 for a in range(len(shape))]
+        faces.append(layers.reshape(along).expand([n + (a == axis) for a, n in enumerate(shape)]))
+    return ns.PoissonStencil(ns.Grid(shape, walls=walls), faces)

@@ -11,6 +11,7 @@ once, and never taken for one.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -22,8 +23,6 @@ from neuralsolve.operators.stencil import PoissonStencil
 
 ROUNDINGS = 64  # assembled values differ by a few units of rounding from cell to cell
 WALLS = (0, 1, 2)  # what a wall adds to the diagonal, in couplings: Neumann, Dirichlet, face Dirichlet
-
-Walls = list[tuple[int, int] | None]  # per axis, fastest first; None is periodic
 
 
 def box_stencil(A: CSROperator) -> tuple[PoissonStencil, float] | None:
@@ -50,21 +49,32 @@ def box_stencil(A: CSROperator) -> tuple[PoissonStencil, float] | None:
     """
     if A.shape[0] != A.shape[1] or A.shape[0] < 2:
         return None
-    box = _shape_and_couplings(A)
-    if box is None:
+    corner = _read_corner(A)
+    if corner is None:
         return None
-    shape, couplings, periodic = box
-    n = A.shape[0]
+    n, (shape, couplings, periodic) = A.shape[0], corner
     nonzeros = n + sum(2 * (n // m) * (m - (not p)) for m, p in zip(shape, periodic, strict=True))
     if len(A.values) < nonzeros or int(A.values.detach().count_nonzero()) != nonzeros:
         return None
-    found = _walls(A, shape, couplings, periodic)
-    if found is None:
-        return None
-    walls, shift = found
-    if not _agrees(A, shape, couplings, walls, shift):
-        return None
-    return _stencil(A, shape, couplings, walls, shift)
+    box = _read_walls(A, shape, couplings, periodic)
+    return _stencil(box, A.dtype) if box is not None and _agrees(A, box) else None
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Per axis, fastest first: cells, couplings, walls as in `WALLS` or None for periodic.
+
+    `shift` of the diagonal and its `centre` (the diagonal of a cell at no wall) are in units of the matrix.
+    """
+
+    shape: list[int]
+    couplings: list[float]
+    walls: list[tuple[int, int] | None]
+    shift: float
+
+    @property
+    def centre(self) -> float:
+        return 2 * sum(self.couplings) + self.shift
 
 
 def _row(A: CSROperator, i: int) -> dict[int, float]:
@@ -74,8 +84,8 @@ def _row(A: CSROperator, i: int) -> dict[int, float]:
     return {j: a for j, a in zip(columns, values, strict=True) if a != 0}
 
 
-def _shape_and_couplings(A: CSROperator) -> tuple[list[int], list[float], list[bool]] | None:
-    """Read the box from its corner, fastest axis first: sides, couplings (of one sign), periodic or not.
+def _read_corner(A: CSROperator) -> tuple[list[int], list[float], list[bool]] | None:
+    """Read the box from its first cell, fastest axis first: sides, couplings (of one sign), periodic or not.
 
     An axis of stride s and side m couples cell 0 to s and, where it is periodic, to s (m - 1); the next axis
     has the stride s m. So the column c after s belongs to the same axis exactly where c + s is the next
@@ -102,86 +112,84 @@ def _shape_and_couplings(A: CSROperator) -> tuple[list[int], list[float], list[b
     return shape, couplings, periodic
 
 
-def _walls(
+def _read_walls(
     A: CSROperator, shape: list[int], couplings: list[float], periodic: list[bool]
-) -> tuple[Walls, float] | None:
-    """Read the walls and the shift of the diagonal (in first couplings) from cells against the walls.
+) -> _Box | None:
+    """Read walls and shift from the diagonal of the middle cell and of those between it and the walls.
 
     Along an axis of three cells or more the middle cell is at no wall. One of two cells leaves a constant
-    open: taken are the walls that explain the diagonal with the least shift.
+    open: the walls that explain the diagonal with the least shift are taken, face Dirichlet ones last.
     """
     strides = [math.prod(shape[:a]) for a in range(len(shape))]
-    middle = sum(n // 2 * s for n, s in zip(shape, strides, strict=True))
-    inside = _row(A, middle).get(middle, 0.0)
+    middle = sum(m // 2 * s for m, s in zip(shape, strides, strict=True))
+    inside, total = _row(A, middle).get(middle, 0.0), 2 * sum(couplings)
+    rounding = ROUNDINGS * torch.finfo(A.dtype).eps
+    if not min(abs(c) for c in couplings) > rounding * max(abs(inside), abs(total)):
+        return None  # the diagonal cannot tell the walls of so weak an axis
     options: list[list[tuple[int, int] | None]] = []
-    for n, c, stride, around in zip(shape, couplings, strides, periodic, strict=True):
-        ends = [middle - n // 2 * stride, middle + (n - 1 - n // 2) * stride]
-        low, high = (_whole((_row(A, i).get(i, 0.0) - inside) / c) for i in ends)
+    for m, c, stride, around in zip(shape, couplings, strides, periodic, strict=True):
+        ends = [middle - m // 2 * stride, middle + (m - 1 - m // 2) * stride]
+        low, high = (round((_row(A, i).get(i, 0.0) - inside) / c) for i in ends)
         if around:
             options.append([None])
-        elif n > 2:
+        elif m > 2:
             options.append([(low + 1, high + 1)])
         else:
             options.append([pair for pair in product(WALLS, WALLS) if pair[0] - pair[1] == low])
-    total = 2 * sum(couplings)
-    best: tuple[Walls, float] | None = None
+    found: list[tuple[float, int, _Box]] = []
     for walls in product(*options):
         if any(pair is not None and not set(pair) <= set(WALLS) for pair in walls):
             continue
-        shift = inside - total
-        for n, c, pair in zip(shape, couplings, walls, strict=True):
-            if n == 2 and pair is not None:
-                shift -= c * (pair[1] - 1)
-        shift /= couplings[0]
-        if abs(shift) <= ROUNDINGS * torch.finfo(A.dtype).eps * total / couplings[0]:
-            return list(walls), 0.0
-        if shift > 0 and len(shape) < 3 and (best is None or shift < best[1]):
-            best = list(walls), shift
-    return best
+        of_two = [
+            c * (pair[1] - 1) for m, c, pair in zip(shape, couplings, walls, strict=True) if m == 2 and pair
+        ]
+        shift = inside - total - sum(of_two)
+        if abs(shift) <= rounding * abs(total):
+            shift = 0.0
+        relative = shift / couplings[0]
+        if relative == 0 or (relative > 0 and len(shape) < 3):
+            faces = sum(pair is not None and 2 in pair for pair in walls)
+            found.append((relative, faces, _Box(shape, couplings, list(walls), shift)))
+    return min(found, key=lambda entry: entry[:2])[2] if found else None
 
 
-def _whole(ratio: float) -> int:
-    """Return the nearest integer; one that is no wall where there is none."""
-    return round(ratio) if abs(ratio) < 10 else 10
-
-
-def _agrees(A: CSROperator, shape: list[int], couplings: list[float], walls: Walls, shift: float) -> bool:
+def _agrees(A: CSROperator, box: _Box) -> bool:
     """Whether every entry of A is that of the box, to rounding."""
-    missing = 3 - len(shape)
-    pairs = zip(couplings, walls, strict=True)
-    ends = [(0, 0) if w is None else ((w[0] - 1) * c, (w[1] - 1) * c) for c, w in pairs]
+    missing = 3 - len(box.shape)
+    ends = [
+        (0.0, 0.0) if pair is None else ((pair[0] - 1) * c, (pair[1] - 1) * c)
+        for c, pair in zip(box.couplings, box.walls, strict=True)
+    ]
     first = table().csr_box_difference(
         A.indptr,
         A.indices,
         A.values.detach(),
-        [1] * missing + shape[::-1],
-        torch.tensor([0.0] * missing + couplings[::-1], dtype=torch.float64),
-        torch.tensor([(0, 0)] * missing + ends[::-1], dtype=torch.float64),
-        torch.tensor([False] * missing + [w is None for w in walls[::-1]]),
-        2 * sum(couplings) + shift * couplings[0],
+        [1] * missing + box.shape[::-1],
+        torch.tensor([0.0] * missing + box.couplings[::-1], dtype=torch.float64),
+        torch.tensor([(0.0, 0.0)] * missing + ends[::-1], dtype=torch.float64),
+        torch.tensor([False] * missing + [pair is None for pair in box.walls[::-1]]),
+        box.centre,
         ROUNDINGS * torch.finfo(A.dtype).eps,
     )
     return first < 0
 
 
-def _stencil(
-    A: CSROperator, shape: list[int], couplings: list[float], walls: Walls, shift: float
-) -> tuple[PoissonStencil, float]:
-    """Return the stencil whose first axis has coupling one, and its multiple."""
-    multiple = couplings[0]
-    sides, weights = shape[::-1], [c / multiple for c in couplings[::-1]]
-    pairs = walls[::-1]
-    if shift or len(shape) == 1:
-        sides, weights, pairs = (
-            [1, *sides],
-            [shift / 2 or 1.0, *weights],
-            [(1, 1) if shift else (0, 0), *pairs],
-        )
-    words = ["periodic" if w is None else [("dirichlet" if e else "neumann") for e in w] for w in pairs]
+def _stencil(box: _Box, dtype: torch.dtype) -> tuple[PoissonStencil, float]:
+    """Return the stencil whose last axis has spacing one, and its multiple."""
+    multiple = box.couplings[0]
+    sides, weights, walls = box.shape[::-1], [c / multiple for c in box.couplings[::-1]], box.walls[::-1]
+    if box.shift:
+        sides, weights, walls = [1, *sides], [box.shift / multiple / 2, *weights], [(1, 1), *walls]
+    elif len(sides) == 1:
+        sides, weights, walls = [1, *sides], [1.0, *weights], [(0, 0), *walls]
+    words = [
+        "periodic" if pair is None else [("neumann", "dirichlet", "dirichlet")[w] for w in pair]
+        for pair in walls
+    ]
     grid = Grid(sides, [1 / math.sqrt(c) for c in weights], words)
-    if not any(w is not None and 2 in w for w in pairs):
-        return PoissonStencil(grid, dtype=A.dtype), multiple
-    return PoissonStencil(grid, [_faces(sides, a, w, A.dtype) for a, w in enumerate(pairs)]), multiple
+    if not any(pair is not None and 2 in pair for pair in walls):
+        return PoissonStencil(grid, dtype=dtype), multiple
+    return PoissonStencil(grid, [_faces(sides, a, pair, dtype) for a, pair in enumerate(walls)]), multiple
 
 
 def _faces(sides: list[int], a: int, walls: tuple[int, int] | None, dtype: torch.dtype) -> torch.Tensor:
