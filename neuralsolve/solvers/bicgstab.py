@@ -3,7 +3,7 @@
 Problem: A x = b, A regular; M a fixed linear map. Source: van der Vorst, Bi-CGSTAB: a fast and smoothly
 converging variant of Bi-CG, SIAM J. Sci. Stat. Comput. 13 (1992) 631-644, with M on the right, so that r is
 the true residual. Cost per step: two products, two applications of M, about ten passes over vectors.
-Memory: x, r, shadow, p, v, t and, with M, two more. No norm is minimised: the residual may jump, and the
+Memory: x, r, shadow, p, v, t and, with M, one more. No norm is minimised: the residual may jump, and the
 method may stand still where A has large imaginary eigenvalues; GMRES is the safe choice.
 
 Difference from the source: where rho or omega vanishes to rounding, the recurrence starts again from the
@@ -64,7 +64,8 @@ class BiCGStab(Method):
     def init(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor
     ) -> BiCGStabState:
-        p, v, t, z = (torch.empty_like(r) for _ in range(4))
+        p, v, t = (torch.empty_like(r) for _ in range(3))
+        z = r if M is None else torch.empty_like(r)
         size = norm(r)
         return BiCGStabState(x, size, r=r, shadow=r.clone(), shadow_norm=size, p=p, v=v, t=t, z=z)
 
@@ -116,9 +117,11 @@ def _image(A: LinearOperator, p_hat: Tensor, s: BiCGStabState) -> Tensor:
 
 def _vanishes(product: Tensor, size: Tensor) -> bool:
     """Whether an inner product is zero to rounding, given the product of the norms."""
+    if bool(product.abs() > TINY * size):
+        return False
     if not bool(torch.isfinite(product)):
         raise Breakdown(Status.NON_FINITE)
-    return bool(product.abs() <= TINY * size)
+    return True
 
 
 def _restart(s: BiCGStabState) -> Tensor:

@@ -25,7 +25,7 @@ hindsight, and taken back if F gains more. After `patience` rejections the fallb
 solve, going on from the fallback's steps so far, and the result's explanation says so.
 
 Cost per step: one product (two where test 3 compares, or M is rejected), one call of M, and about
-2 history + 6 inner products and vector updates. Memory: 2 history + 6 vectors.
+2 history + 6 inner products and vector updates. Memory: 2 history + 6 vectors, 2 more to compare.
 
 Differences from the source: modified Gram-Schmidt, newest direction first, instead of classical; the
 recurrence for r, with the true residual formed every `refresh` steps, instead of every step; the safeguard.

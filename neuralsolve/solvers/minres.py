@@ -38,8 +38,8 @@ NEAR = 1e-7  # ||A r|| / (||A|| ||r||) below which b may lie outside the range o
 class MINRESState(State):
     """Lanczos vectors u, v = M u, their coefficients, and the rotation that removes the subdiagonal.
 
-    `W` and `W_old` are the directions w_{k-1}, w_{k-2} times their `gamma`, `gamma_old`: one pass less a
-    step.
+    `W` and `W_old` are the directions w_{k-1}, w_{k-2} divided by their `inverse`, `inverse_old`: one pass
+    less a step.
     """
 
     r: Tensor | None = None  # the residual, with M only
@@ -55,8 +55,8 @@ class MINRESState(State):
     sn: Tensor = None  # type: ignore[assignment]
     dbar: Tensor = None  # type: ignore[assignment]
     epsilon: Tensor = None  # type: ignore[assignment]
-    gamma: Tensor = None  # type: ignore[assignment]
-    gamma_old: Tensor = None  # type: ignore[assignment]
+    inverse: Tensor = None  # type: ignore[assignment]
+    inverse_old: Tensor = None  # type: ignore[assignment]
     size: Tensor = None  # type: ignore[assignment]
     stuck: Tensor | None = None
     near: tuple[Tensor, Tensor, Tensor] | None = None  # least ||A r|| / ||r||, ||r|| and x there
@@ -117,8 +117,8 @@ class MINRES(Method):
             sn=zero,
             dbar=zero,
             epsilon=zero,
-            gamma=zero,
-            gamma_old=zero,
+            inverse=zero,
+            inverse_old=zero,
             size=zero,
         )
 
@@ -143,9 +143,9 @@ class MINRES(Method):
         phi, s.phibar = s.cs * s.phibar, s.sn * s.phibar
 
         W = s.W_old  # gamma w_k = v_k - delta w_{k-1} - epsilon w_{k-2}
-        K.xpby(v, -epsilon * _inverse(s.gamma_old), W)
-        K.axpy(-delta * _inverse(s.gamma), s.W, W)
-        s.W, s.W_old, s.gamma, s.gamma_old, s.beta = W, s.W, gamma, s.gamma, beta
+        K.xpby(v, -epsilon * s.inverse_old, W)
+        K.axpy(-delta * s.inverse, s.W, W)
+        s.W, s.W_old, s.inverse, s.inverse_old, s.beta = W, s.W, inverse, s.inverse, beta
         K.axpy((phi * inverse).masked_fill(still, 0.0), W, s.x)
         if s.r is None:
             s.residual_norm = torch.where(still, s.residual_norm, s.phibar.abs())
@@ -207,4 +207,4 @@ def _normalise(M: Preconditioner | None, s: MINRESState) -> Tensor:
 
 def _inverse(value: Tensor) -> Tensor:
     """Return 1 / value, and 0 for 0: an invariant space was reached and what follows is zero."""
-    return torch.where(value == 0, 0.0, 1 / value)
+    return torch.where(value == 0, 0.0, value.reciprocal())
