@@ -1,4 +1,4 @@
-"""Algebraic multigrid: the cycle is PyAMG's, contracts, does not feel the grid, and copes where PyAMG fails."""
+"""Algebraic multigrid: the cycle is PyAMG's, contracts, does not feel the grid, copes where PyAMG fails."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class IncompleteCholesky(Recipe):
     modified : in [0, 1], share of the dropped fill that is taken from the diagonal; 0.97 suits pressure
     shift : >= 0, relative shift of the diagonal before the factorisation; grows by itself after a bad pivot
     floor : in [0, 1), with `modified` > 0: a pivot below this share of its diagonal entry becomes that entry
-        0 keeps all pivots; 0.25 (Bridson 2015) saves up to 20 % of the iterations among obstacles.
+        0 keeps all pivots; 0.25 (Bridson 2015) suits walls and obstacles.
 
     Raises
     ------
@@ -57,9 +57,9 @@ class IncompleteCholesky(Recipe):
 
     Examples
     --------
-    >>> import torch, neuralsolve as ns
+    >>> import neuralsolve as ns, numpy as np
     >>> A = ns.PoissonStencil(ns.Grid((48, 48), walls="dirichlet"))
-    >>> b = torch.ones(48 * 48)
+    >>> b = np.ones(48 * 48)
     >>> recipes = None, ns.IncompleteCholesky(), ns.IncompleteCholesky(modified=0.97)
     >>> none, ic, mic = (ns.solve(A, b, ns.CG(), M=M).iterations for M in recipes)
     >>> none > 2 * ic > 2 * mic

@@ -117,10 +117,10 @@ class SOR(Recipe):
 
     Examples
     --------
-    >>> import math, torch, neuralsolve as ns
+    >>> import math, numpy as np, neuralsolve as ns
     >>> A = ns.PoissonStencil(ns.Grid((15, 15), walls="dirichlet"))
     >>> best = 2 / (1 + math.sin(math.pi / 16))
-    >>> ns.solve(A, torch.ones(225), ns.Richardson(), M=ns.SOR(best), rtol=1e-6).converged
+    >>> ns.solve(A, np.ones(225), ns.Richardson(), M=ns.SOR(best), rtol=1e-6).converged
     True
     """
 
@@ -161,9 +161,9 @@ class SSOR(Recipe):
 
     Examples
     --------
-    >>> import torch, neuralsolve as ns
+    >>> import neuralsolve as ns, numpy as np
     >>> A = ns.PoissonStencil(ns.Grid((32, 32), walls="dirichlet"))
-    >>> plain, better = (ns.solve(A, torch.ones(1024), ns.CG(), M=M).iterations for M in (None, ns.SSOR(1.7)))
+    >>> plain, better = (ns.solve(A, np.ones(1024), ns.CG(), M=M).iterations for M in (None, ns.SSOR(1.7)))
     >>> better < plain / 2
     True
     """
