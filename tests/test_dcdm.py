@@ -295,7 +295,7 @@ def test_a_network_that_fails_later_is_dropped_later(generator):
 
     outcome = run(DCDM(), A, b, Network(tired))
     assert outcome.status is Status.CONVERGED
-    assert "3 of 13 directions" in outcome.note
+    assert "3 of the network's first 13 directions" in outcome.note
     assert calls[0] == 13
 
 
@@ -407,7 +407,7 @@ def test_patience(patience, steps, generator):
     A = box()
     b, _ = right_side(A, generator)
     outcome = run(DCDM(patience=patience), A, b, Network(torch.zeros_like))
-    assert f"{patience} of {steps} directions" in outcome.note
+    assert f"{patience} of the network's first {steps} directions" in outcome.note
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ class DCDM(Method):
         """Count a rejection, keep the proposal's room, and return the fallback's direction."""
         s.release(proposal)
         s.rejected += 1
-        s.note = f"{s.rejected} of {s.steps + 1} directions of the network were rejected"
+        s.note = f"{s.rejected} of the network's first {s.steps + 1} directions rejected"
         return rival or self._fallback(A, s)
 
     def _fallback(self, A: LinearOperator, s: DCDMState) -> Direction:
