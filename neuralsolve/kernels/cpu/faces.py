@@ -18,46 +18,58 @@ from neuralsolve.kernels.cpu.vector import total
 
 
 @serial
-def _segment(d, cx, cx_high, cy, cy_high, cz, cz_high, x0, x_low, x_high, y_low, y_high, z_low, z_high, out):
-    xy = 0.0
-    for i in range(d.size):
-        inside = d[i] != 0
-        u = x0[i] if inside else 0.0
-        value = d[i] * u
-        a, b = cz[i] * z_low[i], cz_high[i] * z_high[i]
-        value -= (a if cz[i] != 0 else 0.0) + (b if cz_high[i] != 0 else 0.0)
-        a, b = cy[i] * y_low[i], cy_high[i] * y_high[i]
-        value -= (a if cy[i] != 0 else 0.0) + (b if cy_high[i] != 0 else 0.0)
-        a, b = cx[i] * x_low[i], cx_high[i] * x_high[i]
-        value -= (a if cx[i] != 0 else 0.0) + (b if cx_high[i] != 0 else 0.0)
-        value = value if inside else 0.0
-        out[i] = value
-        xy += u * value
-    return xy
+def drawn(coupling, value):
+    """Return a neighbour's part of the sum, without it 0: selected, since 0 times a NaN is a NaN."""
+    product = coupling * value
+    return product if coupling != 0 else 0.0
 
 
 @serial
-def _slices(d, cz, cy, cx, x, out, cut, offsets):
-    """Apply `_segment` to consecutive cells: their ends, and the offsets of their six neighbours."""
-    start, stop, low, high = cut
+def _cell(d, cz, cy, cx, x, out, i, offsets):
+    """One cell, given the offsets of its six neighbours; returns its part of x.out."""
+    zl, zh, yl, yh, xl, xh = offsets
+    u = x[i] if d[i] != 0 else 0.0
+    around = drawn(cz[i], x[i + zl]) + drawn(cz[i + zh], x[i + zh])
+    around += drawn(cy[i], x[i + yl]) + drawn(cy[i + yh], x[i + yh])
+    around += drawn(cx[i], x[i + xl]) + drawn(cx[i + xh], x[i + xh])
+    value = d[i] * u - around if d[i] != 0 else 0.0
+    out[i] = value
+    return u * value
+
+
+@serial
+def _cells(d, cz, cy, cx, x, out, start, stop, offsets):
+    """Consecutive cells, given the offsets of their neighbours along z and y; returns their part of x.out."""
     zl, zh, yl, yh = offsets
-    return _segment(
-        d[start:stop],
+    centre, row, x0 = d[start:stop], out[start:stop], x[start:stop]
+    x_low, x_high, cx0, cx1 = (
+        x[start - 1 : stop - 1],
+        x[start + 1 : stop + 1],
         cx[start:stop],
-        cx[start + high : stop + high],
-        cy[start:stop],
-        cy[start + yh : stop + yh],
-        cz[start:stop],
-        cz[start + zh : stop + zh],
-        x[start:stop],
-        x[start + low : stop + low],
-        x[start + high : stop + high],
+        cx[start + 1 : stop + 1],
+    )
+    y_low, y_high, cy0, cy1 = (
         x[start + yl : stop + yl],
         x[start + yh : stop + yh],
+        cy[start:stop],
+        cy[start + yh : stop + yh],
+    )
+    z_low, z_high, cz0, cz1 = (
         x[start + zl : stop + zl],
         x[start + zh : stop + zh],
-        out[start:stop],
+        cz[start:stop],
+        cz[start + zh : stop + zh],
     )
+    xy = 0.0
+    for i in range(row.size):
+        u = x0[i] if centre[i] != 0 else 0.0
+        around = drawn(cz0[i], z_low[i]) + drawn(cz1[i], z_high[i])
+        around += drawn(cy0[i], y_low[i]) + drawn(cy1[i], y_high[i])
+        around += drawn(cx0[i], x_low[i]) + drawn(cx1[i], x_high[i])
+        value = centre[i] * u - around if centre[i] != 0 else 0.0
+        row[i] = value
+        xy += u * value
+    return xy
 
 
 @serial
@@ -81,12 +93,15 @@ def _lines(d, lower, shape, x, out, lo, hi):
         stop = after * nx
         # The ends of a periodic line wrap; the cell before such a line would take its wrap for a coupling of
         # its own; no cell is in memory before the first of the box, or after its last.
-        head = start + 1 if periodic or start == 0 else start
         alone = periodic or stop == n or cx[stop % n] != 0
-        tail = stop - 1 if alone and head < stop else stop
-        cuts = ((start, head, low, high), (head, tail, -1, 1), (tail, stop, -1, -low))
-        for cut in range(3):
-            xy += _slices(d, cz, cy, cx, x, out, cuts[cut], (zl, zh, yl, yh))
+        if periodic or start == 0:
+            xy += _cell(d, cz, cy, cx, x, out, start, (zl, zh, yl, yh, low, high))
+            start += 1
+        if alone and start < stop:
+            stop -= 1
+            xy += _cell(d, cz, cy, cx, x, out, stop, (zl, zh, yl, yh, -1, -low))
+        if start < stop:
+            xy += _cells(d, cz, cy, cx, x, out, start, stop, (zl, zh, yl, yh))
         line = after
     return xy
 

@@ -10,15 +10,9 @@ from collections.abc import Sequence
 from numba import uint64
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.faces import drawn
 from neuralsolve.kernels.cpu.stencil import wrapped_offsets
 from neuralsolve.kernels.cpu.threads import in_blocks, ordered, over_ranges
-
-
-@ordered
-def _drawn(coupling, value):
-    """Return a neighbour's part of the sum, without it 0: selected, since 0 times a NaN is a NaN."""
-    product = coupling * value
-    return product if coupling != 0 else 0.0
 
 
 @ordered
@@ -26,8 +20,8 @@ def _across(i, offsets, d, lower, b, x):
     """b_i - diagonal_i x_i, and the neighbours along z and y."""
     zl, zh, yl, yh = offsets
     c, z, y = uint64(i), uint64(i + zh), uint64(i + yh)
-    along_z = _drawn(lower[0, c], x[uint64(i + zl)]) + _drawn(lower[0, z], x[z])
-    along_y = _drawn(lower[1, c], x[uint64(i + yl)]) + _drawn(lower[1, y], x[y])
+    along_z = drawn(lower[0, c], x[uint64(i + zl)]) + drawn(lower[0, z], x[z])
+    along_y = drawn(lower[1, c], x[uint64(i + yl)]) + drawn(lower[1, y], x[y])
     return (b[c] - d[c] * x[c]) + (along_z + along_y)
 
 
@@ -56,9 +50,9 @@ def _sor(d, lower, shape, omega, b, x, reverse, box):
             c = uint64(i)
             if d[c] != 0:
                 rest = _across(i, (zl, zh, yl, yh), d, lower, b, x)
-                rest += _drawn(lower[2, ahead], x[uint64(after)])
+                rest += drawn(lower[2, ahead], x[uint64(after)])
                 scale = omega / d[c]
-                fresh = (x[c] + scale * rest) + _drawn(scale * lower[2, behind], fresh)
+                fresh = (x[c] + scale * rest) + drawn(scale * lower[2, behind], fresh)
                 x[c] = fresh
             column += step
 
@@ -78,7 +72,7 @@ def _color(d, lower, shape, omega, b, x, color, lo, hi):
                 xl, xh = wrapped_offsets(column, nx, 1)
                 right = uint64(i + xh)
                 rest = _across(i, (zl, zh, yl, yh), d, lower, b, x)
-                rest += _drawn(lower[2, c], x[uint64(i + xl)]) + _drawn(lower[2, right], x[right])
+                rest += drawn(lower[2, c], x[uint64(i + xl)]) + drawn(lower[2, right], x[right])
                 x[c] += omega / d[c] * rest
 
 
@@ -93,9 +87,9 @@ def _relax_columns(i, neighbours, d, lower, omega, b, x):
     c4, c5 = lower[2, i], lower[2, i + xh]
     for j in range(x.shape[1]):
         rest = b[i, j] - d[i] * x[i, j]
-        rest += _drawn(c0, x[i + zl, j]) + _drawn(c1, x[i + zh, j])
-        rest += _drawn(c2, x[i + yl, j]) + _drawn(c3, x[i + yh, j])
-        rest += _drawn(c4, x[i + xl, j]) + _drawn(c5, x[i + xh, j])
+        rest += drawn(c0, x[i + zl, j]) + drawn(c1, x[i + zh, j])
+        rest += drawn(c2, x[i + yl, j]) + drawn(c3, x[i + yh, j])
+        rest += drawn(c4, x[i + xl, j]) + drawn(c5, x[i + xh, j])
         x[i, j] += scale * rest
 
 

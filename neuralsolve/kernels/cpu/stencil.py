@@ -72,42 +72,39 @@ def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:
 
 
 @serial
-def _segment(code, x0, x_low, x_high, y_low, y_high, z_low, z_high, out, sz, sy, sx):
-    xy = 0.0
-    for i in range(code.size):
-        bits = code[i]
-        u = x0[i] if bits & INSIDE else 0.0
-        a, b = z_low[i], z_high[i]
-        z = np.int32((bits >> 6) & 3) * u - (a if bits & Z_LOW else 0.0) - (b if bits & Z_HIGH else 0.0)
-        a, b = y_low[i], y_high[i]
-        y = np.int32((bits >> 8) & 3) * u - (a if bits & Y_LOW else 0.0) - (b if bits & Y_HIGH else 0.0)
-        a, b = x_low[i], x_high[i]
-        w = np.int32((bits >> 10) & 3) * u - (a if bits & X_LOW else 0.0) - (b if bits & X_HIGH else 0.0)
-        value = sz * z + sy * y + sx * w
-        out[i] = value
-        xy += u * value
-    return xy
+def _value(bits, u, z_low, z_high, y_low, y_high, x_low, x_high, scale):
+    z = np.int32((bits >> 6) & 3) * u - (z_low if bits & Z_LOW else 0.0) - (z_high if bits & Z_HIGH else 0.0)
+    y = np.int32((bits >> 8) & 3) * u - (y_low if bits & Y_LOW else 0.0) - (y_high if bits & Y_HIGH else 0.0)
+    x = np.int32((bits >> 10) & 3) * u - (x_low if bits & X_LOW else 0.0) - (x_high if bits & X_HIGH else 0.0)
+    return scale[0] * z + scale[1] * y + scale[2] * x
 
 
 @serial
-def _slices(code, x, out, cut, offsets, scale):
-    """Apply `_segment` to consecutive cells: their ends, and the offsets of their six neighbours."""
-    start, stop, low, high = cut
+def _cell(code, x, out, i, offsets, scale):
+    """One cell, given the offsets of its six neighbours; returns its part of x.out."""
+    zl, zh, yl, yh, xl, xh = offsets
+    bits = code[i]
+    u = x[i] if bits & INSIDE else 0.0
+    value = _value(bits, u, x[i + zl], x[i + zh], x[i + yl], x[i + yh], x[i + xl], x[i + xh], scale)
+    out[i] = value
+    return u * value
+
+
+@serial
+def _cells(code, x, out, start, stop, offsets, scale):
+    """Consecutive cells, given the offsets of their neighbours along z and y; returns their part of x.out."""
     zl, zh, yl, yh = offsets
-    return _segment(
-        code[start:stop],
-        x[start:stop],
-        x[start + low : stop + low],
-        x[start + high : stop + high],
-        x[start + yl : stop + yl],
-        x[start + yh : stop + yh],
-        x[start + zl : stop + zl],
-        x[start + zh : stop + zh],
-        out[start:stop],
-        scale[0],
-        scale[1],
-        scale[2],
-    )
+    bits, row, x0 = code[start:stop], out[start:stop], x[start:stop]
+    x_low, x_high = x[start - 1 : stop - 1], x[start + 1 : stop + 1]
+    y_low, y_high = x[start + yl : stop + yl], x[start + yh : stop + yh]
+    z_low, z_high = x[start + zl : stop + zl], x[start + zh : stop + zh]
+    xy = 0.0
+    for i in range(row.size):
+        u = x0[i] if bits[i] & INSIDE else 0.0
+        value = _value(bits[i], u, z_low[i], z_high[i], y_low[i], y_high[i], x_low[i], x_high[i], scale)
+        row[i] = value
+        xy += u * value
+    return xy
 
 
 @serial
@@ -129,11 +126,14 @@ def _lines(code, scale, shape, x, out, lo, hi):
                 after += 1
         stop = after * nx
         # The ends of a periodic line wrap; no cell is in memory before the first one or after the last.
-        head = start + 1 if periodic or start == 0 else start
-        tail = stop - 1 if (periodic or stop == n) and head < stop else stop
-        cuts = ((start, head, low, high), (head, tail, -1, 1), (tail, stop, -1, -low))
-        for cut in range(3):
-            xy += _slices(code, x, out, cuts[cut], (zl, zh, yl, yh), scale)
+        if periodic or start == 0:
+            xy += _cell(code, x, out, start, (zl, zh, yl, yh, low, high), scale)
+            start += 1
+        if (periodic or stop == n) and start < stop:
+            stop -= 1
+            xy += _cell(code, x, out, stop, (zl, zh, yl, yh, -1, -low), scale)
+        if start < stop:
+            xy += _cells(code, x, out, start, stop, (zl, zh, yl, yh), scale)
         line = after
     return xy
 
