@@ -25,12 +25,16 @@ class State:
         Columns that have converged and must not move (batched methods; set by the loop).
     note : str
         What the method wants said in the result's explanation; empty: nothing.
+    exact : bool
+        residual_norm is that of b - A x, formed anew for this x without its part in the null space: the loop
+        need not do it again.
     """
 
     x: Tensor
     residual_norm: Tensor
     frozen: Tensor | None = None
     note: str = ""
+    exact: bool = False
 
 
 class Method(ABC):

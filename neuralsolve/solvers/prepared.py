@@ -230,7 +230,7 @@ class Prepared:
         check_finite(rhs, "b")
         if signs is not None:
             rhs = rhs * (signs if rhs.ndim == 1 else signs[:, None])
-        scale, largest = 1.0, float(rhs.abs().max())
+        scale, largest = 1.0, float(torch.linalg.vector_norm(rhs, float("inf")))
         if largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE:
             scale = 2.0 ** np.floor(np.log2(largest))
             rhs = rhs / scale

@@ -51,7 +51,7 @@ class Richardson(Method):
     def init(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor
     ) -> RichardsonState:
-        return RichardsonState(x, norm(r), r=r, z=torch.empty_like(r))
+        return RichardsonState(x, norm(r), exact=True, r=r, z=torch.empty_like(r))
 
     def step(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: RichardsonState
@@ -60,6 +60,8 @@ class Richardson(Method):
         if s.frozen is not None:
             z.masked_fill_(s.frozen, 0.0)
         s.x.add_(z, alpha=self.omega)
+        if A.null_space is not None:
+            A.null_space.project(s.x)
         torch.sub(b, A.matvec(s.x, s.z), out=s.r)
         s.residual_norm = norm(s.r)
         return s
