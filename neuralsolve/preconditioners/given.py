@@ -80,6 +80,10 @@ def _on_callers_arrays(function: Callable[[Any], Any], foreign: Library) -> Call
     def apply(r: Tensor) -> Tensor:
         with torch.no_grad():
             z = function(r) if foreign.torch or isinstance(function, torch.nn.Module) else function(r.numpy())
-        return torch.as_tensor(z).to(torch.float64)
+        z = torch.as_tensor(z).to(torch.float64)
+        if z.shape != r.shape:
+            msg = f"M returned shape {tuple(z.shape)} for a residual of {tuple(r.shape)}; it must keep the shape"
+            raise ShapeError(msg)
+        return z
 
     return apply
