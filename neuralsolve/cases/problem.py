@@ -114,7 +114,7 @@ def right_side(source: str | float, n: int, seed: int = SEED, grid: Grid | None 
     """Return a right side ``(n,)`` by name, the same in every run.
 
     "ones" or a number; "random": standard normal; "sine": one arch, along every axis of a grid; "dipole": +1
-    and -1 at a quarter and three quarters of the unknowns, or of the fluid cells of a grid.
+    and -1 at a quarter and three quarters of the unknowns, or of the first axis of a grid.
 
     Raises
     ------
@@ -136,12 +136,19 @@ def right_side(source: str | float, n: int, seed: int = SEED, grid: Grid | None 
             arch = arch[..., None] * axis
         return arch.ravel()
     if source == "dipole":
-        places = np.arange(n) if grid is None else np.flatnonzero(grid.fluid.numpy())
         b = np.zeros(n)
-        b[places[[len(places) // 4, 3 * len(places) // 4]]] = 1.0, -1.0
+        b[[n // 4, 3 * n // 4] if grid is None else _fluid_cells_at(grid, (0.25, 0.75))] = 1.0, -1.0
         return b
     msg = f"no right side {source!r}{nearest(str(source), SOURCES)} (or give a file)"
     raise OptionError(msg)
+
+
+def _fluid_cells_at(grid: Grid, heights: tuple[float, ...]) -> list[int]:
+    """Return the fluid cells closest to the given parts of the first axis, midway along the others."""
+    cells = np.argwhere(grid.fluid.numpy()) + 0.5
+    targets = [np.array([height, *[0.5] * (len(grid.shape) - 1)]) * grid.shape for height in heights]
+    closest = [cells[((cells - target) ** 2).sum(axis=1).argmin()] for target in targets]
+    return [int(np.ravel_multi_index(tuple(cell.astype(int)), grid.shape)) for cell in closest]
 
 
 def matrix_problem(case: MatrixCase) -> Problem:

@@ -92,11 +92,16 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
         raise broken(path, found, f"a {suffix} mesh that was written to its end") from None
 
 
+def outer_facets(cells: np.ndarray, kind: str) -> np.ndarray:
+    """Return the facets that belong to one cell only, each with its corners in order around it."""
+    facets = _all_facets(cells, kind)
+    _, first, counts = np.unique(np.sort(facets, axis=1), axis=0, return_index=True, return_counts=True)
+    return facets[first[counts == 1]]
+
+
 def boundary_nodes(cells: np.ndarray, kind: str) -> np.ndarray:
     """Return the sorted nodes of the facets that belong to one cell only."""
-    facets = np.sort(_all_facets(cells, kind), axis=1)
-    unique, counts = np.unique(facets, axis=0, return_counts=True)
-    return np.unique(unique[counts == 1])
+    return np.unique(outer_facets(cells, kind))
 
 
 def grid_mesh(shape: Sequence[int], spacing: Sequence[float], keep: np.ndarray) -> Mesh:

@@ -1,0 +1,32 @@
+"""Timing: medians of interleaved runs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the wall time of a call, and what it returned."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], repeats: int, warm_up: bool = True
+) -> dict[str, float]:
+    """Return the median wall time of every call; each round runs all of them once.
+
+    A load that comes and goes then meets all of them alike. A first round, which compiles and fills caches,
+    is not counted if `warm_up`.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(repeats + warm_up):
+        for name, call in calls.items():
+            seconds, _ = timed(call)
+            if round_ >= warm_up:
+                times[name].append(seconds)
+    return {name: statistics.median(values) for name, values in times.items()}

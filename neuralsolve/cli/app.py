@@ -1,0 +1,171 @@
+"""The commands and their options; what they do is imported when one of them runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="neuralsolve",
+    help="Linear systems and PDEs: solve, simulate, measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+THREADS = 2
+
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method", metavar="NAME", help="cg, minres, 'gmres(restart=50)', sparselu, ...; chosen if left out"
+    ),
+]
+Preconditioner = Annotated[
+    str | None,
+    typer.Option(
+        "--M", metavar="NAME", help="preconditioner: jacobi, 'ssor(omega=1.5)', 'amg(kind=sa)', ic, ilu, ..."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+Force = Annotated[bool, typer.Option("--force", help="replace existing output files")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="write a picture")]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"neuralsolve {installed('neuralsolve')}")
+        raise typer.Exit
+
+
+@app.command()
+def solve(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="MATRIX.mtx|.npz|.mat, MESH.msh|.vtk|..., CASE.toml or name"),
+    ],
+    method: Method = None,
+    M: Preconditioner = None,
+    rtol: Annotated[
+        float | None, typer.Option(help="stop at ||b - Ax|| <= max(rtol ||b||, atol); 1e-8")
+    ] = None,
+    atol: Annotated[float | None, typer.Option(help="see --rtol; 0")] = None,
+    maxiter: Annotated[int | None, typer.Option(help="largest number of iterations")] = None,
+    rhs: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="b: a file, or ones, random, sine, dipole")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write x: .npy, .npz, .mtx, .txt, .vtu")
+    ] = None,
+    plot: Plot = None,
+    json: Json = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="say what was found in A and why this method")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Solve A x = b from a matrix, a mesh or a case, and check the residual."""
+    from neuralsolve.cli.solve import run
+
+    run(source, method, M, (rtol, atol, maxiter), rhs, out, plot, json=json, explain=explain, force=force)
+
+
+@app.command()
+def simulate(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
+    steps: Annotated[int | None, typer.Option(help="number of time steps")] = None,
+    dim: Annotated[int | None, typer.Option(min=2, max=3, help="2 or 3 dimensions")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="cells along x; 256 in 2D, 64 in 3D when --dim changes")
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="where files go; out/CASE")] = None,
+    compare: Annotated[
+        bool, typer.Option(help="solve every pressure system with SciPy and PyAMG too")
+    ] = True,
+    method: Method = None,
+    M: Preconditioner = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Run a simulation; write a picture and a timing table."""
+    from neuralsolve.cli.simulate import run
+
+    run(case, steps, dim, size, out_dir, (method, M), compare=compare, json=json, force=force)
+
+
+@app.command()
+def bench(
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="matrices, meshes or cases")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME", help="kernels: the measures of speed and memory")
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME[+M]", help="'cg+amg', ...; may be repeated")
+    ] = None,
+    rtol: Annotated[float, typer.Option(help="relative tolerance for all")] = 1e-8,
+    rhs: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="b: a file, or ones, random, sine, dipole")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="timings per row; the median counts")] = 3,
+    limit: Annotated[float, typer.Option(help="seconds after which a method is not repeated")] = 30.0,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="write the rows")] = None,
+    plot: Plot = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Measure our methods beside SciPy, PyAMG and PETSc; without SOURCE, the package's own measures."""
+    from neuralsolve.cli.bench import run
+
+    options = {"rtol": rtol, "rhs": rhs, "repeats": repeats, "limit": limit}
+    run(sources or [], suite, methods or [], options, csv, plot, json=json, force=force)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what is installed, and solve small systems to see that it works."""
+    from neuralsolve.cli.doctor import run
+
+    run(json=json)
+
+
+@app.command()
+def cases(json: Json = False) -> None:
+    """List the packaged cases."""
+    from neuralsolve.cli.cases import run
+
+    run(json=json)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the entry point of the package."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["bench"]:
+        _with_two_threads(arguments)
+    app(arguments)
+
+
+def _with_two_threads(arguments: list[str]) -> None:
+    """Start Python anew where the environment does not hold every library to the same number of threads.
+
+    OpenBLAS and OpenMP read it once, when they are loaded, which is before this line.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    threads = os.environ.get("NEURALSOLVE_BENCH_THREADS", str(min(THREADS, os.cpu_count() or 1)))
+    if all(os.environ.get(name) == threads for name in names):
+        return
+    os.environ.update(dict.fromkeys(names, threads))
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "neuralsolve", *arguments])

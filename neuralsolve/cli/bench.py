@@ -1,0 +1,125 @@
+"""``neuralsolve bench``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from neuralsolve.bench import (
+    Contender,
+    Measure,
+    Row,
+    compare,
+    comparison_markdown,
+    csv_text,
+    environment,
+    measures_markdown,
+    take_measures,
+)
+from neuralsolve.cases import open_problem
+from neuralsolve.cli.names import method_from, recipe_from
+from neuralsolve.cli.report import answered, print_json, progress
+from neuralsolve.cli.solve import check_picture, with_near_null_space
+from neuralsolve.errors import OptionError, nearest
+from neuralsolve.io import replacing
+from neuralsolve.io.files import check_target
+
+SUITES = ("kernels",)
+
+
+def run(
+    sources: list[str],
+    suite: str | None,
+    methods: list[str],
+    options: dict[str, Any],
+    csv: Path | None,
+    plot: Path | None,
+    *,
+    json: bool,
+    force: bool,
+) -> None:
+    """Measure, print a table, write the rows and a picture; exit 1 where one of our methods missed rtol."""
+    with answered(json):
+        if suite is not None and suite not in SUITES:
+            msg = f"no suite {suite!r}{nearest(suite, SUITES)}"
+            raise OptionError(msg)
+        if sources and suite is not None:
+            msg = f"SOURCE and --suite {suite} exclude each other; leave one out"
+            raise OptionError(msg)
+        if csv is not None:
+            check_target(csv, force)
+        if plot is not None:
+            check_picture(plot, force)
+        rows: list[Row] | list[Measure]
+        rows = _compared(sources, methods, options, json) if sources else _measured(options, json)
+        if csv is not None:
+            with replacing(csv, force) as temporary:
+                temporary.write_text(csv_text(rows), encoding="utf-8")
+        if plot is not None:
+            _draw(rows, plot, force)
+        if json:
+            print_json({"environment": environment(), "rows": [row.as_dict() for row in rows]})
+        else:
+            _tell(rows, [path for path in (csv, plot) if path is not None])
+    missed = any(isinstance(row, Row) and row.ours and not row.converged for row in rows)
+    raise typer.Exit(1 if missed else 0)
+
+
+def contenders(texts: list[str]) -> list[Contender]:
+    """Return our methods from texts such as ``cg+amg(kind=sa)``, ``auto``, ``sparselu``.
+
+    Examples
+    --------
+    >>> [each.name for each in contenders(["gmres(restart=9)+ilu"])]
+    ['gmres(restart=9)+ilu']
+    """
+    found = []
+    for text in texts:
+        method, _, M = text.partition("+")
+        found.append(Contender(text, method_from(method), recipe_from(M or None)))
+    return found
+
+
+def _compared(sources: list[str], methods: list[str], options: dict[str, Any], json: bool) -> list[Row]:
+    chosen = contenders(methods)
+    problems = [open_problem(source, options["rhs"]) for source in sources]
+    rows: list[Row] = []
+    with progress("bench", quiet=json) as tell:
+        for problem in problems:
+            rows += compare(
+                problem,
+                [dataclasses.replace(each, M=with_near_null_space(each.M, problem)) for each in chosen],
+                rtol=options["rtol"],
+                repeats=options["repeats"],
+                limit=options["limit"],
+                progress=lambda note: tell(0, note),
+            )
+    return rows
+
+
+def _measured(options: dict[str, Any], json: bool) -> list[Measure]:
+    with progress("bench", quiet=json) as tell:
+        return take_measures(max(3, options["repeats"]), progress=lambda note: tell(0, note))
+
+
+def _draw(rows: list[Row] | list[Measure], plot: Path, force: bool) -> None:
+    from neuralsolve.plot import bench_figure, measures_figure, save
+
+    compared = [row.as_dict() for row in rows if isinstance(row, Row) and row.setup_s == row.setup_s]
+    measured = [row.as_dict() for row in rows if isinstance(row, Measure) and row.bar is not None]
+    save(bench_figure(compared) if compared else measures_figure(measured), plot, overwrite=force)
+
+
+def _tell(rows: list[Row] | list[Measure], written: list[Path]) -> None:
+    compared = [row for row in rows if isinstance(row, Row)]
+    measured = [row for row in rows if isinstance(row, Measure)]
+    where = environment()
+    lines = [comparison_markdown(compared) if compared else measures_markdown(measured)]
+    lines.append(
+        f"{where['machine']}; {where['threads']} threads; Python {where['python']}; {where['versions']}"
+    )
+    lines += [f"wrote {path}" for path in written]
+    typer.echo("\n".join(lines))

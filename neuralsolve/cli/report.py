@@ -1,0 +1,98 @@
+"""What all commands share: errors as one line, JSON, progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from neuralsolve.errors import InputError, SolveError
+
+PATIENCE = 2.0  # seconds before progress is shown
+
+
+@contextmanager
+def answered(as_json: bool) -> Iterator[None]:
+    """Turn wrong input and failed solves into one line on standard error, and an exit code.
+
+    With `as_json` the line is also standard output's one object, under "error".
+    """
+    try:
+        yield
+    except (InputError, OSError, SolveError) as error:
+        text = " ".join(str(error).split())
+        if as_json:
+            print_json({"error": text, "kind": type(error).__name__})
+        typer.echo(f"error: {text}", err=True)
+        raise typer.Exit(1 if isinstance(error, SolveError) else 2) from None
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object; NaN and infinity, which JSON lacks, become null."""
+    typer.echo(json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+@contextmanager
+def progress(
+    label: str, total: int | None = None, quiet: bool = False
+) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar on a terminal's standard error once the work has taken two seconds.
+
+    Yields a function (done, note) that moves the bar; without `total` the bar only says that work goes on.
+    Where standard error is no terminal, a line appears at every tenth of `total`.
+    """
+    if quiet:
+        yield lambda done, note: None
+        return
+    if not sys.stderr.isatty():
+        yield _tenths(label, total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=total, note="")
+    starter = threading.Timer(PATIENCE, bar.start)
+    starter.daemon = True
+    starter.start()
+    try:
+        yield lambda done, note: bar.update(task, completed=done, note=note)
+    finally:
+        starter.cancel()
+        starter.join()
+        bar.stop()
+
+
+def _tenths(label: str, total: int | None) -> Callable[[int, str], None]:
+    def tell(done: int, note: str) -> None:
+        if total and (10 * done // total) > (10 * (done - 1) // total):
+            typer.echo(f"{label}: {done} of {total}, {note}", err=True)
+
+    return tell
+
+
+def seconds(value: float) -> str:
+    """Return a duration for people: three digits, ms below a tenth of a second."""
+    return f"{1e3 * value:.3g} ms" if value < 0.1 else f"{value:.3g} s"

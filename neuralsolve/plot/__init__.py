@@ -1,0 +1,10 @@
+"""Pictures of solutions, convergence, benchmarks and smoke: the one place that knows matplotlib.
+
+Figures are made without pyplot, so nothing global changes and no window opens.
+"""
+
+from neuralsolve.plot.charts import bench_figure, history_figure, measures_figure, smoke_figure
+from neuralsolve.plot.solution import solution_figure
+from neuralsolve.plot.style import save
+
+__all__ = ["bench_figure", "history_figure", "measures_figure", "save", "smoke_figure", "solution_figure"]

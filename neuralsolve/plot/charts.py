@@ -1,0 +1,139 @@
+"""Pictures of convergence, benchmarks and smoke."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuralsolve.plot.style import INK, OTHERS, OURS, SHORT, draw_history, new_figure, plain_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from neuralsolve.pde.smoke import SmokeResult
+
+
+def history_figure(residual_norms: Mapping[str, Sequence[float]], title: str = "") -> Figure:
+    """Return the residual histories of several methods in one picture, each relative to its first norm."""
+    figure = new_figure(6.2, 4.2)
+    axes = figure.add_subplot()
+    for name, norms in residual_norms.items():
+        draw_history(axes, norms, name)
+    axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure
+
+
+def smoke_figure(result: SmokeResult) -> Figure:
+    """Return the frames of a smoke run, and where baselines ran the time per pressure solve of each."""
+    from neuralsolve.pde.render import picture
+
+    totals = [row for row in result.timings.totals() if row["solve_s"] > 0]
+    compared = len(totals) > 1
+    columns = len(result.frames) + (1.15 if compared else 0)
+    figure = new_figure(3.1 * columns, 3.9)
+    widths = [1.0] * len(result.frames) + ([0.95] if compared else [])
+    axes = np.atleast_1d(figure.subplots(1, len(widths), width_ratios=widths))
+    for place, (time, density) in zip(axes, result.frames, strict=False):
+        place.imshow(picture(density, result.solid, scale=2))
+        place.set_title(f"t = {time:.2f}", fontsize=9, color=INK)
+        place.set_axis_off()
+    if compared:
+        _bars(
+            axes[-1],
+            [str(row["solver"]) for row in totals],
+            [row["median_ms"] for row in totals],
+            "{:.3g} ms",
+        )
+        axes[-1].set_xlabel("median time per pressure solve [ms]", fontsize=8)
+        axes[-1].set_title("the same systems, true residual checked", fontsize=9, color=INK)
+    case, cells = result.case, " x ".join(str(side) for side in result.case.shape)
+    worst = max((record.relative_divergence for record in result.records), default=0.0)
+    figure.suptitle(
+        f"Smoke past a {case.obstacle}, {cells} cells, {len(result.records)} steps; "
+        f"largest ‖div u‖ left by a projection: {worst:.1e} of what it met (tolerance {case.rtol:g})",
+        fontsize=10,
+        color=INK,
+    )
+    return figure
+
+
+def bench_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Return set-up and solve times, one panel per problem; what missed the tolerance is hatched."""
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    heights = [max(2, sum(row["problem"] == name for row in rows)) for name in problems]
+    figure = new_figure(8.2, 0.9 + 0.32 * sum(heights) + 0.55 * len(problems))
+    panels = np.atleast_1d(figure.subplots(len(problems), 1, height_ratios=heights))
+    for axes, name in zip(panels, problems, strict=True):
+        chosen = sorted((row for row in rows if row["problem"] == name), key=_order)
+        _stacked_bars(axes, chosen)
+        axes.set_title(f"{name}, n = {chosen[0]['n']:,}", fontsize=9, color=INK, loc="left")
+    panels[-1].set_xlabel("seconds: set-up (pale) and solve", fontsize=8)
+    figure.suptitle(title or "Time to the same true residual, two threads", fontsize=10, color=INK)
+    return figure
+
+
+def measures_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Return measured ratios against their bars: left of the line is within, right of it is short."""
+    figure = new_figure(8.2, 1.2 + 0.36 * len(rows))
+    axes = figure.add_subplot()
+    shares = [row["value"] / row["bar"] for row in rows]
+    colours = [OURS if share <= 1 else SHORT for share in shares]
+    places = np.arange(len(rows))[::-1]
+    axes.barh(places, shares, height=0.62, color=colours)
+    axes.axvline(1.0, color=INK, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(places, [row["measure"] for row in rows], fontsize=8)
+    for place, share, row in zip(places, shares, rows, strict=True):
+        text = f" {row['value']:.3g} (at most {row['bar']:g}) {row['unit']}"
+        axes.text(share, place, text, va="center", fontsize=7.5, color=INK)
+    axes.set_xlim(min(0.1, 0.7 * min(shares)), 12 * max(1.0, *shares))
+    axes.set_xlabel("measured value / allowed value", fontsize=8)
+    plain_axes(axes)
+    figure.suptitle(title or "Measures of speed and memory", fontsize=10, color=INK)
+    return figure
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], form: str) -> None:
+    places = np.arange(len(names))[::-1]
+    axes.barh(places, values, height=0.55, color=[OURS if i == 0 else OTHERS for i in range(len(names))])
+    axes.set_yticks(places, names, fontsize=8)
+    for place, value in zip(places, values, strict=True):
+        axes.text(value, place, " " + form.format(value), va="center", fontsize=8, color=INK)
+    axes.set_xlim(0, 1.35 * max(values))
+    plain_axes(axes)
+
+
+def _order(row: Mapping[str, Any]) -> tuple[bool, float]:
+    return not row["converged"], _total(row)
+
+
+def _total(row: Mapping[str, Any]) -> float:
+    return row["setup_s"] + row["solve_s"]
+
+
+def _stacked_bars(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    places = np.arange(len(rows))[::-1]
+    for place, row in zip(places, rows, strict=True):
+        colour = OURS if row["ours"] else OTHERS
+        hatch = None if row["converged"] else "////"
+        axes.barh(place, row["setup_s"], height=0.62, color=colour, alpha=0.45)
+        axes.barh(
+            place,
+            row["solve_s"],
+            left=row["setup_s"],
+            height=0.62,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+        )
+        note = f" {_total(row):.3g} s, {row['iterations']} its" + (
+            "" if row["converged"] else ", NOT converged"
+        )
+        axes.text(_total(row), place, note, va="center", fontsize=7.5, color=INK)
+    axes.set_yticks(places, [row["method"] for row in rows], fontsize=8)
+    axes.set_xlim(0, 1.45 * max(map(_total, rows)))
+    plain_axes(axes)
