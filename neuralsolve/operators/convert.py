@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -239,9 +240,11 @@ def _as_array(b: Any, name: str) -> np.ndarray:
     return b
 
 
-def check_finite(v: Tensor, name: str) -> None:
-    """Refuse NaN and infinity in a vector of the caller's; one pass, as they show in the sum."""
-    if not bool(torch.isfinite(v.sum())) and not bool(torch.isfinite(v).all()):
+def check_finite(v: Tensor, name: str) -> float:
+    """Refuse NaN and infinity in a vector of the caller's; return its largest absolute entry."""
+    low, high = (float(end) for end in torch.aminmax(v))  # one pass, in which NaN shows too
+    if not (math.isfinite(low) and math.isfinite(high)):
         bad = int((~torch.isfinite(v)).sum())
         msg = f"{name} has {bad} NaN or infinite entries of {v.numel()}; mend them before the solve"
         raise NonFiniteError(msg)
+    return max(-low, high)

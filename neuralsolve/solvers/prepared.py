@@ -217,7 +217,7 @@ class Prepared:
             residual_norms=[r * scale for r in outcome.residual_norms],
             setup_seconds=self.setup_seconds,
             solve_seconds=time.perf_counter() - start,
-            explanation=self.explanation,
+            explanation="; ".join(filter(None, [self.explanation, outcome.note])),
             removed=float(removed.max()) * scale,
         )
 
@@ -227,10 +227,10 @@ class Prepared:
         rhs, home = as_vector(b, A.shape[0])
         if A.active is not None:
             rhs = torch.where(A.active if rhs.ndim == 1 else A.active[:, None], rhs, 0.0)
-        check_finite(rhs, "b")
+        largest = check_finite(rhs, "b")
         if signs is not None:
             rhs = rhs * (signs if rhs.ndim == 1 else signs[:, None])
-        scale, largest = 1.0, float(torch.linalg.vector_norm(rhs, float("inf")))
+        scale = 1.0
         if largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE:
             scale = 2.0 ** np.floor(np.log2(largest))
             rhs = rhs / scale
