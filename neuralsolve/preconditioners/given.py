@@ -82,7 +82,7 @@ def _on_callers_arrays(function: Callable[[Any], Any], foreign: Library) -> Call
             z = function(r) if foreign.torch or isinstance(function, torch.nn.Module) else function(r.numpy())
         z = torch.as_tensor(z).to(torch.float64)
         if z.shape != r.shape:
-            msg = f"M returned shape {tuple(z.shape)} for a residual of {tuple(r.shape)}; it must keep the shape"
+            msg = f"M returned {tuple(z.shape)} for a residual of {tuple(r.shape)}; it must keep the shape"
             raise ShapeError(msg)
         return z
 
