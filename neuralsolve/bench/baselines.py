@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,8 @@ def _krylov(name: str, system: System, rtol: float, seconds: float, M: Any) -> S
 
     method = getattr(scipy.sparse.linalg, name)
     limit = min(max(1000, 10 * len(system.rhs)), 20_000)  # as ours
-    tolerance = {"tol" if name == "minres" else "rtol": rtol}
+    # SciPy below 1.14 calls minres's tolerance "tol"
+    tolerance = {"rtol" if "rtol" in inspect.signature(method).parameters else "tol": rtol}
 
     def solve() -> Attempt:
         callback, count = _watched(seconds)

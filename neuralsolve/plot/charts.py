@@ -28,37 +28,48 @@ def history_figure(residual_norms: Mapping[str, Sequence[float]], title: str = "
 
 
 def smoke_figure(result: SmokeResult) -> Figure:
-    """Return the frames of a smoke run, and where baselines ran the time per pressure solve of each."""
+    """Return the frames of a smoke run, and where baselines ran the time per pressure solve of each.
+
+    In 3D every frame is shown twice: as light comes through the volume, and as the middle slice.
+    """
     from neuralsolve.pde.render import picture
 
     totals = [row for row in result.timings.totals() if row["solve_s"] > 0]
-    compared = len(totals) > 1
-    columns = len(result.frames) + (1.15 if compared else 0)
-    figure = new_figure(3.1 * columns, 3.9)
-    widths = [1.0] * len(result.frames) + ([0.95] if compared else [])
-    axes = np.atleast_1d(figure.subplots(1, len(widths), width_ratios=widths))
-    for place, (time, density) in zip(axes, result.frames, strict=False):
-        place.imshow(picture(density, result.solid, scale=2))
-        place.set_title(f"t = {time:.2f}", fontsize=9, color=INK)
-        place.set_axis_off()
+    compared, frames, solid = len(totals) > 1, len(result.frames), result.solid
+    deep, middle = solid.ndim == 3, solid.shape[0] // 2
+    figure = new_figure(3.1 * (frames + (1.15 if compared else 0)), 7.0 if deep else 3.9)
+    places = figure.add_gridspec(1 + deep, frames + compared, width_ratios=[1.0] * frames + [0.95] * compared)
+    for column, (time, density) in enumerate(result.frames):
+        _image(figure.add_subplot(places[0, column]), picture(density, solid), f"t = {time:.2f}")
+        if deep:
+            panel = figure.add_subplot(places[1, column])
+            _image(panel, picture(density[middle], solid[middle]), f"t = {time:.2f}, the middle slice")
     if compared:
+        axes = figure.add_subplot(places[:, -1])
         _bars(
-            axes[-1],
+            axes,
             [str(row["solver"]) for row in totals],
             [row["median_ms"] for row in totals],
             "{:.3g} ms",
         )
-        axes[-1].set_xlabel("median time per pressure solve [ms]", fontsize=8)
-        axes[-1].set_title("the same systems, true residual checked", fontsize=9, color=INK)
+        axes.set_xlabel("median time per pressure solve [ms]", fontsize=8)
+        axes.set_title("the same systems, true residual checked", fontsize=9, color=INK)
+    past = "" if result.case.obstacle == "none" else f" past a {result.case.obstacle}"
     case, cells = result.case, " x ".join(str(side) for side in result.case.shape)
     worst = max((record.relative_divergence for record in result.records), default=0.0)
     figure.suptitle(
-        f"Smoke past a {case.obstacle}, {cells} cells, {len(result.records)} steps; "
+        f"Smoke{past}, {cells} cells, {len(result.records)} steps; "
         f"largest ‖div u‖ left by a projection: {worst:.1e} of what it met (tolerance {case.rtol:g})",
         fontsize=10,
         color=INK,
     )
     return figure
+
+
+def _image(axes: Axes, image: np.ndarray, title: str) -> None:
+    axes.imshow(image)
+    axes.set_title(title, fontsize=9, color=INK)
+    axes.set_axis_off()
 
 
 def bench_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
