@@ -115,7 +115,7 @@ class _Run:
 
     def go(self, x0: Tensor | None) -> Outcome:
         x = torch.zeros_like(self.b) if x0 is None else self._clean(x0.clone())
-        r = self.b.clone() if x0 is None else self._residual(x)
+        r = self._residual(x) if x0 is not None else self.b if self.method.keeps_r else self.b.clone()
         true_norm = norm(r)
         self.history.append(float(true_norm.max()))
         while True:

@@ -46,11 +46,13 @@ class Method(ABC):
         What A must be, and M too where `flexible` is false.
     flexible : M may change from step to step, be nonlinear or nonsymmetric
     batched : `init` and `step` take (n, k); otherwise the loop runs one column at a time
+    keeps_r : `step` does not write into the r that `init` was given, so that the loop may pass b itself
     """
 
     needs: ClassVar[str] = "any"
     flexible: ClassVar[bool] = False
     batched: ClassVar[bool] = False
+    keeps_r: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor, /) -> Any:

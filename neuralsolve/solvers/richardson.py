@@ -22,10 +22,10 @@ from neuralsolve.solvers.method import Method, State, norm
 
 @dataclass
 class RichardsonState(State):
-    """The residual r and room for M r."""
+    """The residual r, and room for M r once there has been a residual to throw away."""
 
     r: Tensor = None  # type: ignore[assignment]
-    z: Tensor = None  # type: ignore[assignment]
+    z: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Richardson(Method):
     omega: float = 1.0
 
     flexible: ClassVar[bool] = True
+    keeps_r: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -51,17 +52,19 @@ class Richardson(Method):
     def init(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor
     ) -> RichardsonState:
-        return RichardsonState(x, norm(r), exact=True, r=r, z=torch.empty_like(r))
+        return RichardsonState(x, norm(r), exact=True, r=r)
 
     def step(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: RichardsonState
     ) -> RichardsonState:
-        z = s.z.copy_(s.r) if M is None else M.apply(s.r, s.z)
+        z = torch.empty_like(s.r) if s.z is None else s.z
+        z = z.copy_(s.r) if M is None else M.apply(s.r, z)
         if s.frozen is not None:
             z.masked_fill_(s.frozen, 0.0)
         s.x.add_(z, alpha=self.omega)
         if A.null_space is not None:
             A.null_space.project(s.x)
-        torch.sub(b, A.matvec(s.x, s.z), out=s.r)
+        s.z = None if s.r is b else s.r
+        s.r = torch.sub(b, A.matvec(s.x, z), out=z)
         s.residual_norm = norm(s.r)
         return s
