@@ -1,4 +1,4 @@
-"""Recover the permeability of an inclusion from pressures: gradients through `solve` and face coefficients."""
+"""Recover the permeability of an inclusion from pressures, with gradients through `solve`."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""An existing SciPy script: change the import, keep the call; the info flag now rests on the true residual."""
+"""An existing SciPy script: change the import, keep the call; info now rests on the true residual."""
 
 import numpy as np
 import pyamg

@@ -145,9 +145,9 @@ class Block(LinearOperator):
 
     Examples
     --------
-    >>> A = DenseOperator(torch.eye(2)); B = DenseOperator(torch.ones(1, 2)); Bt = DenseOperator(torch.ones(2,
-    1))
-    >>> Block([[A, Bt], [B, None]], props={"symmetric"}) @ torch.tensor([1.0, 2.0, 3.0])
+    >>> A, B = DenseOperator(torch.eye(2)), DenseOperator(torch.ones(1, 2))
+    >>> kkt = Block([[A, DenseOperator(torch.ones(2, 1))], [B, None]], props={"symmetric"})
+    >>> kkt @ torch.tensor([1.0, 2.0, 3.0])
     tensor([4., 5., 3.])
     """
 
