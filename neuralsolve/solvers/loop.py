@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import Breakdown
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, copy_of, output_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status
@@ -114,8 +114,8 @@ class _Run:
         self.note = ""
 
     def go(self, x0: Tensor | None) -> Outcome:
-        x = torch.zeros_like(self.b) if x0 is None else self._clean(x0.clone())
-        r = self._residual(x) if x0 is not None else self.b if self.method.keeps_r else self.b.clone()
+        x = output_like(self.b, len(self.b), None).zero_() if x0 is None else self._clean(copy_of(x0))
+        r = self._residual(x) if x0 is not None else self.b if self.method.keeps_r else copy_of(self.b)
         true_norm = norm(r)
         self.history.append(float(true_norm.max()))
         while True:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, copy_of
 from neuralsolve.operators.convert import Home, as_operator, as_vector, check_finite
 from neuralsolve.operators.structured import CallableOperator
 from neuralsolve.preconditioners.base import Recipe
@@ -236,7 +236,7 @@ class Prepared:
             rhs = rhs / scale
         removed = torch.zeros(rhs.shape[1:], dtype=torch.float64)
         if A.null_space is not None:
-            rhs = rhs.clone()  # b is the caller's
+            rhs = copy_of(rhs)  # b is the caller's
             removed = A.null_space.project(rhs)
         return rhs, home, removed, scale
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, State, norm
 
@@ -57,7 +57,7 @@ class Richardson(Method):
     def step(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: RichardsonState
     ) -> RichardsonState:
-        z = torch.empty_like(s.r) if s.z is None else s.z
+        z = output_like(s.r, len(s.r), s.z)
         z = z.copy_(s.r) if M is None else M.apply(s.r, z)
         if s.frozen is not None:
             z.masked_fill_(s.frozen, 0.0)
