@@ -46,6 +46,7 @@ STRENGTHS = (
     "energy_based",
 )
 
+ONE, MINUS_ONE = torch.tensor(1.0, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64)
 COARSE_SWEEPS = 4  # pairs of sweeps on a coarsest level that is too large to be inverted
 
 
@@ -131,11 +132,11 @@ class _AlgebraicMultigrid(Preconditioner):
         diagonal = divisors(A_next, "AMG")
         self.symmetric = A_next.symmetric and not bool((diagonal < 0).any())
         S = matrix_of(A_next, "AMG").to_scipy()
-        kept = torch.nonzero(diagonal).reshape(-1)
-        self.kept = kept if len(kept) < len(diagonal) else None
+        kept = np.flatnonzero(diagonal.numpy())
+        self.kept = torch.from_numpy(kept) if len(kept) < len(diagonal) else None
         if self.kept is not None:
-            S = S[kept.numpy()][:, kept.numpy()]
-        self.hierarchy = self._coarsen(S, A_next, kept.numpy())
+            S = S[kept][:, kept]
+        self.hierarchy = self._coarsen(S, A_next, kept)
         self.cycle = _Cycle(self.hierarchy, self.recipe)
         self.transposed: _Cycle | None = None
 
@@ -210,13 +211,13 @@ class _Cycle:
         residual, coarse_b, coarse_x = self.room[depth]
         self._smooth(level.A, b, x, self.sweeps)
         K.csr_matvec(*level.A, x, residual)
-        torch.sub(b, residual, out=residual)
+        K.xpby(b, MINUS_ONE, residual)  # b - A x
         K.csr_matvec(*level.R, residual, coarse_b)
         self._descend(depth + 1, coarse_b, coarse_x.zero_())
         if self.twice:
             self._descend(depth + 1, coarse_b, coarse_x)
         K.csr_matvec(*level.P, coarse_x, residual)
-        x += residual
+        K.axpy(ONE, residual, x)
         self._smooth(level.A, b, x, self.sweeps)
 
     def _solve_coarsest(self, b: Tensor, x: Tensor) -> None:

@@ -160,12 +160,12 @@ def _rounding_scale(levels: list[Any]) -> float:
 def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, cutoff: float) -> Tensor | None:
     if A.shape[0] > DENSE_LIMIT:  # type: ignore[index]
         return None
-    dense = torch.from_numpy(A.toarray())
+    dense = A.toarray()
     if not symmetric:
-        return torch.linalg.pinv(dense, atol=cutoff, rtol=0.0)
-    values, vectors = torch.linalg.eigh((dense + dense.T) / 2)
+        return torch.linalg.pinv(torch.from_numpy(dense), atol=cutoff, rtol=0.0)
+    values, vectors = np.linalg.eigh((dense + dense.T) / 2)
     good = values > cutoff
-    return vectors[:, good] / values[good] @ vectors[:, good].T
+    return torch.from_numpy(vectors[:, good] / values[good] @ vectors[:, good].T)
 
 
 def _failure(kind: str, what: object) -> str:
@@ -200,7 +200,10 @@ def _quiet_and_repeatable() -> Iterator[None]:
 
 def _positive_couplings_lead(S: scipy.sparse.csr_array) -> bool:
     """Whether some row's largest positive off-diagonal entry exceeds its largest negative one."""
-    off = scipy.sparse.csr_array(S - scipy.sparse.diags_array(S.diagonal()))
+    diagonal = S.diagonal()
+    if np.count_nonzero(S.data > 0) == np.count_nonzero(diagonal > 0):
+        return False
+    off = scipy.sparse.csr_array(S - scipy.sparse.diags_array(diagonal))
     return bool((off.max(axis=1).toarray() > -off.min(axis=1).toarray()).any())
 
 
