@@ -137,16 +137,32 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return an uninitialised tensor of the dtype and device of another.
 
     Large ones on the CPU come from NumPy, which asks Linux for huge pages where torch does not: a vector of
-    16 MB costs 8 page faults instead of 4096, which took longer than the product that filled it.
+    16 MB costs 8 page faults instead of 4096, which took longer than the product that filled it. Nor does
+    NumPy fill and copy with threads that spin: in a busy or a small container they wait for each other.
     """
-    if like.device.type != "cpu" or math.prod(shape) * like.element_size() < HUGE:
-        return like.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, _NUMPY[like.dtype]))
+    return (
+        torch.from_numpy(np.empty(shape, _NUMPY[like.dtype]))
+        if _is_large(shape, like)
+        else like.new_empty(shape)
+    )
+
+
+def zeros_like(v: Tensor) -> Tensor:
+    """Return zeros of the shape of v; see `empty`."""
+    shape = tuple(v.shape)
+    return torch.from_numpy(np.zeros(shape, _NUMPY[v.dtype])) if _is_large(shape, v) else torch.zeros_like(v)
 
 
 def copy_of(v: Tensor) -> Tensor:
-    """Return a copy of v, contiguous."""
-    return empty(tuple(v.shape), v).copy_(v)
+    """Return a copy of v, contiguous; see `empty`."""
+    shape = tuple(v.shape)
+    return torch.from_numpy(np.array(v.numpy(), order="C")) if _is_large(shape, v) else v.contiguous().clone()
+
+
+def _is_large(shape: tuple[int, ...], like: Tensor) -> bool:
+    return (
+        like.device.type == "cpu" and like.dtype in _NUMPY and math.prod(shape) * like.element_size() >= HUGE
+    )
 
 
 def shared(array: np.ndarray) -> Tensor:

@@ -242,7 +242,7 @@ def _as_array(b: Any, name: str) -> np.ndarray:
 
 def check_finite(v: Tensor, name: str) -> float:
     """Refuse NaN and infinity in a vector of the caller's; return its largest absolute entry."""
-    low, high = (float(end) for end in torch.aminmax(v))  # one pass, in which NaN shows too
+    low, high = float(v.numpy().min()), float(v.numpy().max())  # in which NaN shows too
     if not (math.isfinite(low) and math.isfinite(high)):
         bad = int((~torch.isfinite(v)).sum())
         msg = f"{name} has {bad} NaN or infinite entries of {v.numel()}; mend them before the solve"

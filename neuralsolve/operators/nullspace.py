@@ -49,10 +49,6 @@ class NullSpace:
             part = self.basis.T @ v
             v -= self.basis @ part
             return torch.linalg.vector_norm(part, dim=0)
-        if self.counts is not None and len(self.counts) == 1 and int(self.counts[0]) == len(v):
-            mean = v.mean(0)  # the constant on all entries needs no labels
-            v -= mean
-            return mean.abs() * len(v) ** 0.5
         return table(v.device).subtract_means(self.labels, self.counts, v)
 
     def describe(self) -> str:

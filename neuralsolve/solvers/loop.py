@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import Breakdown
-from neuralsolve.operators.base import LinearOperator, copy_of, output_like
+from neuralsolve.kernels import table
+from neuralsolve.operators.base import LinearOperator, copy_of, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status
@@ -114,7 +115,7 @@ class _Run:
         self.note = ""
 
     def go(self, x0: Tensor | None) -> Outcome:
-        x = output_like(self.b, len(self.b), None).zero_() if x0 is None else self._clean(copy_of(x0))
+        x = zeros_like(self.b) if x0 is None else self._clean(copy_of(x0))
         r = self._residual(x) if x0 is not None else self.b if self.method.keeps_r else copy_of(self.b)
         true_norm = norm(r)
         self.history.append(float(true_norm.max()))
@@ -173,8 +174,9 @@ class _Run:
                     return x, Status.STOPPED
 
     def _residual(self, x: Tensor) -> Tensor:
-        Ax = self.A.matvec(x)
-        return torch.sub(self.b, Ax, out=Ax)
+        r = self.A.matvec(x)
+        table(r.device).xpby(self.b, -1.0, r)  # b - A x
+        return r
 
     def _clean(self, x: Tensor) -> Tensor:
         if self.A.null_space is not None:

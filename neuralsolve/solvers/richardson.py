@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError
+from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, State, norm
@@ -61,10 +61,12 @@ class Richardson(Method):
         z = z.copy_(s.r) if M is None else M.apply(s.r, z)
         if s.frozen is not None:
             z.masked_fill_(s.frozen, 0.0)
-        s.x.add_(z, alpha=self.omega)
+        K = table(b.device)
+        K.axpy(self.omega, z, s.x)
         if A.null_space is not None:
             A.null_space.project(s.x)
         s.z = None if s.r is b else s.r
-        s.r = torch.sub(b, A.matvec(s.x, z), out=z)
+        s.r = A.matvec(s.x, z)
+        K.xpby(b, -1.0, s.r)  # b - A x
         s.residual_norm = norm(s.r)
         return s
