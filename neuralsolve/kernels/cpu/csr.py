@@ -10,6 +10,7 @@ import numpy as np
 from numba import uint64
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
 from neuralsolve.kernels.cpu.threads import ordered, over_ranges, serial
 from neuralsolve.kernels.cpu.vector import total
 
@@ -45,6 +46,8 @@ def _rows(indptr, indices, values, x, w, out, lo, hi):
         end = uint64(indptr[i + one])
         s = 0.0
         while p + four <= end:
+            prefetch(values, p + uint64(AHEAD))
+            prefetch(indices, p + uint64(AHEAD))
             a = values[p] * x[uint64(indices[p])] + values[p + one] * x[uint64(indices[p + one])]
             b = values[p + two] * x[uint64(indices[p + two])]
             s += a + (b + values[p + three] * x[uint64(indices[p + three])])
@@ -66,6 +69,8 @@ def _rows_columns(indptr, indices, values, x, w, out, lo, hi):
     sums = np.zeros(x.shape[1])
     for i in range(uint64(first), uint64(last)):
         start, end = uint64(indptr[i]), uint64(indptr[i + one])
+        prefetch(values, start + uint64(AHEAD))
+        prefetch(indices, start + uint64(AHEAD))
         j = uint64(0)
         while j + four <= k:
             s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0

@@ -11,6 +11,7 @@ import numpy as np
 from numba import uint64
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
 from neuralsolve.kernels.cpu.threads import ordered
 
 
@@ -91,6 +92,8 @@ def _lower_solve(indptr, indices, values, b, out):
         last = uint64(indptr[i + one]) - one
         inverse = 1 / values[last]
         rest, coupling = np.float64(b[i]), 0.0
+        prefetch(values, p + uint64(AHEAD))
+        prefetch(indices, p + uint64(AHEAD))
         while p < last:
             j = uint64(indices[p])
             if j + one == i:
@@ -118,6 +121,8 @@ def _lower_transpose_solve(indptr, indices, values, out):
         fresh = out[i] * inverse - (coupling * inverse) * fresh
         out[i] = fresh
         coupling = 0.0
+        prefetch(values, first - uint64(AHEAD))
+        prefetch(indices, first - uint64(AHEAD))
         for p in range(first, last):
             j = uint64(indices[p])
             if j + one == i:
@@ -214,6 +219,8 @@ def _ilu0_solve(indptr, indices, values, diag_ptr, b, out):
     n = uint64(b.size)
     for i in range(n):
         rest, coupling = np.float64(b[i]), 0.0
+        prefetch(values, uint64(indptr[i]) + uint64(AHEAD))
+        prefetch(indices, uint64(indptr[i]) + uint64(AHEAD))
         for p in range(uint64(indptr[i]), uint64(diag_ptr[i])):
             j = uint64(indices[p])
             if j + one == i:
@@ -228,6 +235,8 @@ def _ilu0_solve(indptr, indices, values, diag_ptr, b, out):
         middle = uint64(diag_ptr[i])
         inverse = 1 / values[middle]
         rest, coupling = np.float64(out[i]), 0.0
+        prefetch(values, middle - uint64(AHEAD))
+        prefetch(indices, middle - uint64(AHEAD))
         for p in range(middle + one, uint64(indptr[i + one])):
             j = uint64(indices[p])
             if j == i + one:

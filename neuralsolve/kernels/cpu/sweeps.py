@@ -6,6 +6,7 @@ import numpy as np
 from numba import uint64
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
 from neuralsolve.kernels.cpu.threads import ordered, over_ranges
 
 
@@ -20,6 +21,8 @@ def _sor(indptr, indices, values, omega, b, x, reverse):
     fresh = np.float64(0)
     for _ in range(n):
         diagonal, coupling, rest = 0.0, 0.0, np.float64(b[uint64(i)])
+        prefetch(values, indptr[uint64(i)] + step * AHEAD)
+        prefetch(indices, indptr[uint64(i)] + step * AHEAD)
         for p in range(uint64(indptr[uint64(i)]), uint64(indptr[uint64(i + 1)])):
             j = indices[p]
             if j == i:
