@@ -99,9 +99,10 @@ def measures_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figur
     axes.set_xscale("log")
     axes.set_yticks(places, [row["measure"] for row in rows], fontsize=8)
     for place, share, row in zip(places, shares, rows, strict=True):
-        text = f" {row['value']:.3g} (at most {row['bar']:g}) {row['unit']}"
-        axes.text(share, place, text, va="center", fontsize=7.5, color=INK)
-    axes.set_xlim(min(0.1, 0.7 * min(shares)), 12 * max(1.0, *shares))
+        unit = "" if row["unit"] == "x" else f" {row['unit']}"
+        text = f" {row['value']:.3g}{unit}, allowed {row['bar']:.3g}"
+        axes.text(max(1.0, share), place, text, va="center", fontsize=7.5, color=INK)
+    axes.set_xlim(min(0.1, 0.7 * min(shares)), 30 * max(1.0, *shares))
     axes.set_xlabel("measured value / allowed value", fontsize=8)
     plain_axes(axes)
     figure.suptitle(title or "Measures of speed and memory", fontsize=10, color=INK)
