@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.structured import CallableOperator, DenseOperator, DiagonalPlusLowRank
 from neuralsolve.preconditioners.amg import AMG
@@ -35,7 +34,6 @@ from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.loop import PATIENCE
 from neuralsolve.solvers.method import Method
 from neuralsolve.solvers.minres import MINRES
-from neuralsolve.solvers.recognise import box_stencil
 from neuralsolve.solvers.richardson import Richardson
 from neuralsolve.solvers.structure import Structure
 
@@ -74,7 +72,7 @@ def _method_for(structure: Structure, recipe: Recipe) -> Plan:
 
 def _plans(structure: Structure) -> Iterator[Plan]:
     A, seen = structure.A, structure.describe()
-    if is_box(structure):
+    if structure.box:
         yield direct(FastPoisson(), f"FastPoisson: constant-coefficient box, {seen}")
         return
     if isinstance(A, DiagonalPlusLowRank):
@@ -121,13 +119,3 @@ def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[P
 def direct(recipe: Recipe, reason: str) -> Plan:
     """Return the plan of a direct method: Richardson with the factorisation, that is iterative refinement."""
     return Plan(Richardson(), recipe, reason, REFINEMENTS, patience=2)
-
-
-def is_box(structure: Structure) -> bool:
-    """Whether A is the stencil of a full constant-coefficient box, declared or recognised."""
-    A = structure.A
-    if isinstance(A, CSROperator):
-        return structure.symmetric and box_stencil(A) is not None
-    if not isinstance(A, PoissonStencil) or not A.grid.is_box:
-        return False
-    return A.coefficients is None

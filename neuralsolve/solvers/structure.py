@@ -18,7 +18,10 @@ from neuralsolve.errors import OptionError, ShapeError, StructureError
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.nullspace import NullSpace, from_components, from_vectors
+from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.structured import Block, CallableOperator, DenseOperator
+from neuralsolve.solvers.recognise import box_stencil
+from neuralsolve.solvers.transforms import is_constant_box
 
 ROUNDING = 1e-12  # relative size below which a difference of entries, or a row sum, counts as zero
 
@@ -37,6 +40,7 @@ class Structure:
     dominant : |a_ii| >= sum_j |a_ij| in every row and the diagonal is positive: A is positive semi-definite
     m_matrix : no positive off-diagonal entry
     nnz : stored entries, None for functions
+    box : A is the stencil of a box with one coefficient per axis, or a multiple of it
     """
 
     A: LinearOperator
@@ -46,6 +50,7 @@ class Structure:
     dominant: bool = False
     m_matrix: bool = False
     nnz: int | None = None
+    box: bool = False
 
     @property
     def n(self) -> int:
@@ -85,11 +90,28 @@ def probe(source: LinearOperator, null_space: object = None) -> Structure:
     if isinstance(A, CallableOperator):
         structure = _probe_function(A)
     elif isinstance(A, CSROperator | DenseOperator | Block):
-        structure = _probe_matrix(A, null_space)
+        structure = _probe_box(A) or _probe_matrix(A, null_space)
     else:
-        structure = Structure(A, None, A.symmetric, True if "spd" in A.props else None, m_matrix=True)
+        box = isinstance(A, PoissonStencil) and is_constant_box(A)
+        structure = Structure(
+            A, None, A.symmetric, True if "spd" in A.props else None, m_matrix=True, box=box
+        )
     _declare(structure.A, null_space)
     return structure
+
+
+def _probe_box(A: LinearOperator) -> Structure | None:
+    """Return all there is to know of a CSR matrix that is a box stencil, at a tenth of a full look's cost."""
+    found = box_stencil(A) if isinstance(A, CSROperator) else None
+    if found is None:
+        return None
+    assert isinstance(A, CSROperator)
+    stencil, multiple = found
+    signs = None
+    if multiple < 0:
+        A, signs = A.with_values(-A.values.detach()), torch.full((A.shape[0],), -1.0, dtype=torch.float64)
+    A.null_space, A.props = stencil.null_space, A.props | {"spd", "symmetric"}
+    return Structure(A, signs, True, True, dominant=True, m_matrix=True, nnz=len(A.values), box=True)
 
 
 def _probe_matrix(A: LinearOperator, null_space: object) -> Structure:

@@ -103,6 +103,15 @@ def box_axes(A: PoissonStencil) -> list[Axis]:
     return [_axis(A, a) for a in range(len(A.grid.shape))]
 
 
+def is_constant_box(A: PoissonStencil) -> bool:
+    """Whether `box_axes` takes A."""
+    try:
+        box_axes(A)
+    except StructureError:
+        return False
+    return True
+
+
 def _axis(A: PoissonStencil, a: int) -> Axis:
     n, scale = A.grid.shape[a], 1 / A.grid.spacing[a] ** 2
     dirichlet = [wall == "dirichlet" for wall in A.grid.walls[a]]
