@@ -153,19 +153,12 @@ class Plume:
         NonFiniteError
             If the velocity is NaN or infinite.
         """
-        with _one_thread():
-            return self._advance()
-
-    def _advance(self) -> StepRecord:
         case, mac = self.case, self.mac
         number = courant(self.velocity, mac.spacing, case.dt)
-        self._emit()
-        starred = self._carry()
-        for u, lift in zip(starred, buoyancy(mac, self.density, case.buoyancy), strict=True):
-            u.add_(lift, alpha=case.dt)
-        if case.confinement:
-            for u, swirl in zip(starred, confinement(mac, self.velocity, case.confinement), strict=True):
-                u.add_(swirl, alpha=case.dt)
+        with _one_thread():
+            self._emit()
+            starred = self._carry()
+            self._force(starred)
         projection = mac.project(starred, self.prepared, x0=self.pressure)
         mac.check(projection, case.rtol)
         self._check_bound(projection)
@@ -204,6 +197,15 @@ class Plume:
         return tuple(
             advect(u, flow, case.dt, mac.spacing, face_axis=axis, **options) for axis, u in enumerate(flow)
         )
+
+    def _force(self, starred: Velocity) -> None:
+        """Add dt times the forces in place."""
+        case, mac = self.case, self.mac
+        for u, lift in zip(starred, buoyancy(mac, self.density, case.buoyancy), strict=True):
+            u.add_(lift, alpha=case.dt)
+        if case.confinement:
+            for u, swirl in zip(starred, confinement(mac, self.velocity, case.confinement), strict=True):
+                u.add_(swirl, alpha=case.dt)
 
     def _check_bound(self, projection: Projection) -> None:
         bound = self.case.max_divergence

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from neuralsolve.errors import StructureError
@@ -76,12 +77,12 @@ class EmbeddedBoxInverse(Preconditioner):
             raise StructureError(msg)
         grid = A_next.grid
         self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, grid.spacing, grid.walls)))
-        self._outside = None if A_next.active is None else ~A_next.active
+        self._outside = None if A_next.active is None else ~A_next.active.numpy()
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         z = self._inverse.apply(r, out)  # r is zero outside the fluid, as every product with A is
         if self._outside is not None:
-            z.masked_fill_(self._outside if z.ndim == 1 else self._outside[:, None], 0.0)
+            np.copyto(z.numpy(), 0.0, where=self._outside if z.ndim == 1 else self._outside[:, None])
         return z
 
     def describe(self) -> str:
