@@ -267,3 +267,17 @@ def test_what_is_no_box_is_refused_with_the_call_that_works(A, words):
 def test_workers_are_a_number_of_threads(workers):
     with pytest.raises(ns.OptionError, match=re.escape("ns.FastPoisson(workers=2)")):
         ns.FastPoisson(workers)
+
+
+@pytest.mark.parametrize(
+    "A",
+    [
+        box((5, 9), [(1, 1), (0, 2)], (2.0, 3.0)),
+        -0.3 * ns.PoissonStencil(ns.Grid((60, 60), walls="neumann")).to_scipy(),
+        4e3 * ns.PoissonStencil(ns.Grid((16, 15, 14), walls="periodic")).to_scipy(),
+    ],
+)
+def test_it_is_chosen_for_every_box(A):
+    result = ns.solve(A, random(87, A.shape[0]).numpy() - 1, rtol=1e-11)
+    assert result.converged
+    assert result.explanation.startswith("FastPoisson: constant-coefficient box")
