@@ -1,5 +1,8 @@
 """Case files: what they build, and what they say to wrong ones."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 import neuralsolve as ns
 from neuralsolve.cases import find_case, list_cases, load_case, open_problem, right_side
+from neuralsolve.cases.schema import KINDS, Ball, Box, Bunny, FreeSurface, Mask, SolveOptions
 from neuralsolve.errors import FormatError, InputError, OptionError, ShapeError
 from neuralsolve.io import write_solution
 from neuralsolve.pde.smoke_case import SmokeCase
@@ -211,3 +215,19 @@ def test_any_poisson_table_gives_a_system_or_a_clear_refusal(case, lines):
         return
     assert problem.b.shape == (problem.A.shape[0],)
     assert np.isfinite(problem.b).all()
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "cases.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_is_a_case(case):
+    text = PAGE.split("```toml\n")[1].split("```")[0]
+    problem = open_problem(case(text))
+    assert problem.options == {"method": "cg", "M": "ic(modified=0.97)"}
+    assert ns.AIR in problem.grid.cells
+
+
+@pytest.mark.parametrize("model", [*KINDS.values(), SolveOptions, Ball, Box, Bunny, Mask, FreeSurface])
+def test_the_page_describes_every_key(model):
+    for key in set(model.model_fields) - {"path", "shape"}:
+        assert re.search(rf"\b{key}\b", PAGE), key

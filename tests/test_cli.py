@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -322,3 +323,13 @@ def test_doctor_reports_what_is_broken(monkeypatch):
     assert result.exit_code == 1
     assert "BROKEN: products" in result.stdout
     assert "true residual 5.0e-01" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["solve", "simulate", "bench", "doctor", "cases"])
+def test_the_page_describes_every_command_and_option(command):
+    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    assert f"neuralsolve {command}" in page
+    options = re.findall(r"--[\w-]+", run(command, "--help").stdout)
+    assert "--help" in options
+    for option in set(options) - {"--compare", "--force", "--json", "--rhs", "--rtol"}:
+        assert option in page, option
