@@ -120,7 +120,7 @@ def test_single_precision_kernels_err_as_plain_torch_does(name, kernels):
 
 
 @given(boxes(), st.sampled_from(["reference", "cpu"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_it_is_the_moore_penrose_inverse(A, room):
     n = A.shape[0]
     S = torch.from_numpy(A.to_scipy().toarray())

@@ -2,9 +2,8 @@
 
 Problem: A x = b, A = sum_a c_a I x T_a x I on a full box of cells. Every T_a is diagonal in a trigonometric
 basis (see `transforms`). All axes but one are transformed; the one that is kept leaves one tridiagonal system
-per mode (see `lines`; Hockney, J. ACM 12, 1965; Buzbee, Golub and Nielson, SIAM J. Numer. Anal. 7, 1970, sec.
-2 and 3; Swarztrauber, SIAM Review 19, 1977). That saves a transform each way, as a rule the slow one across
-memory.
+per mode (see `lines`; Hockney, J. ACM 12, 1965; Buzbee, Golub and Nielson, SIAM J. Numer. Anal. 7, 1970;
+Swarztrauber, SIAM Review 19, 1977). That saves a transform each way, as a rule the slow one across memory.
 
 Singular boxes get the pseudo-inverse: the constant is taken out of b and of x. All happens in the place of x;
 memory beside it: the pivots, one vector, none where the kept axis is periodic. The residual left by one

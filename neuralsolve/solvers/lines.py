@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
+from neuralsolve.operators.base import empty
 from neuralsolve.solvers.transforms import Axis
 
 
@@ -39,7 +40,7 @@ class Tridiagonal:
 
     def __init__(self, n: int, walls: tuple[int, int], shift: Tensor):
         self.singular = torch.nonzero((shift == 0) & (walls == (0, 0))).tolist()
-        self.pivots = shift.new_empty((len(shift), n, shift.shape[1]))
+        self.pivots = empty((len(shift), n, shift.shape[1]), shift)
         table().tridiagonal_factor(shift.contiguous(), 1.0 + walls[0], 1.0 + walls[1], self.pivots)
 
     def solve(self, v: Tensor, gain: float) -> None:
