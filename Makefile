@@ -1,3 +1,4 @@
+SHELL := /bin/bash
 # make demo: environment, then smoke around a bunny; make test: the fast tests. Nothing to install by hand.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,8 +20,16 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Twenty minutes on two quiet cores; the rows and the page made from them are committed.
 bench: $(READY)
-	$(BIN)/neuralsolve bench --csv data/bench/kernels.csv --plot docs/images/bench_kernels.png --force
+	$(BIN)/neuralsolve bench --csv data/bench/kernels.csv --plot docs/images/bench_kernels.png --repeats 7 --force
+	$(BIN)/neuralsolve bench poisson_box_2d poisson_box_3d poisson_masked poisson_layers step_channel \
+	  --repeats 5 --csv data/bench/cases.csv --plot docs/images/bench_cases.png --force
+	test -z "$$NEURALSOLVE_DATA" || $(BIN)/neuralsolve bench --repeats 5 \
+	  $$(ls "$$NEURALSOLVE_DATA"/matrices/{bcsstk1[36],gr_30_30,lap2D_5pt_n100,lap3D_7pt_n20,olm1000}.mtx \
+	  "$$NEURALSOLVE_DATA"/matrices/bunny35k_cotan_laplacian.npz) \
+	  --csv data/bench/matrices.csv --plot docs/images/bench_matrices.png --force
+	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
 
 $(READY): pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -73,6 +73,15 @@ def test_a_failed_guess_is_followed_by_the_next_plan_and_told(rng):
     assert relative_residual(A, b, result.x) <= 1e-8
 
 
+def test_the_callers_own_limit_is_no_reason_to_give_a_plan_up(rng):
+    A = laplacian(60) + sp.diags_array(np.linspace(0, 1, 3600))
+    prepared = ns.prepare(A)
+    b = rng.standard_normal(3600)
+    before = prepared.explanation
+    assert prepared.solve(b, maxiter=1, throw=False).status is Status.MAXITER
+    assert prepared.explanation == before
+
+
 def test_a_given_recipe_gets_a_fitting_method(rng):
     b = rng.standard_normal(3600)
     assert "CG" in ns.solve(laplacian(60), b, M=ns.SSOR()).explanation
@@ -242,6 +251,11 @@ def test_float32_in_float32_out_and_the_verdict_is_on_what_is_returned(rng):
     result = ns.solve(A.astype(np.float32), b)
     assert result.x.dtype == np.float32
     assert relative_residual(A, b.astype(float), result.x.astype(float)) <= 1e-5
+    smooth = ns.solve(A, np.ones(576, np.float32))  # ||x|| / ||b|| is large: rounding x costs more than 1e-5
+    assert smooth.status in (Status.CONVERGED, Status.ROUNDED)
+    left = np.linalg.norm(1 - A @ smooth.x.astype(float))
+    assert smooth.residual_norms[-1] == pytest.approx(left, rel=1e-6)
+    assert left <= np.finfo(np.float32).eps * 8 * np.linalg.norm(smooth.x) + 1e-5 * 24
     strict = ns.solve(A, b, rtol=1e-12, throw=False)
     assert strict.status is Status.PRECISION
     assert not strict.converged

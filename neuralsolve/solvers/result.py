@@ -20,6 +20,10 @@ class Status(Enum):
         "the true residual stopped falling: rtol is beyond what rounding allows for this A, or b has a part "
         "that A cannot reach; loosen rtol, rescale A, or use ns.SparseLU()"
     )
+    ROUNDED = (
+        "x in float64 met the default tolerance; rounded to the caller's dtype it leaves residual_norms[-1]: "
+        "pass float64 for more digits, or an rtol to have the rounded x judged"
+    )
     PRECISION = (
         "x in float64 met the tolerance, rounded to the caller's dtype it does not: pass float64, or loosen "
         "rtol"
@@ -39,7 +43,7 @@ class Status(Enum):
     @property
     def converged(self) -> bool:
         """Whether this ending is a success."""
-        return self in (Status.CONVERGED, Status.PROJECTED)
+        return self in (Status.CONVERGED, Status.PROJECTED, Status.ROUNDED)
 
 
 @dataclass(frozen=True)
