@@ -221,7 +221,7 @@ def _test_mesh() -> str:
         return f"left out: scikit-fem is missing ({OPTIONAL['scikit-fem']})"
     from neuralsolve.fem import poisson
     from neuralsolve.io import Mesh, grid_mesh
-    from neuralsolve.io.meshes import boundary_nodes
+    from neuralsolve.io.mesh import boundary_nodes
 
     mesh = grid_mesh((9, 9), (1 / 9, 1 / 9), np.ones(81, dtype=bool))
     mesh = Mesh(mesh.points, mesh.cells, mesh.kind, {"boundary": boundary_nodes(mesh.cells, mesh.kind)})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, StructureError, nearest
-from neuralsolve.io.meshes import SKFEM_HEX, Mesh
+from neuralsolve.io.mesh import SKFEM_HEX, Mesh
 
 if TYPE_CHECKING:
     import scipy.sparse

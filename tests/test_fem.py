@@ -11,7 +11,7 @@ from scipy.sparse.linalg import spsolve
 from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, StructureError
 from neuralsolve.fem import poisson
 from neuralsolve.io import Mesh, grid_mesh, read_mesh
-from neuralsolve.io.meshes import boundary_nodes
+from neuralsolve.io.mesh import boundary_nodes
 
 EPS = np.finfo(float).eps
 rng = np.random.default_rng(2903)

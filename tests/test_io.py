@@ -335,6 +335,16 @@ def test_a_damaged_matrix_is_refused_or_still_a_matrix(tmp_path, kind, data):
         assert A.A.shape[0] == A.A.shape[1] > 0
 
 
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".mtx", ".txt"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_vector_is_refused_or_still_numbers(tmp_path, kind, data):
+    valid = tmp_path / f"valid{kind}"
+    write_solution(valid, np.linspace(-1.5, 1.5, 12).reshape(6, 2), overwrite=True)
+    x = read_or_refuse(read_vector, damaged(tmp_path, kind, data, valid.read_bytes()))
+    assert x is None or (x.ndim in (1, 2) and x.dtype.kind in "fc" and x.size > 0)
+
+
 @pytest.mark.parametrize("kind", [".msh", ".vtk", ".vtu", ".obj", ".ply", ".stl", ".json"])
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -362,9 +372,9 @@ def valid_bytes(kind):
         return valid_file(folder, kind).read_bytes()
 
 
-def damaged(folder, kind, data):
+def damaged(folder, kind, data, valid=None):
     """Return a valid file of the kind with a few bytes replaced, or its end cut off."""
-    content = bytearray(valid_bytes(kind))
+    content = bytearray(valid or valid_bytes(kind))
     places = st.integers(0, len(content) - 1)
     for place, byte in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=6)):
         content[place] = byte

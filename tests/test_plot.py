@@ -11,7 +11,7 @@ from neuralsolve import plot
 from neuralsolve.cases import Problem, open_problem
 from neuralsolve.fem import poisson
 from neuralsolve.io import Mesh, grid_mesh
-from neuralsolve.io.meshes import boundary_nodes
+from neuralsolve.io.mesh import boundary_nodes
 from neuralsolve.pde.smoke import simulate
 from neuralsolve.pde.smoke_case import SmokeCase
 

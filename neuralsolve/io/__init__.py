@@ -7,7 +7,8 @@ temporary file and a rename, and never replaces an existing file unless asked to
 
 from neuralsolve.io.files import replacing
 from neuralsolve.io.matrices import MATRIX_SUFFIXES, MatrixFile, read_matrix
-from neuralsolve.io.meshes import MESH_SUFFIXES, Mesh, grid_mesh, read_mesh
+from neuralsolve.io.mesh import Mesh, grid_mesh
+from neuralsolve.io.meshes import MESH_SUFFIXES, read_mesh
 from neuralsolve.io.vectors import VECTOR_SUFFIXES, read_vector
 from neuralsolve.io.write import SOLUTION_SUFFIXES, write_solution
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from neuralsolve.errors import FormatError, ShapeError
 from neuralsolve.io.files import check_target, replacing
-from neuralsolve.io.meshes import Mesh
+from neuralsolve.io.mesh import Mesh
 
 SOLUTION_SUFFIXES = (".npy", ".npz", ".mtx", ".txt", ".vtu")
 

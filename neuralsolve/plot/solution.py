@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
 from neuralsolve.io import Mesh
-from neuralsolve.io.meshes import outer_facets
+from neuralsolve.io.mesh import outer_facets
 from neuralsolve.operators.grid import AIR, FLUID, SOLID, Grid
 from neuralsolve.plot.style import INK, draw_history, new_figure, plain_axes
 
