@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import uint64
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
@@ -51,13 +52,15 @@ def _stencil_row(cell, shape, coupling, ends, periodic, centre, rounding, steps,
 @serial
 def _same(indptr, indices, values, i, count, steps, expected, slack):
     """Whether the nonzeros of row i are the expected ones."""
-    q = 0
-    for p in range(indptr[i], indptr[i + 1]):
-        if values[p] == 0:
+    q = uint64(0)
+    one = uint64(1)
+    for p in range(uint64(indptr[i]), uint64(indptr[i + 1])):
+        value = values[p]
+        if value == 0:
             continue
-        if q == count or indices[p] - i != steps[q] or not abs(values[p] - expected[q]) <= slack[q]:
+        if q == count or indices[p] - i != steps[q] or not abs(value - expected[q]) <= slack[q]:
             return False
-        q += 1
+        q += one
     return True
 
 
