@@ -163,3 +163,25 @@ def test_nan_and_infinity_stay_visible(all_kernels, generator, columns):
         assert y.isfinite().sum() == 49 * max(1, sum(columns))
         r = normal(generator, 50, *columns)
         assert not all_kernels.cg_update(one, y, x, torch.zeros_like(x), r).isfinite().any()
+
+
+@pytest.mark.parametrize("k", [1, 257])
+def test_one_column_and_more_columns_than_a_block(all_kernels, generator, k):
+    """Column by column, the same as vectors."""
+    n = 12
+    alpha, columns = normal(generator, k), [normal(generator, n, k) for _ in range(4)]
+    p, Ap, x, r = (v.clone() for v in columns)
+    all_kernels.axpy(alpha, p, x)
+    all_kernels.xpby(x, alpha, p)
+    rr, xr = all_kernels.cg_update(alpha, p, Ap, x, r), all_kernels.dot(x, r)
+    assert rr.shape == xr.shape == (k,)
+    for j in range(0, k, 64):
+        P, Q, X, R = (v[:, j].clone() for v in columns)
+        all_kernels.axpy(alpha[j], P, X)
+        all_kernels.xpby(X, alpha[j], P)
+        one = all_kernels.cg_update(alpha[j], P, Q, X, R)
+        eps = 4 * torch.finfo(torch.float64).eps
+        for got, expected in ((p, P), (x, X), (r, R)):
+            assert_close(got[:, j], expected, eps)
+        assert_close(rr[j], one, n * eps)
+        assert abs(float(xr[j] - X @ R)) <= n * eps * float(X.norm() * R.norm())

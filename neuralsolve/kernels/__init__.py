@@ -8,6 +8,10 @@ are tensors of shape () or (k,).
 `reference` is plain torch and plain Python: slow, short, the definition. `cpu` is numba, two or more
 threads for large vectors. Devices without kernels of their own use the reference, whose products are
 vectorised torch.
+
+Inside an iteration use these functions rather than torch's arithmetic on whole vectors: above 32 768
+entries torch wakes threads of its own, which spin for some milliseconds afterwards and take the cores
+from the next kernel.
 """
 
 from __future__ import annotations

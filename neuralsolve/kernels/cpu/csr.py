@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
 from neuralsolve.kernels.cpu.threads import ordered, over_ranges, serial
-from neuralsolve.kernels.cpu.vector import total
+from neuralsolve.kernels.cpu.vector import numbers, total
 
 
 @serial
@@ -61,44 +61,59 @@ def _rows(indptr, indices, values, x, w, out, lo, hi):
 
 
 @ordered
-def _rows_columns(indptr, indices, values, x, w, out, lo, hi):
-    """Rows with the entries lo..hi for x (n, k): four columns at a time, their sums in registers."""
+def _rows_columns(indptr, indices, values, x, w, out, k, lo, hi):
+    """Rows with the entries lo..hi for x (n, k) flat: four or two columns at a time, sums in registers."""
     first, last = _row_range(indptr, values.size, lo, hi)
     one, two, three, four = uint64(1), uint64(2), uint64(3), uint64(4)
-    k = uint64(x.shape[1])
-    sums = np.zeros(x.shape[1])
+    width = uint64(k)
+    sums = np.zeros(k)
     for i in range(uint64(first), uint64(last)):
         start, end = uint64(indptr[i]), uint64(indptr[i + one])
         prefetch(values, start + uint64(AHEAD))
         prefetch(indices, start + uint64(AHEAD))
-        j = uint64(0)
-        while j + four <= k:
+        row, j = i * width, uint64(0)
+        while j + four <= width:
             s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
             for p in range(start, end):
-                a, col = values[p], uint64(indices[p])
-                s0 += a * x[col, j]
-                s1 += a * x[col, j + one]
-                s2 += a * x[col, j + two]
-                s3 += a * x[col, j + three]
-            out[i, j], out[i, j + one], out[i, j + two], out[i, j + three] = s0, s1, s2, s3
+                a, q = values[p], uint64(indices[p]) * width + j
+                s0 += a * x[q]
+                s1 += a * x[q + one]
+                s2 += a * x[q + two]
+                s3 += a * x[q + three]
+            q = row + j
+            out[q], out[q + one], out[q + two], out[q + three] = s0, s1, s2, s3
             j += four
-        while j < k:
-            s = 0.0
+        while j + two <= width:
+            s0, s1 = 0.0, 0.0
             for p in range(start, end):
-                s += values[p] * x[uint64(indices[p]), j]
-            out[i, j] = s
-            j += one
-        for j in range(k):
-            sums[j] += np.float64(w[i, j]) * out[i, j]
+                a, q = values[p], uint64(indices[p]) * width + j
+                s0 += a * x[q]
+                s1 += a * x[q + one]
+            out[row + j], out[row + j + one] = s0, s1
+            j += two
+        if j < width:
+            s0 = 0.0
+            for p in range(start, end):
+                s0 += values[p] * x[uint64(indices[p]) * width + j]
+            out[row + j] = s0
+        for j in range(width):
+            sums[j] += np.float64(w[row + j]) * out[row + j]
     return sums
 
 
 def _product(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, w: Tensor, out: Tensor) -> list:
     """Set out = A x, return w.out by ranges: beside the memory traffic the inner product is free."""
     starts, columns, entries = indptr.numpy(), indices.numpy(), values.numpy()
-    X, W, Y = x.numpy(), w.numpy(), out.numpy()
-    kernel = _rows if x.ndim == 1 else _rows_columns
-    return over_ranges(len(entries), lambda lo, hi: kernel(starts, columns, entries, X, W, Y, lo, hi))
+    X, W, Y = numbers(x), numbers(w), numbers(out)
+    if X.ndim == 1:
+        return over_ranges(len(entries), lambda lo, hi: _rows(starts, columns, entries, X, W, Y, lo, hi))
+    k = X.shape[1]
+    X, W, Y = X.reshape(-1), W.reshape(-1), Y.reshape(-1)
+
+    def kernel(lo: int, hi: int) -> np.ndarray:
+        return _rows_columns(starts, columns, entries, X, W, Y, k, lo, hi)
+
+    return over_ranges(len(entries), kernel, entries=k * len(entries))
 
 
 def csr_matvec(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: Tensor) -> None:

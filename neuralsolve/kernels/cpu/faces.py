@@ -14,7 +14,9 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.stencil import wrapped_offsets
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
-from neuralsolve.kernels.cpu.vector import total
+from neuralsolve.kernels.cpu.vector import numbers, total
+
+CACHED = 8192  # numbers of x that, with the couplings of their cells, stay in the second cache
 
 
 @serial
@@ -108,29 +110,13 @@ def _lines(d, lower, shape, x, out, lo, hi):
 
 @serial
 def _columns(d, lower, shape, x, out, lo, hi):
-    """Lines that start among the cells lo..hi for x (n, k), the right-hand sides innermost."""
-    nz, ny, nx = shape
+    """Lines that start among the cells lo..hi for x (n, k): some lines at a time, which stay in cache."""
     sums = np.zeros(x.shape[1])
-    for line in range(-(-lo // nx), -(-hi // nx)):
-        zl, zh = wrapped_offsets(line // ny, nz, ny * nx)
-        yl, yh = wrapped_offsets(line % ny, ny, nx)
-        for column in range(nx):
-            i = line * nx + column
-            xl, xh = wrapped_offsets(column, nx, 1)
-            if d[i] == 0:
-                out[i, :] = 0.0
-                continue
-            c0, c1, c2, c3 = lower[0, i], lower[0, i + zh], lower[1, i], lower[1, i + yh]
-            c4, c5, centre = lower[2, i], lower[2, i + xh], d[i]
-            z_low, z_high, y_low, y_high = x[i + zl], x[i + zh], x[i + yl], x[i + yh]
-            x0, x_low, x_high, row = x[i], x[i + xl], x[i + xh], out[i]
-            for j in range(sums.size):
-                value = centre * x0[j]
-                value -= (c0 * z_low[j] if c0 != 0 else 0.0) + (c1 * z_high[j] if c1 != 0 else 0.0)
-                value -= (c2 * y_low[j] if c2 != 0 else 0.0) + (c3 * y_high[j] if c3 != 0 else 0.0)
-                value -= (c4 * x_low[j] if c4 != 0 else 0.0) + (c5 * x_high[j] if c5 != 0 else 0.0)
-                row[j] = value
-                sums[j] += x0[j] * value
+    step = max(1, CACHED // (shape[2] * sums.size)) * shape[2]
+    for start in range(lo, hi, step):
+        stop = min(start + step, hi)
+        for j in range(sums.size):
+            sums[j] += _lines(d, lower, shape, x[:, j], out[:, j], start, stop)
     return sums
 
 
@@ -138,9 +124,9 @@ def _product(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, o
     """Set out = A x, return x.out: the inner product is free beside the memory traffic."""
     nz, ny, nx = shape
     box = (int(nz), int(ny), int(nx))
-    d, couplings, X, Y = diagonal.numpy(), lower.numpy(), x.numpy(), out.numpy()
-    kernel = _lines if x.ndim == 1 else _columns
-    return over_ranges(len(X), lambda lo, hi: kernel(d, couplings, box, X, Y, lo, hi))
+    d, couplings, X, Y = diagonal.numpy(), lower.numpy(), numbers(x), numbers(out)
+    kernel = _lines if X.ndim == 1 else _columns
+    return over_ranges(len(X), lambda lo, hi: kernel(d, couplings, box, X, Y, lo, hi), entries=X.size)
 
 
 def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> None:

@@ -13,6 +13,7 @@ from numba import uint64
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import in_blocks, ordered
+from neuralsolve.kernels.cpu.vector import numbers
 
 
 @ordered
@@ -106,40 +107,21 @@ def _backward(inverse, lower, shape, out, box):
 
 @ordered
 def _forward_columns(inverse, lower, shape, b, out, box):
-    _, ny, nx = shape
+    """Line by line, so that the couplings of a line stay in cache for all columns."""
     z0, z1, y0, y1, x0, x1 = box
     for z in range(z0, z1):
         for y in range(y0, y1):
-            for i in range((z * ny + y) * nx + x0, (z * ny + y) * nx + x1):
-                for j in range(out.shape[1]):
-                    known = b[i, j]
-                    if z > 0:
-                        known += lower[0, i] * out[i - ny * nx, j]
-                    if y > 0:
-                        known += lower[1, i] * out[i - nx, j]
-                    if i % nx > 0:
-                        known += lower[2, i] * out[i - 1, j]
-                    known *= inverse[i]
-                    out[i, j] = known if inverse[i] != 0 else 0.0
+            for j in range(out.shape[1]):
+                _forward(inverse, lower, shape, b[:, j], out[:, j], (z, z + 1, y, y + 1, x0, x1))
 
 
 @ordered
 def _backward_columns(inverse, lower, shape, out, box):
-    nz, ny, nx = shape
     z0, z1, y0, y1, x0, x1 = box
     for z in range(z1 - 1, z0 - 1, -1):
         for y in range(y1 - 1, y0 - 1, -1):
-            start = (z * ny + y) * nx
-            for i in range(start + x1 - 1, start + x0 - 1, -1):
-                for j in range(out.shape[1]):
-                    known = 0.0
-                    if z + 1 < nz:
-                        known += lower[0, i + ny * nx] * out[i + ny * nx, j]
-                    if y + 1 < ny:
-                        known += lower[1, i + nx] * out[i + nx, j]
-                    if i + 1 < start + nx:
-                        known += lower[2, i + 1] * out[i + 1, j]
-                    out[i, j] += known * inverse[i]
+            for j in range(out.shape[1]):
+                _backward(inverse, lower, shape, out[:, j], (z, z + 1, y, y + 1, x0, x1))
 
 
 def faces_ic0_solve(
@@ -147,7 +129,7 @@ def faces_ic0_solve(
 ) -> None:
     """Solve (D + L) D^-1 (D + L)^T out = b; b outside is never used, out is 0 there."""
     box = tuple(map(int, shape))
-    forward, backward = (_forward, _backward) if b.ndim == 1 else (_forward_columns, _backward_columns)
-    inverse, couplings, B, Y = inverse_pivot.numpy(), lower.numpy(), b.numpy(), out.numpy()
+    inverse, couplings, B, Y = inverse_pivot.numpy(), lower.numpy(), numbers(b), numbers(out)
+    forward, backward = (_forward, _backward) if B.ndim == 1 else (_forward_columns, _backward_columns)
     in_blocks(box, lambda block: forward(inverse, couplings, box, B, Y, block), reverse=False)
     in_blocks(box, lambda block: backward(inverse, couplings, box, Y, block), reverse=True)

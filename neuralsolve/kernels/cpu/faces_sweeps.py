@@ -13,6 +13,7 @@ from torch import Tensor
 from neuralsolve.kernels.cpu.faces import drawn
 from neuralsolve.kernels.cpu.stencil import wrapped_offsets
 from neuralsolve.kernels.cpu.threads import in_blocks, ordered, over_ranges
+from neuralsolve.kernels.cpu.vector import numbers
 
 
 @ordered
@@ -77,50 +78,22 @@ def _color(d, lower, shape, omega, b, x, color, lo, hi):
 
 
 @ordered
-def _relax_columns(i, neighbours, d, lower, omega, b, x):
-    """One cell for x (n, k)."""
-    zl, zh, yl, yh, xl, xh = neighbours
-    if d[i] == 0:
-        return
-    scale = omega / d[i]
-    c0, c1, c2, c3 = lower[0, i], lower[0, i + zh], lower[1, i], lower[1, i + yh]
-    c4, c5 = lower[2, i], lower[2, i + xh]
-    for j in range(x.shape[1]):
-        rest = b[i, j] - d[i] * x[i, j]
-        rest += drawn(c0, x[i + zl, j]) + drawn(c1, x[i + zh, j])
-        rest += drawn(c2, x[i + yl, j]) + drawn(c3, x[i + yh, j])
-        rest += drawn(c4, x[i + xl, j]) + drawn(c5, x[i + xh, j])
-        x[i, j] += scale * rest
-
-
-@ordered
-def _neighbours(i, shape):
-    nz, ny, nx = shape
-    zl, zh = wrapped_offsets(i // (nx * ny), nz, ny * nx)
-    yl, yh = wrapped_offsets(i // nx % ny, ny, nx)
-    xl, xh = wrapped_offsets(i % nx, nx, 1)
-    return zl, zh, yl, yh, xl, xh
-
-
-@ordered
 def _sor_columns(d, lower, shape, omega, b, x, reverse, box):
-    _, ny, nx = shape
+    """Line by line, so that the couplings of a line stay in cache for all columns."""
     z0, z1, y0, y1, x0, x1 = box
-    depth, height, width = z1 - z0, y1 - y0, x1 - x0
-    cells = depth * height * width
-    for visit in range(cells):
-        q = cells - 1 - visit if reverse else visit
-        z, y, column = z0 + q // (height * width), y0 + q // width % height, x0 + q % width
-        i = (z * ny + y) * nx + column
-        _relax_columns(i, _neighbours(i, shape), d, lower, omega, b, x)
+    lines = (z1 - z0) * (y1 - y0)
+    for line in range(lines):
+        q = lines - 1 - line if reverse else line
+        z, y = z0 + q // (y1 - y0), y0 + q % (y1 - y0)
+        for j in range(x.shape[1]):
+            _sor(d, lower, shape, omega, b[:, j], x[:, j], reverse, (z, z + 1, y, y + 1, x0, x1))
 
 
 @ordered
 def _color_columns(d, lower, shape, omega, b, x, color, lo, hi):
-    _, ny, nx = shape
-    for i in range(lo, hi):
-        if (i // (nx * ny) + i // nx % ny + i % nx) % 2 == color:
-            _relax_columns(i, _neighbours(i, shape), d, lower, omega, b, x)
+    for start in range(lo, hi, shape[2]):
+        for j in range(x.shape[1]):
+            _color(d, lower, shape, omega, b[:, j], x[:, j], color, start, min(start + shape[2], hi))
 
 
 def faces_sor_sweep(
@@ -133,9 +106,9 @@ def faces_sor_sweep(
     reverse: bool,
 ) -> None:
     """Sweep once over all cells in C order, in place; from the last to the first if `reverse`."""
-    kernel = _sor if x.ndim == 1 else _sor_columns
     box, factor, backwards = tuple(map(int, shape)), float(omega), bool(reverse)
-    d, couplings, B, X = diagonal.numpy(), lower.numpy(), b.numpy(), x.numpy()
+    d, couplings, B, X = diagonal.numpy(), lower.numpy(), numbers(b), numbers(x)
+    kernel = _sor if X.ndim == 1 else _sor_columns
     in_blocks(box, lambda block: kernel(d, couplings, box, factor, B, X, backwards, block), backwards)
 
 
@@ -149,8 +122,10 @@ def faces_redblack_sweep(
     reverse: bool,
 ) -> None:
     """Sweep once over the red cells, z + y + x even, then over the black ones; black first if `reverse`."""
-    kernel = _color if x.ndim == 1 else _color_columns
     box, factor = tuple(map(int, shape)), float(omega)
-    d, couplings, B, X = diagonal.numpy(), lower.numpy(), b.numpy(), x.numpy()
+    d, couplings, B, X = diagonal.numpy(), lower.numpy(), numbers(b), numbers(x)
+    kernel = _color if X.ndim == 1 else _color_columns
     for c in (1, 0) if reverse else (0, 1):
-        over_ranges(len(X), lambda lo, hi, c=c: kernel(d, couplings, box, factor, B, X, c, lo, hi))
+        over_ranges(
+            len(X), lambda lo, hi, c=c: kernel(d, couplings, box, factor, B, X, c, lo, hi), entries=X.size
+        )

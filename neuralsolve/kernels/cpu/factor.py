@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
 from neuralsolve.kernels.cpu.threads import ordered
+from neuralsolve.kernels.cpu.vector import numbers
 
 
 @ordered
@@ -163,17 +164,18 @@ def _lower_transpose_solve_columns(indptr, indices, values, out):
 
 def csr_lower_solve(indptr: Tensor, indices: Tensor, values: Tensor, b: Tensor, out: Tensor) -> None:
     """Solve L y = b for lower triangular L, the diagonal last in its row; b and out (n,) or (n, k)."""
-    kernel = _lower_solve if b.ndim == 1 else _lower_solve_columns
-    kernel(indptr.numpy(), indices.numpy(), values.numpy(), b.numpy(), out.numpy())
+    B, Y = numbers(b), numbers(out)
+    kernel = _lower_solve if B.ndim == 1 else _lower_solve_columns
+    kernel(indptr.numpy(), indices.numpy(), values.numpy(), B, Y)
 
 
 def csr_lower_transpose_solve(
     indptr: Tensor, indices: Tensor, values: Tensor, b: Tensor, out: Tensor
 ) -> None:
     """Solve L^T y = b, the diagonal of L last in its row; b and out (n,) or (n, k)."""
-    kernel = _lower_transpose_solve if b.ndim == 1 else _lower_transpose_solve_columns
-    Y = out.numpy()
-    Y[:] = b.numpy()  # numpy, not torch: torch would wake its own threads, which then spin for a while
+    Y = numbers(out)
+    kernel = _lower_transpose_solve if Y.ndim == 1 else _lower_transpose_solve_columns
+    Y[:] = numbers(b)  # numpy, not torch: torch would wake its own threads, which then spin for a while
     kernel(indptr.numpy(), indices.numpy(), values.numpy(), Y)
 
 
@@ -272,6 +274,6 @@ def csr_ilu0_solve(
     indptr: Tensor, indices: Tensor, values: Tensor, diag_ptr: Tensor, b: Tensor, out: Tensor
 ) -> None:
     """Solve L U out = b with the factors of `csr_ilu0_factor`; b and out (n,) or (n, k)."""
-    kernel = _ilu0_solve if b.ndim == 1 else _ilu0_solve_columns
-    A = indptr.numpy(), indices.numpy(), values.numpy()
-    kernel(*A, diag_ptr.numpy(), b.numpy(), out.numpy())
+    B, Y = numbers(b), numbers(out)
+    kernel = _ilu0_solve if B.ndim == 1 else _ilu0_solve_columns
+    kernel(indptr.numpy(), indices.numpy(), values.numpy(), diag_ptr.numpy(), B, Y)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
-from neuralsolve.kernels.cpu.vector import total
+from neuralsolve.kernels.cpu.vector import BLOCK, folded, numbers, total
 from neuralsolve.kernels.reference.stencil import AIR, FLUID, PERIODIC, SOLID
 
 Z_LOW, Z_HIGH, Y_LOW, Y_HIGH, X_LOW, X_HIGH, INSIDE = 1, 2, 4, 8, 16, 32, 4096
@@ -139,35 +139,56 @@ def _lines(code, scale, shape, x, out, lo, hi):
 
 
 @serial
-def _columns(code, scale, shape, x, out, lo, hi):
-    """Lines that start among the cells lo..hi for x (n, k), the right-hand sides innermost."""
+def repeat(line, k, wide):
+    """wide[i * k + j] = line[i]: the loop over the columns j is the outer one, since they are few."""
+    for j in range(k):
+        columns = wide[j:]
+        for i in range(line.size):
+            columns[i * k] = line[i]
+
+
+@serial
+def line_cuts(nx, whole):
+    """Pieces (first, last, x_low, x_high) of a line: all of it, or its two ends, which wrap, and the rest."""
+    around = nx - 1
+    head = 0 if whole else 1
+    tail = nx if whole else max(1, nx - 1)
+    return (0, head, around, min(1, around)), (head, tail, -1, 1), (tail, nx, -1, -around)
+
+
+@serial
+def _wide_cells(wide, x, out, start, cut, offsets, k, scale, lanes):
+    """Cells of one piece of a line for x (n, k) flat, their codes repeated for the columns."""
+    first, last, xl, xh = cut
+    zl, zh, yl, yh = offsets
+    for a in range(first * k, last * k, lanes.size):
+        b = min(a + lanes.size, last * k)
+        p, q = start * k + a, start * k + b
+        bits, row, x0 = wide[a:b], out[p:q], x[p:q]
+        x_low, x_high = x[p + xl * k : q + xl * k], x[p + xh * k : q + xh * k]
+        y_low, y_high = x[p + yl * k : q + yl * k], x[p + yh * k : q + yh * k]
+        z_low, z_high = x[p + zl * k : q + zl * k], x[p + zh * k : q + zh * k]
+        for i in range(row.size):
+            u = x0[i] if bits[i] & INSIDE else 0.0
+            value = _value(bits[i], u, z_low[i], z_high[i], y_low[i], y_high[i], x_low[i], x_high[i], scale)
+            row[i] = value
+            lanes[i] += u * value
+
+
+@serial
+def _columns(code, scale, shape, x, out, k, lo, hi):
+    """Lines that start among the cells lo..hi for x (n, k) flat; returns their part of x.out, (k,)."""
     nz, ny, nx = shape
-    sums = np.zeros(x.shape[1])
+    lanes, wide = np.zeros(k * max(1, BLOCK // k)), np.empty(nx * k, np.uint16)
     for line in range(-(-lo // nx), -(-hi // nx)):
         zl, zh = wrapped_offsets(line // ny, nz, ny * nx)
         yl, yh = wrapped_offsets(line % ny, ny, nx)
-        for column in range(nx):
-            i = line * nx + column
-            xl, xh = wrapped_offsets(column, nx, 1)
-            bits = code[i]
-            if not bits & INSIDE:
-                out[i, :] = 0.0
-                continue
-            centre = (
-                scale[0] * np.int32((bits >> 6) & 3)
-                + scale[1] * np.int32((bits >> 8) & 3)
-                + scale[2] * np.int32((bits >> 10) & 3)
-            )
-            z_low, z_high, y_low, y_high = x[i + zl], x[i + zh], x[i + yl], x[i + yh]
-            x0, x_low, x_high, row = x[i], x[i + xl], x[i + xh], out[i]
-            for j in range(sums.size):
-                z = (z_low[j] if bits & Z_LOW else 0.0) + (z_high[j] if bits & Z_HIGH else 0.0)
-                y = (y_low[j] if bits & Y_LOW else 0.0) + (y_high[j] if bits & Y_HIGH else 0.0)
-                w = (x_low[j] if bits & X_LOW else 0.0) + (x_high[j] if bits & X_HIGH else 0.0)
-                value = centre * x0[j] - scale[0] * z - scale[1] * y - scale[2] * w
-                row[j] = value
-                sums[j] += x0[j] * value
-    return sums
+        start = line * nx
+        repeat(code[start : start + nx], k, wide)
+        cuts = line_cuts(nx, 0 < line < nz * ny - 1 and not code[start] & X_LOW)
+        for piece in range(3):
+            _wide_cells(wide, x, out, start, cuts[piece], (zl, zh, yl, yh), k, scale, lanes)
+    return folded(lanes, k)
 
 
 def _product(code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor) -> list:
@@ -175,9 +196,12 @@ def _product(code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tens
     sz, sy, sx = scale
     nz, ny, nx = shape
     scales, box = (float(sz), float(sy), float(sx)), (int(nz), int(ny), int(nx))
-    bits, X, Y = code.numpy(), x.numpy(), out.numpy()
-    kernel = _lines if x.ndim == 1 else _columns
-    return over_ranges(len(X), lambda lo, hi: kernel(bits, scales, box, X, Y, lo, hi))
+    bits, X, Y = code.numpy(), numbers(x), numbers(out)
+    if X.ndim == 1:
+        return over_ranges(len(X), lambda lo, hi: _lines(bits, scales, box, X, Y, lo, hi))
+    n, k = X.shape
+    X, Y = X.reshape(-1), Y.reshape(-1)
+    return over_ranges(n, lambda lo, hi: _columns(bits, scales, box, X, Y, k, lo, hi), entries=n * k)
 
 
 def stencil_matvec(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
 from neuralsolve.kernels.cpu.threads import ordered, over_ranges
+from neuralsolve.kernels.cpu.vector import numbers
 
 
 @ordered
@@ -93,9 +94,9 @@ def csr_sor_sweep(
     indptr: Tensor, indices: Tensor, values: Tensor, omega: float, b: Tensor, x: Tensor, reverse: bool
 ) -> None:
     """Sweep once over all rows in order, in place; from the last row to the first if `reverse`."""
-    kernel = _sor if x.ndim == 1 else _sor_columns
-    A = indptr.numpy(), indices.numpy(), values.numpy()
-    kernel(*A, float(omega), b.numpy(), x.numpy(), bool(reverse))
+    B, X = numbers(b), numbers(x)
+    kernel = _sor if X.ndim == 1 else _sor_columns
+    kernel(indptr.numpy(), indices.numpy(), values.numpy(), float(omega), B, X, bool(reverse))
 
 
 def csr_color_sweep(
@@ -110,9 +111,9 @@ def csr_color_sweep(
     reverse: bool,
 ) -> None:
     """Sweep once colour by colour, in place, the rows of one side by side; last first if `reverse`."""
-    kernel = _rows if x.ndim == 1 else _rows_columns
     A = indptr.numpy(), indices.numpy(), values.numpy()
-    B, X, rows, starts, factor = b.numpy(), x.numpy(), color_rows.numpy(), color_ptr.tolist(), float(omega)
+    B, X, rows, starts, factor = numbers(b), numbers(x), color_rows.numpy(), color_ptr.tolist(), float(omega)
+    kernel = _rows if X.ndim == 1 else _rows_columns
     mean_row = values.numel() // max(len(B), 1) + 1
     colors = range(len(starts) - 1)
     for c in reversed(colors) if reverse else colors:

@@ -8,17 +8,36 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
+BLOCK = 256  # numbers: the columns of several rows at once, so that short rows fill the processor's vectors
 
-def per_column(alpha: Tensor | float, x: Tensor) -> np.ndarray:
-    """Return a method's scalar, () or (k,), as one number for each column of x (n, k)."""
-    return torch.as_tensor(alpha, dtype=x.dtype).expand(x.shape[1]).contiguous().numpy()
+
+def numbers(x: Tensor) -> np.ndarray:
+    """View vectors as a kernel takes them: (n,), for one column too, or (n, k)."""
+    X = x.numpy()
+    return X.reshape(-1) if X.ndim == 2 and X.shape[1] == 1 else X
+
+
+def tiled(alpha: Tensor | float, x: Tensor) -> np.ndarray:
+    """Repeat a method's scalar, () or (k,), for the columns of a block of rows of x (n, k)."""
+    k = x.shape[1]
+    columns = torch.as_tensor(alpha, dtype=x.dtype).expand(k).numpy()
+    return np.tile(columns, max(1, BLOCK // k))
 
 
 def total(sums: list, x: Tensor) -> Tensor:
     """Add the float64 sums of ranges, numbers or (k,) arrays, and return them in the dtype of x."""
     if x.ndim == 1:
         return torch.scalar_tensor(sum(sums), dtype=x.dtype)
-    return torch.from_numpy(sum(sums)).to(x.dtype)
+    return torch.from_numpy(np.atleast_1d(sum(sums))).to(x.dtype)
+
+
+@serial
+def folded(lanes, k):
+    """Return the sums of the columns, (k,), from those of a block of rows."""
+    sums = np.zeros(k)
+    for j in range(lanes.size):
+        sums[j % k] += lanes[j]
+    return sums
 
 
 @serial
@@ -31,20 +50,24 @@ def _dot(x, y, lo, hi):
 
 
 @serial
-def _dot_columns(x, y, lo, hi):
-    sums = np.zeros(x.shape[1])
-    for i in range(lo, hi):
-        a, b = x[i], y[i]
-        for j in range(sums.size):
-            sums[j] += np.float64(a[j]) * np.float64(b[j])
-    return sums
+def _dot_columns(x, y, k, lo, hi):
+    lanes = np.zeros(k * max(1, BLOCK // k))
+    for start in range(lo * k, hi * k, lanes.size):
+        stop = min(start + lanes.size, hi * k)
+        a, b = x[start:stop], y[start:stop]
+        for j in range(a.size):
+            lanes[j] += np.float64(a[j]) * np.float64(b[j])
+    return folded(lanes, k)
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Inner product x.y, column by column for (n, k)."""
-    X, Y = x.numpy(), y.numpy()
-    kernel = _dot if x.ndim == 1 else _dot_columns
-    return total(over_ranges(len(X), lambda lo, hi: kernel(X, Y, lo, hi)), x)
+    X, Y = numbers(x), numbers(y)
+    if X.ndim == 1:
+        return total(over_ranges(len(X), lambda lo, hi: _dot(X, Y, lo, hi)), x)
+    n, k = X.shape
+    X, Y = X.reshape(-1), Y.reshape(-1)
+    return total(over_ranges(n, lambda lo, hi: _dot_columns(X, Y, k, lo, hi), entries=n * k), x)
 
 
 @serial
@@ -55,22 +78,24 @@ def _combine(a, x, b, y, lo, hi):
 
 
 @serial
-def _combine_columns(a, x, b, y, lo, hi):
-    for i in range(lo, hi):
-        u, v = x[i], y[i]
-        for j in range(a.size):
+def _combine_columns(a, x, b, y, k, lo, hi):
+    for start in range(lo * k, hi * k, a.size):
+        stop = min(start + a.size, hi * k)
+        u, v = x[start:stop], y[start:stop]
+        for j in range(u.size):
             v[j] = a[j] * u[j] + b[j] * v[j]
 
 
 def _scaled_sum(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> None:
     """Set y = a x + b y: one kernel for `axpy` and `xpby`, which wait for memory either way."""
-    X, Y = x.numpy(), y.numpy()
-    if x.ndim == 1:
+    X, Y = numbers(x), numbers(y)
+    if X.ndim == 1:
         alpha, beta = float(a), float(b)
         over_ranges(len(X), lambda lo, hi: _combine(alpha, X, beta, Y, lo, hi))
-    else:
-        alphas, betas = per_column(a, x), per_column(b, x)
-        over_ranges(len(X), lambda lo, hi: _combine_columns(alphas, X, betas, Y, lo, hi))
+        return
+    n, k = X.shape
+    X, Y, alphas, betas = X.reshape(-1), Y.reshape(-1), tiled(a, x), tiled(b, x)
+    over_ranges(n, lambda lo, hi: _combine_columns(alphas, X, betas, Y, k, lo, hi), entries=n * k)
 
 
 def axpy(alpha: Tensor, x: Tensor, y: Tensor) -> None:
@@ -96,26 +121,30 @@ def _cg_update(alpha, p, Ap, x, r, lo, hi):
 
 
 @serial
-def _cg_update_columns(alpha, p, Ap, x, r, lo, hi):
-    sums = np.zeros(alpha.size)
-    for i in range(lo, hi):
-        p_i, Ap_i, x_i, r_i = p[i], Ap[i], x[i], r[i]
-        for j in range(alpha.size):
+def _cg_update_columns(alpha, p, Ap, x, r, k, lo, hi):
+    lanes = np.zeros(alpha.size)
+    for start in range(lo * k, hi * k, lanes.size):
+        stop = min(start + lanes.size, hi * k)
+        p_i, Ap_i, x_i, r_i = p[start:stop], Ap[start:stop], x[start:stop], r[start:stop]
+        for j in range(p_i.size):
             x_i[j] += alpha[j] * p_i[j]
             rest = r_i[j] - alpha[j] * Ap_i[j]
             r_i[j] = rest
-            sums[j] += np.float64(rest) * np.float64(rest)
-    return sums
+            lanes[j] += np.float64(rest) * np.float64(rest)
+    return folded(lanes, k)
 
 
 def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
     """Step in place and in one pass: x += alpha p, r -= alpha Ap; returns the new r.r."""
-    P, Q, X, R = p.numpy(), Ap.numpy(), x.numpy(), r.numpy()
-    if x.ndim == 1:
-        a = float(alpha)
+    X = numbers(x)
+    if X.ndim == 1:
+        P, Q, R, a = numbers(p), numbers(Ap), numbers(r), float(alpha)
         return total(over_ranges(len(X), lambda lo, hi: _cg_update(a, P, Q, X, R, lo, hi)), x)
-    alphas = per_column(alpha, x)
-    return total(over_ranges(len(X), lambda lo, hi: _cg_update_columns(alphas, P, Q, X, R, lo, hi)), x)
+    n, k = X.shape
+    P, Q, X, R = (v.numpy().reshape(-1) for v in (p, Ap, x, r))
+    alphas = tiled(alpha, x)
+    sums = over_ranges(n, lambda lo, hi: _cg_update_columns(alphas, P, Q, X, R, k, lo, hi), entries=n * k)
+    return total(sums, x)
 
 
 @serial
@@ -156,32 +185,18 @@ def _subtract(labels, means, v, lo, hi):
                 v[i] -= means[labels[i]]
 
 
-@serial
-def _component_sums_columns(labels, v, components, lo, hi):
-    """Sum of each column of v over each component, (components, k)."""
-    sums = np.zeros((components, v.shape[1]))
-    for i in range(lo, hi):
-        if labels[i] >= 0:
-            row = sums[labels[i]]
-            for j in range(row.size):
-                row[j] += np.float64(v[i, j])
-    return sums
-
-
-@serial
-def _subtract_columns(labels, means, v, lo, hi):
-    for i in range(lo, hi):
-        if labels[i] >= 0:
-            for j in range(v.shape[1]):
-                v[i, j] -= means[labels[i], j]
+def _subtract_means(labels: np.ndarray, size: np.ndarray, v: np.ndarray) -> float:
+    """Take the means out of one column, return the square of the norm of what was removed."""
+    sums = over_ranges(len(v), lambda lo, hi: _component_sums(labels, v, len(size), lo, hi))
+    means = np.add.reduce(sums) / size
+    over_ranges(len(v), lambda lo, hi: _subtract(labels, means, v, lo, hi))
+    return float(size @ means**2)
 
 
 def subtract_means(labels: Tensor, counts: Tensor, v: Tensor) -> Tensor:
     """Subtract from v its mean over every component, in place; returns the 2-norm of what was removed."""
-    L, V, size = labels.numpy(), v.numpy(), np.maximum(counts.numpy(), 1)
-    sums, subtract = _component_sums, _subtract
-    if v.ndim == 2:
-        sums, subtract, size = _component_sums_columns, _subtract_columns, size[:, None]
-    means = np.add.reduce(over_ranges(len(L), lambda lo, hi: sums(L, V, len(size), lo, hi))) / size
-    over_ranges(len(L), lambda lo, hi: subtract(L, means, V, lo, hi))
-    return torch.as_tensor(np.sqrt((size * means**2).sum(0)), dtype=v.dtype)
+    L, V, size = labels.numpy(), numbers(v), np.maximum(counts.numpy(), 1)
+    if V.ndim == 1:
+        return total([_subtract_means(L, size, V) ** 0.5], v)
+    squares = [_subtract_means(L, size, V[:, j]) for j in range(V.shape[1])]
+    return total([np.sqrt(squares)], v)
