@@ -146,6 +146,7 @@ def test_measures_cover_every_bar_at_any_size(monkeypatch):
     from neuralsolve.bench import measures
 
     monkeypatch.setattr(measures, "import_seconds", lambda repeats: (1.4, 1.2))
+    monkeypatch.setattr(measures, "compile_seconds", lambda: (20.0, 2.0))
     monkeypatch.setattr(measures, "vectors_of_a_solve", lambda *_: 5.0)
     told = []
     rows = take_measures(repeats=1, scale=0.07, progress=told.append)
@@ -162,7 +163,7 @@ def test_measures_cover_every_bar_at_any_size(monkeypatch):
     ):
         assert word in names
     assert next(row for row in rows if "import" in row.measure).value == pytest.approx(0.2)
-    assert len(told) == 8
+    assert len(told) == 9
     text = measures_markdown([*rows, Measure("slow", 3.0, 2.0, "x", 3.0, 1.0, "made up")])
     assert text.count("\n") == len(rows) + 3
     assert "**short**" in text

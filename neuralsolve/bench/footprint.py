@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from typing import Any
 
@@ -27,13 +28,13 @@ def import_seconds(repeats: int) -> tuple[float, float]:
     return statistics.median(times["neuralsolve"]), statistics.median(times["torch"])
 
 
-def first_solve_seconds(cache: str | None = None) -> float:
+def first_solve_seconds(cache: str) -> float:
     """Return the time of a new process's first solve, kernels loaded from `cache` or compiled into it."""
     code = (
         "import neuralsolve as ns, numpy as np; A = ns.PoissonStencil(ns.Grid((64, 64), walls='dirichlet'))\n"
         "ns.solve(A, np.ones(4096), ns.CG(), M=ns.IncompleteCholesky(modified=0.97))"
     )
-    return _seconds_of(code, {} if cache is None else {"NUMBA_CACHE_DIR": cache})
+    return _seconds_of(code, {"NUMBA_CACHE_DIR": cache})
 
 
 def _seconds_of(code: str, more: dict[str, str] | None = None) -> float:
@@ -101,6 +102,7 @@ def _torch_peak(profiler: Any) -> int:
     return peak
 
 
-def compile_seconds(folder: str) -> tuple[float, float]:
-    """Return the time of the first solve with an empty cache in `folder`, and of the next process."""
-    return first_solve_seconds(folder), first_solve_seconds(folder)
+def compile_seconds() -> tuple[float, float]:
+    """Return the time of a first solve with an empty kernel cache, and in the next process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return first_solve_seconds(folder), first_solve_seconds(folder)

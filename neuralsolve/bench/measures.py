@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from neuralsolve.bench.clock import interleaved, timed
-from neuralsolve.bench.footprint import import_seconds, vectors_of_a_solve
+from neuralsolve.bench.footprint import compile_seconds, import_seconds, vectors_of_a_solve
 from neuralsolve.bench.scenes import free_surface
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.grid import Grid
@@ -74,6 +74,7 @@ def take_measures(
         ("incomplete Cholesky", lambda: _incomplete(_side(64, scale), min(repeats, 3))),
         ("iterations of MIC(0)", lambda: _mic_iterations(scale)),
         ("import", lambda: [_import_measure(*import_seconds(repeats))]),
+        ("first solves", lambda: _first_solves(*compile_seconds())),
         ("memory", lambda: _memory(_side(64, scale))),
     ):
         tell(name)
@@ -217,6 +218,14 @@ def _mic_iterations(scale: float) -> Iterator[Measure]:
 def _import_measure(ours: float, torch_alone: float) -> Measure:
     what = "import neuralsolve less import torch, new processes"
     return Measure("import time beyond torch", ours - torch_alone, 0.3, "s", ours, torch_alone, what)
+
+
+def _first_solves(compiling: float, cached: float) -> Iterator[Measure]:
+    what = "import, a 64 x 64 system by CG + MIC(0); kernels {}; a new process"
+    for name, value, kernels in (("empty", compiling, "compiled and stored"), ("full", cached, "loaded")):
+        yield Measure(
+            f"first solve, {name} kernel cache", value, None, "s", value, None, what.format(kernels)
+        )
 
 
 def _memory(side: int) -> Iterator[Measure]:
