@@ -150,7 +150,9 @@ def test_measures_cover_every_bar_at_any_size(monkeypatch):
     monkeypatch.setattr(measures, "vectors_of_a_solve", lambda *_: 5.0)
     told = []
     rows = take_measures(repeats=1, scale=0.07, progress=told.append)
-    assert all(np.isfinite(row.value) and row.value > 0 for row in rows)
+    assert all(np.isfinite(row.value) for row in rows)
+    # a time per iteration is a difference of two, which on so small a grid may come out negative
+    assert all(row.value > 0 for row in rows if "per iteration" not in row.measure)
     names = " ".join(row.measure for row in rows)
     for word in (
         "stencil product",
