@@ -19,6 +19,7 @@ from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.preconditioners.given import Library, as_recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import Plan, direct, plans
+from neuralsolve.solvers.bounds import largest_eigenvalue
 from neuralsolve.solvers.loop import Callback, Outcome, Products, iterate
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import SolveResult, Status
@@ -290,13 +291,16 @@ def _better(a: Outcome, b: Outcome) -> bool:
 def _backward_stable(A: LinearOperator, outcome: Outcome, b: Tensor) -> bool:
     """Whether x solves exactly a system within rounding of A: no other method can do better in float64.
 
-    The test is ||b - A x|| <= c n^(1/2) eps (||A||_1^(1/2) ||A||_inf^(1/2) ||x|| + ||b||) for every column
+    The test is ||b - A x|| <= c n^(1/2) eps (||A|| ||x|| + ||b||) for every column, with a bound of ||A||_2
     (Rigal and Gaches 1967; Higham 2002, thm. 7.1).
     """
     if isinstance(A, CallableOperator) or not bool(torch.isfinite(outcome.x).all()):
         return False
-    S = abs(A.to_scipy())
-    size = math.sqrt(float(S.sum(0).max()) * float(S.sum(1).max()))
+    if A.symmetric:
+        size = largest_eigenvalue(A)
+    else:
+        S = abs(A.to_scipy())
+        size = math.sqrt(float(S.sum(0).max()) * float(S.sum(1).max()))  # ||A||_1 ||A||_inf >= ||A||_2^2
     rounding = 4 * math.sqrt(len(b)) * torch.finfo(torch.float64).eps
     return bool((outcome.true_norm <= rounding * (size * norm(outcome.x) + norm(b))).all())
 
@@ -306,7 +310,7 @@ def _scaled(callback: Callback | None, scale: float, home: Home) -> Callback | N
         return None
 
     def call(iteration: int, residual_norm: float, x: Tensor) -> Any:
-        return callback(iteration, residual_norm * scale, home.bring(x.clone() * scale))
+        return callback(iteration, residual_norm * scale, home.bring(x * scale))
 
     return call
 
