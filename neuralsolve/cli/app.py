@@ -154,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["bench"]:
         _with_two_threads(arguments)
+    if arguments[:1] == ["simulate"]:
+        _with_quiet_threads(arguments)
     app(arguments)
 
 
@@ -166,6 +168,22 @@ def _with_two_threads(arguments: list[str]) -> None:
     threads = os.environ.get("NEURALSOLVE_BENCH_THREADS", str(min(THREADS, os.cpu_count() or 1)))
     if all(os.environ.get(name) == threads for name in names):
         return
-    os.environ.update(dict.fromkeys(names, threads))
+    _start_anew(arguments, dict.fromkeys(names, threads))
+
+
+def _with_quiet_threads(arguments: list[str]) -> None:
+    """Start Python anew so that waiting threads sleep: spinning, they slow a busy machine down tenfold.
+
+    The short vectors of a baseline's CG gain nothing from a second thread of OpenBLAS either. What the caller
+    has set stays.
+    """
+    quiet = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+    missing = {name: value for name, value in quiet.items() if name not in os.environ}
+    if missing:
+        _start_anew(arguments, missing)
+
+
+def _start_anew(arguments: list[str], variables: dict[str, str]) -> None:
+    os.environ.update(variables)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "neuralsolve", *arguments])

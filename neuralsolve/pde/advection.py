@@ -1,9 +1,9 @@
 """Carrying a quantity along a velocity field: semi-Lagrangian steps and their MacCormack correction.
 
 Problem: dq/dt + u . grad q = 0 on a box of equal cells, u given on the faces of a MAC grid.
-Semi-Lagrangian (Stam 1999, section 3): q_new(x) = q(X(x)), X found by following u backwards for dt.
+Semi-Lagrangian (Stam 1999): q_new(x) = q(X(x)), X found by following u backwards for dt.
 Multilinear interpolation is a convex combination, so no new extremum arises, whatever the time step; it is
-first order. MacCormack (Selle et al. 2008, section 3): half of the error of a step forth and back is taken
+first order. MacCormack (Selle et al. 2008): half of the error of a step forth and back is taken
 off; second order where the field is smooth. Where that leaves the range of the values that were interpolated,
 the semi-Lagrangian value stands, so the extremum principle is kept.
 Cost: 2^d reads per interpolation; d interpolations per Runge-Kutta stage, two stages a path.

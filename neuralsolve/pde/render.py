@@ -2,7 +2,7 @@
 
 2D: the density through a colour scale, the obstacle lit as if it were inflated. 3D: parallel rays along z
 through an absorbing and scattering medium, front to back; lights from the left and from above, in
-whose shadows smoke and obstacle stand (emission-absorption model of Max 1995, eq. 5 in discrete form).
+whose shadows smoke and obstacle stand (the emission-absorption model of Max 1995).
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 Problem: A x = b on the fluid cells of a `PoissonStencil` with SOLID cells, constant coefficients. M extends
 the residual by zero into the solids, applies the inverse of the full box, and keeps the fluid values:
-M = R L^-1 R^T. M^-1 is the Schur complement of L on the fluid, x . M^-1 x = min over extensions y of x of y . L y,
-and A leaves out the energy inside the solids, so all eigenvalues of M A lie in (0, 1]. Below they are bounded
-by the norm of the discrete extension from the fluid into the solids, which depends on the shape of the
-obstacles but not on the spacing (Proskurowski and Widlund, Math. Comp. 30, 1976, sec. 3; Nepomnyaschikh, Sov.
-J. Numer. Anal. Math. Modelling 7, 1992): CG takes the same number of steps on every grid. Solids that touch
-each other only by corners, or slits between them, raise that number; interior AIR cells, where zero is
-prescribed, let it grow with the grid.
+M = R L^-1 R^T. M^-1 is the Schur complement of L on the fluid: x . M^-1 x is the least y . L y over all
+extensions y of x into the solids. A leaves out the energy in there, so all eigenvalues of M A lie in (0, 1].
+Below they are bounded by the norm of the discrete extension, which depends on the shape of the obstacles but
+not on the spacing: CG takes the same number of steps on every grid (fictitious domain: Marchuk, Kuznetsov and
+Matsokin, Sov. J. Numer. Anal. Math. Modelling 1, 1986; the capacitance matrix of Proskurowski and Widlund,
+Math. Comp. 30, 1976, is a relative). Narrow slits between solids raise that number; interior AIR cells, where
+zero is prescribed, let it grow with the grid.
 Cost: that of `FastPoisson` on the box and one pass over z.
 """
 
