@@ -16,7 +16,7 @@ from neuralsolve.kernels import table, use
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 SIZES = pytest.mark.parametrize("n", [1, 2, 1001])
-LARGE = 100_003  # above the size from which loops are shared between threads
+LARGE = 300_007  # above the size from which loops are shared between threads
 
 
 def test_tables_offer_the_same_functions():

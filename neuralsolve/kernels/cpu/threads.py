@@ -26,7 +26,7 @@ serial = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "ar
 # For sums whose order is written out: the compiler neither vectorises short rows nor lengthens a recurrence.
 ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 
-SERIAL_BELOW = 100_000  # entries: about 20 us of work, what waking another thread costs
+SERIAL_BELOW = 250_000  # entries: about 100 us of work, twice what waking another thread costs
 MAX_THREADS = 8  # the loops wait for memory: more cores than this do not make it faster
 RANGES_PER_THREAD = 2
 BLOCK = 32_768  # cells per block of a sweep, about 100 us
