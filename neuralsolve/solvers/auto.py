@@ -6,7 +6,7 @@ The rules, by what `structure.probe` saw (measured on the project's benchmark se
    the same with obstacles or air in it: CG with the inverse of the box around them
 2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns (`SMALL_HARD` where 3 is out): LU
 3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; MIC(0)
-   before it on 3D stencils of variable coefficients, where AMG's set-up costs more than it saves; IC(0) after
+   before it on stencils of variable coefficients, where AMG's set-up costs more than it saves; IC(0) after
 4. symmetric indefinite: MINRES with Jacobi where there is a diagonal
 5. nonsymmetric: GMRES with ILU(0), then BiCGStab
 6. last, where its memory is bounded: sparse LU
@@ -39,6 +39,7 @@ from neuralsolve.solvers.structure import Structure
 
 SMALL = 3000  # unknowns up to which a sparse LU beats any set-up
 SMALL_HARD = 20_000  # the same where no fast method is known: nonsymmetric or indefinite A
+MIC_LIMIT = 250_000  # cells of a 2D stencil up to which MIC(0) beats the set-up of AMG; in 3D it always does
 LU_LIMIT = 60_000  # unknowns up to which the last resort may factorise: under a gigabyte even in 3D
 REFINEMENTS = 10  # steps of a direct method: each gains the digits that the factorisation holds
 
@@ -108,8 +109,8 @@ def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[P
             yield Plan(
                 CG(), EmbeddedBox(), f"CG with the inverse of the box around the obstacles: {seen}", 150
             )
-        elif len(A.grid.shape) == 3:
-            yield Plan(CG(), IncompleteCholesky(0.97), f"CG with MIC(0): 3D stencil, {seen}", 1000)
+        elif len(A.grid.shape) == 3 or structure.n <= MIC_LIMIT:
+            yield Plan(CG(), IncompleteCholesky(0.97), f"CG with MIC(0): stencil, {seen}", 1000)
     kind = "rs" if structure.m_matrix else "sa"
     why = "an M-matrix" if structure.m_matrix else "couplings of both signs"
     yield Plan(CG(), AMG(kind=kind), f"CG with AMG ({kind}): {seen}, {why}", 200)
