@@ -124,7 +124,7 @@ def test_nan_inside_reaches_its_neighbours_and_no_other(all_kernels, generator, 
 
 @pytest.mark.parametrize("shape", [(1, 90, 100), (64, 64, 64)], ids=str)
 def test_sines_and_cosines_are_eigenvectors(all_kernels, shape):
-    """Dirichlet along z and y, periodic along x (Strang 1999, sec. 2); the larger one is shared by threads."""
+    """Dirichlet along z and y, periodic along x (Strang 1999, sec. 2); one large enough for threads."""
     nz, ny, nx = shape
     walls = (0, 0, 1, 1, 2, 2) if nz == 1 else (1, 1, 1, 1, 2, 2)
     z, y, x = torch.meshgrid(*[torch.arange(s, dtype=torch.float64) for s in shape], indexing="ij")

@@ -172,12 +172,13 @@ def test_reverse_is_the_adjoint(kernels, generator):
 
 
 @DIRECTIONS
-def test_large_grids_are_cut_into_blocks(generator, reverse):
-    """The numba sweeps of a grid large enough for threads, against those of one block."""
+def test_large_grids_are_cut_into_blocks(monkeypatch, generator, reverse):
+    """The numba sweep in blocks, side by side, against that of one block."""
     from neuralsolve.kernels import table
     from neuralsolve.kernels.cpu.faces_sweeps import _sor
 
     shape = (40, 70, 80)
+    monkeypatch.setattr("neuralsolve.kernels.cpu.threads.BLOCK", 10_000)
     n = 40 * 70 * 80
     lower = torch.rand((3, n), generator=generator, dtype=torch.float64)
     lower.view(3, *shape)[2, :, :, 0] = 0

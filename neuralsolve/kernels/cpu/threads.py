@@ -29,7 +29,7 @@ ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 SERIAL_BELOW = 250_000  # entries: about 100 us of work, twice what waking another thread costs
 MAX_THREADS = 8  # the loops wait for memory: more cores than this do not make it faster
 RANGES_PER_THREAD = 2
-BLOCK = 32_768  # cells per block of a sweep, about 100 us
+BLOCK = 100_000  # cells per block of a sweep, about 300 us
 
 Task = tuple[Callable[[], int], SimpleQueue]  # taken by a sleeping thread; None ends it
 _inbox: SimpleQueue[Task | None] = SimpleQueue()
