@@ -31,8 +31,6 @@ from neuralsolve.pde.comparison import OURS, PressureComparison, PressureTiming,
 from neuralsolve.pde.forces import buoyancy, confinement
 from neuralsolve.pde.mac import MACGrid, Projection
 from neuralsolve.pde.smoke_case import SmokeCase
-from neuralsolve.solvers.embedded import EmbeddedBox
-from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.solve import prepare
 
 
@@ -109,7 +107,7 @@ class Plume:
     ----------
     case : SmokeCase
     method, M
-        As in `ns.prepare`. Both left out: CG with `EmbeddedBox`, or `FastPoisson` where there is no obstacle.
+        As in `ns.prepare`, which chooses CG with `EmbeddedBox`, or `FastPoisson` where there is no obstacle.
 
     Attributes
     ----------
@@ -136,8 +134,6 @@ class Plume:
         noise = tuple(
             case.noise * torch.randn(u.shape, dtype=u.dtype, generator=generator) for u in self.mac.zeros()
         )
-        if method is None and M is None and not grid.is_box:
-            method, M = CG(), EmbeddedBox()
         began = time.perf_counter()
         self.prepared = prepare(self.A, method, M=M, rtol=case.rtol)
         self.velocity = self.mac.project(noise, self.prepared).velocity
