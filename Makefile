@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# threads of torch and BLAS sleep while they wait: a busy machine keeps its pace
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test slow lint bench clean
 
