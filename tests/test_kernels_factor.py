@@ -178,11 +178,12 @@ def test_solve_on_a_grid_inverts_the_factor(all_kernels, generator, columns, sha
         assert_close(out[inside], x, 20 * EPS * condition(half) * condition(half.T))
 
 
-def test_large_grids_are_cut_into_blocks(generator):
-    """The numba solve of a grid large enough for threads: M out = b, M written as matrix-vector products."""
+def test_large_grids_are_cut_into_blocks(monkeypatch, generator):
+    """The numba solve in blocks, side by side: M out = b, M written as matrix-vector products."""
     from neuralsolve.kernels import table
 
     K, shape = table(), (40, 70, 80)
+    monkeypatch.setattr("neuralsolve.kernels.cpu.threads.BLOCK", 10_000)
     n = 40 * 70 * 80
     lower = torch.rand((3, n), generator=generator, dtype=torch.float64)
     faces = lower.view(3, *shape)

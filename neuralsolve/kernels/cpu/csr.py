@@ -10,7 +10,7 @@ import numpy as np
 from numba import uint64
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.prefetch import AHEAD, prefetch
+from neuralsolve.kernels.cpu.prefetch import AHEAD, IN_CACHE, prefetch
 from neuralsolve.kernels.cpu.threads import ordered, over_ranges, serial
 from neuralsolve.kernels.cpu.vector import numbers, total
 
@@ -40,14 +40,15 @@ def _rows(indptr, indices, values, x, w, out, lo, hi):
     """Rows of out = A x with the entries lo..hi; returns their part of w.out."""
     first, last = _row_range(indptr, values.size, lo, hi)
     one, two, three, four = uint64(1), uint64(2), uint64(3), uint64(4)
-    wy = 0.0
+    wy, far = 0.0, values.size > IN_CACHE
     p = uint64(indptr[first])
     for i in range(uint64(first), uint64(last)):
         end = uint64(indptr[i + one])
         s = 0.0
         while p + four <= end:
-            prefetch(values, p + uint64(AHEAD))
-            prefetch(indices, p + uint64(AHEAD))
+            if far:
+                prefetch(values, p + uint64(AHEAD))
+                prefetch(indices, p + uint64(AHEAD))
             a = values[p] * x[uint64(indices[p])] + values[p + one] * x[uint64(indices[p + one])]
             b = values[p + two] * x[uint64(indices[p + two])]
             s += a + (b + values[p + three] * x[uint64(indices[p + three])])
