@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ DAMAGED = (
     MemoryError,
     RuntimeError,
     StopIteration,
+    tokenize.TokenError,  # NumPy's header parser
     zlib.error,
     zipfile.BadZipFile,
 )
