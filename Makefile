@@ -27,7 +27,7 @@ bench: $(READY)
 	$(BIN)/neuralsolve bench --csv data/bench/kernels.csv --plot docs/images/bench_kernels.png --repeats 7 --force
 	$(BIN)/neuralsolve bench poisson_box_2d poisson_box_3d poisson_masked poisson_layers step_channel \
 	  --repeats 5 --csv data/bench/cases.csv --plot docs/images/bench_cases.png --force
-	test -z "$$NEURALSOLVE_DATA" || $(BIN)/neuralsolve bench --repeats 5 \
+	test -z "$$NEURALSOLVE_DATA" || $(BIN)/neuralsolve bench --repeats 5 --rhs random \
 	  $$(ls "$$NEURALSOLVE_DATA"/matrices/{bcsstk1[36],gr_30_30,lap2D_5pt_n100,lap3D_7pt_n20,olm1000}.mtx \
 	  "$$NEURALSOLVE_DATA"/matrices/bunny35k_cotan_laplacian.npz) \
 	  --csv data/bench/matrices.csv --plot docs/images/bench_matrices.png --force

@@ -23,7 +23,7 @@ from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status
 
 GROWTH_LIMIT = 1e14  # of the residual over its first norm; CG's own hump is at most sqrt(kappa) < 1e8
-PATIENCE = 2000  # steps without a new smallest residual after which a run has stagnated
+PATIENCE = 2000  # steps without a new smallest residual that end a run, or the caller's maxiter if larger
 PROGRESS = 0.5  # a restart that does not halve the true residual is the last one
 
 Callback = Callable[[int, float, Any], Any]

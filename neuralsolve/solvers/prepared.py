@@ -20,7 +20,7 @@ from neuralsolve.preconditioners.given import Library, as_recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import Plan, direct, plans
 from neuralsolve.solvers.bounds import largest_eigenvalue
-from neuralsolve.solvers.loop import Callback, Outcome, Products, iterate
+from neuralsolve.solvers.loop import PATIENCE, Callback, Outcome, Products, iterate
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure, probe
@@ -194,8 +194,9 @@ class Prepared:
             products, plan = Products(A), self._plans[0]
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
             observe = _scaled(callback, scale, home)
+            patience = max(plan.patience, maxiter or 0) if plan.patience == PATIENCE else plan.patience
             outcome = iterate(
-                plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe, plan.patience
+                plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe, patience
             )
             matvecs += products.count
             best = outcome if best is None or _better(outcome, best) else best
