@@ -141,7 +141,7 @@ def _clear_rounding(fine: Any, coarse: Any) -> None:
 
     They stem from regions without a way out that have shrunk to one unknown: P^T A P of their constant.
     """
-    size = fine.P.power(2).T @ abs(fine.A.diagonal())
+    size = _squared(fine.P).T @ abs(fine.A.diagonal())
     dead = abs(coarse.A.diagonal()) <= ROUNDING * size
     if dead.any():
         alive = scipy.sparse.diags_array((~dead).astype(float))
@@ -154,7 +154,13 @@ def _rounding_scale(levels: list[Any]) -> float:
     if len(levels) == 1:
         return float(abs(levels[0].A).max())
     fine = levels[-2]
-    return float(abs(fine.A).max() * (abs(fine.P).power(2)).sum(axis=0).max())
+    return float(abs(fine.A).max() * _squared(fine.P).sum(axis=0).max())
+
+
+def _squared(P: Any) -> scipy.sparse.csr_array:
+    """Return the squares of the entries; SciPy's own `power` runs over the blocks of a BSR matrix in Python."""
+    P = P.tocsr()
+    return scipy.sparse.csr_array((P.data**2, P.indices, P.indptr), shape=P.shape)
 
 
 def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, cutoff: float) -> Tensor | None:
