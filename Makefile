@@ -31,6 +31,8 @@ bench: $(READY)
 	  $$(ls "$$NEURALSOLVE_DATA"/matrices/{bcsstk1[36],gr_30_30,lap2D_5pt_n100,lap3D_7pt_n20,olm1000}.mtx \
 	  "$$NEURALSOLVE_DATA"/matrices/bunny35k_cotan_laplacian.npz) \
 	  --csv data/bench/matrices.csv --plot docs/images/bench_matrices.png --force
+	NEURALSOLVE_DATA= $(BIN)/neuralsolve simulate smoke_bunny --out-dir out/bench_smoke --force
+	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
 
 $(READY): pyproject.toml constraints.txt

@@ -24,7 +24,7 @@ _Record = TypeVar("_Record", Row, Measure)
 
 
 def page(folder: Path) -> str:
-    """Return the page for the CSV files of a folder: `kernels.csv` has measures, all others comparisons."""
+    """Return the page for a folder of CSV files, measures or comparisons, and of simulations' tables."""
     parts = [INTRODUCTION]
     for path in sorted(folder.glob("*.csv")):
         with open(path, encoding="utf-8", newline="") as stream:
@@ -40,7 +40,17 @@ def page(folder: Path) -> str:
             parts.append(measures_markdown([_record(Measure, line) for line in lines]))
         else:
             parts.append(comparison_markdown([_record(Row, line) for line in lines]))
+    for path in sorted(folder.glob("*/*.md")):
+        parts.append(f"## Simulation: {path.stem.replace('_', ' ')}\n")
+        parts.append(
+            f"Every step's pressure system by each solver, in one process ([rows]({_link(path)})).\n"
+        )
+        parts.append(path.read_text(encoding="utf-8"))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _link(path: Path) -> str:
+    return f"../{path.with_suffix('.csv').as_posix()}"
 
 
 def _record(kind: type[_Record], line: dict[str, str]) -> _Record:

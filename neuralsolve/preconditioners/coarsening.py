@@ -158,7 +158,7 @@ def _rounding_scale(levels: list[Any]) -> float:
 
 
 def _squared(P: Any) -> scipy.sparse.csr_array:
-    """Return the squares of the entries; SciPy's own `power` runs over the blocks of a BSR matrix in Python."""
+    """Return the squares of the entries; SciPy's `power` takes the blocks of a BSR matrix one by one."""
     P = P.tocsr()
     return scipy.sparse.csr_array((P.data**2, P.indices, P.indptr), shape=P.shape)
 
