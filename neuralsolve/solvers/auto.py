@@ -4,12 +4,13 @@ The rules, by what `structure.probe` saw (measured on the project's benchmark se
 
 1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n);
    the same with obstacles or air in it: CG with the inverse of the box around them
-2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns (`SMALL_HARD` where 3 is out): LU
+2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns: LU
 3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; MIC(0)
    before it on stencils of variable coefficients, where AMG's set-up costs more than it saves; IC(0) after
-4. symmetric indefinite: MINRES with Jacobi where there is a diagonal
-5. nonsymmetric: GMRES with ILU(0), then BiCGStab
-6. last, where its memory is bounded: sparse LU
+4. symmetric indefinite: MINRES, with Jacobi where the diagonal is positive
+5. nonsymmetric: GMRES with ILU(0)
+6. where 3 to 5 fail in a few hundred steps: sparse LU while its memory is bounded, then MINRES for longer, or
+   BiCGStab and GMRES(100)
 
 A plan that fails is followed by the next, and the explanation says so.
 """
@@ -38,7 +39,6 @@ from neuralsolve.solvers.richardson import Richardson
 from neuralsolve.solvers.structure import Structure
 
 SMALL = 3000  # unknowns up to which a sparse LU beats any set-up
-SMALL_HARD = 20_000  # the same where no fast method is known: nonsymmetric or indefinite A
 MIC_LIMIT = 250_000  # cells of a 2D stencil up to which MIC(0) beats the set-up of AMG; in 3D it always does
 LU_LIMIT = 60_000  # unknowns up to which the last resort may factorise: under a gigabyte even in 3D
 REFINEMENTS = 10  # steps of a direct method: each gains the digits that the factorisation holds
@@ -80,23 +80,32 @@ def _plans(structure: Structure) -> Iterator[Plan]:
         yield direct(SparseLU(), f"Woodbury identity: diagonal plus low rank, {seen}")
         return
     has_entries = not isinstance(A, CallableOperator)
-    limit = SMALL if structure.maybe_spd else SMALL_HARD
-    small = has_entries and (structure.n <= limit or isinstance(A, DenseOperator))
-    if small:
-        kind = "dense LU: a dense matrix" if isinstance(A, DenseOperator) else "SparseLU: small"
+    dense = isinstance(A, DenseOperator)
+    if dense or (has_entries and structure.n <= SMALL):
+        kind = "dense LU: a dense matrix" if dense else "SparseLU: small"
         yield direct(SparseLU(), f"{kind}, {seen}")
+        factorise = False
+    else:
+        factorise = has_entries and structure.n <= LU_LIMIT
     if structure.maybe_spd:
         yield from _spd_plans(structure, seen, has_entries)
+    elif structure.symmetric:
+        yield _minres(structure, seen, 500)
+    elif has_entries:
+        yield Plan(GMRES(), IncompleteLU(), f"GMRES with ILU(0): {seen}", 200)
+    if factorise:
+        yield direct(SparseLU(), f"SparseLU: {seen}")
     if structure.symmetric:
-        jacobi = Jacobi() if structure.positive_diagonal else None
-        yield Plan(MINRES(), jacobi, f"MINRES{' with Jacobi' if jacobi else ''}: {seen}", 3000)
-    else:
-        if has_entries:
-            yield Plan(GMRES(), IncompleteLU(), f"GMRES with ILU(0): {seen}", 500)
-            yield Plan(BiCGStab(), IncompleteLU(), f"BiCGStab with ILU(0): {seen}", 1000)
-        yield Plan(GMRES(restart=100), None, f"GMRES: {seen}")
-    if has_entries and not small and structure.n <= LU_LIMIT:
-        yield direct(SparseLU(), f"SparseLU as the last resort: {seen}")
+        yield _minres(structure, seen, 3000)
+        return
+    if has_entries:
+        yield Plan(BiCGStab(), IncompleteLU(), f"BiCGStab with ILU(0): {seen}", 1000)
+    yield Plan(GMRES(restart=100), None, f"GMRES: {seen}")
+
+
+def _minres(structure: Structure, seen: str, steps: int) -> Plan:
+    jacobi = Jacobi() if structure.positive_diagonal else None
+    return Plan(MINRES(), jacobi, f"MINRES{' with Jacobi' if jacobi else ''}: {seen}", steps)
 
 
 def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[Plan]:
