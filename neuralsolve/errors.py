@@ -49,6 +49,9 @@ class SolveError(RuntimeError):
         super().__init__(message)
         self.result = result
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.result)  # for worker processes
+
 
 class Breakdown(Exception):
     """Raised by a method's `step` when it cannot go on; `status` says why."""

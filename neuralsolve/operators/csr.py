@@ -54,6 +54,7 @@ class CSROperator(LinearOperator):
         check_csr(indptr, indices, values, self.shape)
         self.indptr, self.indices, self.values = indptr, indices, values
         self._transpose: CSROperator | None = None
+        self._transpose_version = 0
 
     def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(x, self.shape[0], out)
@@ -70,7 +71,9 @@ class CSROperator(LinearOperator):
 
     def transpose(self) -> CSROperator:
         """Return A^T in CSR form, built once."""
-        if self._transpose is None:
+        version = self.values._version
+        if self._transpose is None or version != self._transpose_version:  # an optimiser writes in place
+            self._transpose_version = version
             T = self.to_scipy().T.tocsr()
             T.sort_indices()
             self._transpose = from_scipy(T, self.props)

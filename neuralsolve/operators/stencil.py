@@ -67,6 +67,7 @@ class PoissonStencil(LinearOperator):
         self.scale = (0.0,) * (3 - len(grid.shape)) + tuple(1 / h**2 for h in grid.spacing)
         self.active = None if grid.is_box else grid.fluid.reshape(-1)
         self._faces: tuple[Tensor, Tensor] | None = None
+        self._faces_version: tuple[int, ...] = ()
         self._code: Tensor | None = None
         if self.coefficients is None:
             self._code = torch.empty(grid.size, dtype=torch.uint16)
@@ -96,7 +97,9 @@ class PoissonStencil(LinearOperator):
         diagonal of 0 marks a cell outside. Made once: 4 vectors in 3D, 3 in 2D (the z row is a broadcast
         zero).
         """
-        if self._faces is None:
+        version = tuple(c._version for c in self.coefficients or ())
+        if self._faces is None or version != self._faces_version:  # an optimiser writes in place
+            self._faces_version = version
             diagonal = torch.zeros(self.grid.shape, dtype=self.dtype)
             lower = []
             for axis, side in enumerate(self.grid.shape):
@@ -224,12 +227,21 @@ def face_coefficients(values: Any, grid: Grid) -> tuple[Tensor, ...]:
 
     Raises
     ------
-    ShapeError
+    ShapeError, StructureError
     """
     values = torch.as_tensor(values)
     if tuple(values.shape) != grid.shape:
         msg = f"cell coefficients are {tuple(values.shape)}; the grid is {grid.shape}"
         raise ShapeError(msg)
+    bad = ~((values.detach() > 0) & torch.isfinite(values.detach()))
+    if bool(bad.any()):
+        where = tuple(int(i) for i in bad.nonzero()[0])
+        msg = (
+            f"cell coefficients must be positive and finite, cell {where} holds "
+            f"{float(values[where].detach())}; close single faces with coefficients of 0 in "
+            "ns.PoissonStencil(grid, faces)"
+        )
+        raise StructureError(msg)
     faces = []
     for axis in range(values.ndim):
         ends = (-1, 0) if grid.periodic[axis] else (0, -1)
@@ -269,6 +281,9 @@ def _check_faces(coefficients: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
             "along each axis; ns.face_coefficients(cell_values, grid) makes them from cell values"
         )
         raise ShapeError(msg)
+    if any(c.is_complex() for c in faces):
+        msg = "face coefficients are complex; real numbers >= 0 are needed"
+        raise StructureError(msg)
     faces = tuple(c if c.dtype in (torch.float32, torch.float64) else c.double() for c in faces)
     for axis, c in enumerate(faces):
         values = c.detach()

@@ -128,7 +128,10 @@ class CallableOperator(LinearOperator):
         return out.copy_(self._checked(function, x, out))
 
     def _checked(self, function: Callable[[Tensor], Tensor], x: Tensor, like: Tensor) -> Tensor:
-        y = torch.as_tensor(function(x.to(self.takes)))
+        y = torch.as_tensor(function(x.to(self.takes, copy=True)))  # it may write to its argument
+        if y.is_complex():
+            msg = f"the function that stands for A returned {y.dtype}; real numbers are needed"
+            raise StructureError(msg)
         if y.shape != like.shape:
             msg = f"the function that stands for A returned {tuple(y.shape)}; {tuple(like.shape)} is needed"
             raise ShapeError(msg)

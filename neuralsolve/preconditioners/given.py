@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.convert import as_operator
-from neuralsolve.operators.structured import CallableOperator
+from neuralsolve.operators.csr import CSROperator
+from neuralsolve.operators.structured import CallableOperator, DenseOperator
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 
 
@@ -32,10 +34,14 @@ class Given(Recipe):
 
 
 class _GivenPreconditioner(Preconditioner):
-    symmetric = True
-
     def __init__(self, operator: LinearOperator):
         self.operator = operator
+        self.symmetric = True
+        if isinstance(operator, CSROperator | DenseOperator):
+            S = operator.to_scipy()
+            self.symmetric = bool(abs(S - S.T).max() <= 1e-10 * abs(S).max())
+        elif isinstance(operator, CallableOperator) and operator.block:  # a preconditioner of ours, built
+            self.symmetric = operator.symmetric
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self.operator.matvec(r, output_like(r, len(r), out))
@@ -69,6 +75,9 @@ def as_recipe(M: Any, n: int, foreign: Library) -> Recipe | None:
         )
     if callable(M) and not hasattr(M, "shape"):
         return Given(CallableOperator(_on_callers_arrays(M, foreign), (n, n)))
+    if isinstance(M, str | int | float):
+        msg = f"M is {M!r}; a recipe such as ns.Jacobi() or ns.AMG(), a matrix or a function r -> z is needed"
+        raise OptionError(msg)
     operator = as_operator(M)
     if operator.shape != (n, n):
         msg = f"M is {operator.shape}, A is {(n, n)}; M approximates the inverse of A and has its shape"
@@ -80,6 +89,9 @@ def _on_callers_arrays(function: Callable[[Any], Any], foreign: Library) -> Call
     def apply(r: Tensor) -> Tensor:
         with torch.no_grad():
             z = function(r) if foreign.torch or isinstance(function, torch.nn.Module) else function(r.numpy())
+        if not isinstance(z, Tensor | np.ndarray):
+            msg = f"M returned a {type(z).__name__} for a residual; a vector of the same shape is needed"
+            raise ShapeError(msg)
         z = torch.as_tensor(z).to(torch.float64)
         if z.shape != r.shape:
             msg = f"M returned {tuple(z.shape)} for a residual of {tuple(r.shape)}; it must keep the shape"

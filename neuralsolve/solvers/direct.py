@@ -53,7 +53,12 @@ class Factorisation(Preconditioner):
         self.update(A)
 
     def update(self, A_next: LinearOperator) -> None:
-        self.symmetric = "spd" in A_next.props
+        # the sign of the diagonal is what can be seen of definiteness; the loop reports it where it misleads
+        self.symmetric = "spd" in A_next.props or (
+            A_next.symmetric
+            and not isinstance(A_next, CallableOperator)
+            and bool((A_next.diagonal() > 0).all())
+        )
         self.n = A_next.shape[0]
         if isinstance(A_next, DiagonalPlusLowRank):
             inverse = A_next.inverse()

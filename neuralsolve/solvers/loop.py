@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,12 +86,15 @@ def iterate(
     patience = min(patience, 10 * len(b) + 50)
     if b.ndim == 1 or method.batched:
         return _Run(method, A, M, b, tolerance, maxiter, callback, patience).go(x0)
-    columns = [
-        _Run(method, A, M, b[:, j].contiguous(), tolerance[j], maxiter, callback, patience).go(
-            None if x0 is None else x0[:, j].contiguous()
-        )
-        for j in range(b.shape[1])
-    ]
+    columns: list[Outcome] = []
+    for j in range(b.shape[1]):
+        guess = None if x0 is None else x0[:, j].contiguous()
+        if columns and columns[-1].status is Status.STOPPED:
+            x = torch.zeros_like(columns[0].x) if guess is None else guess
+            columns.append(Outcome(x, Status.STOPPED, 0, norm(b[:, j] - A.matvec(x)), [float(norm(b[:, j]))]))
+            continue
+        column = b[:, j].contiguous()
+        columns.append(_Run(method, A, M, column, tolerance[j], maxiter, callback, patience).go(guess))
     return _side_by_side(columns)
 
 
@@ -118,6 +122,8 @@ class _Run:
         x = zeros_like(self.b) if x0 is None else self._clean(copy_of(x0))
         r = self._residual(x) if x0 is not None else self.b if self.method.keeps_r else copy_of(self.b)
         true_norm = norm(r)
+        if x0 is not None and not bool(torch.isfinite(true_norm).all()):
+            return self.go(None)  # a guess whose residual overflows is worse than none
         self.history.append(float(true_norm.max()))
         while True:
             if bool((true_norm <= self.tolerance).all()):
@@ -170,7 +176,7 @@ class _Run:
                 return method.solution(A, M, state), Status.STAGNATED
             if self.callback is not None:
                 x = method.solution(A, M, state)
-                if self.callback(self.iterations, size, x) is True:
+                if isinstance(stop := self.callback(self.iterations, size, x), bool | np.bool_) and stop:
                     return x, Status.STOPPED
 
     def _residual(self, x: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+import threading
 import time
 from typing import Any
 
@@ -26,6 +28,8 @@ from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure, probe
 
 DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
+NUMBERS = (int, float, np.integer, np.floating)
+ROUNDED_LIMIT = 1e-3  # of ||b||: what rounding x to float32 may leave at the default tolerance
 SAFE_SIZE = 1e140  # beyond it, or below its inverse, squares leave float64: b is scaled by a power of two
 
 
@@ -56,6 +60,8 @@ class Prepared:
         self._plans = self._make_plans()
         self._failed: list[str] = []
         self._transposed: Prepared | None = None
+        self._recorded = False  # a gradient may still need the present M
+        self._lock = threading.RLock()  # M and the plans have room and state of their own
         self._build_first()
         self.setup_seconds = time.perf_counter() - start
 
@@ -84,10 +90,13 @@ class Prepared:
         )
 
         def forward(b: Any) -> SolveResult:
-            return self._solve(b, x0, rtol, atol, maxiter, callback)
+            with self._lock:
+                return self._solve(b, x0, rtol, atol, maxiter, callback)
 
         if wants_gradient(self._source, b):
-            x, result = differentiable_solve(forward, lambda g: self._adjoint(g, rtol), self._source, b)
+            self._recorded = True
+            present = copy.copy(self)  # the gradient belongs to this A, whatever `update` brings before it
+            x, result = differentiable_solve(forward, lambda g: present._adjoint(g, rtol), self._source, b)
             result = dataclasses.replace(result, x=x)
         else:
             result = forward(b)
@@ -112,16 +121,30 @@ class Prepared:
                 "another size"
             )
             raise ShapeError(msg)
-        structure = probe(source, self._null_space_given)
-        same_kind = _kind(structure) == _kind(self._structure)
+        with self._lock:
+            following = copy.copy(self)  # takes the place of self only when all went well
+            following._follow(source)
+            following.setup_seconds = time.perf_counter() - start
+            vars(self).update(vars(following))
+        return self
+
+    def _follow(self, source: LinearOperator) -> None:
+        before, structure = self._structure, probe(source, self._null_space_given)
         self._source, self._structure, self._transposed = source, structure, None
-        if same_kind and self._M is not None:
-            self._M.update(structure.A)
-        elif not same_kind:
+        if _kind(structure) != _kind(before):
             self._plans, self._failed = self._make_plans(), []
             self._build_first()
-        self.setup_seconds = time.perf_counter() - start
-        return self
+        elif self._M is not None:
+            recipe, recorded = self._plans[0].recipe, self._recorded
+            self._recorded = False
+            if recorded and recipe is not None:
+                self._M = recipe.build(structure.A)
+                return
+            try:
+                self._M.update(structure.A)
+            except InputError:
+                self._M.update(before.A)
+                raise
 
     # set-up
 
@@ -168,6 +191,18 @@ class Prepared:
         )
         raise StructureError(msg)
 
+    def _try_next_plan(self, why: str) -> bool:
+        """Go on to the next plan whose preconditioner can be built; stay where there is none."""
+        present = self._plans, self._failed, self._M
+        self._failed = [*self._failed]
+        self._next_plan(why)
+        try:
+            self._build_first()
+        except InputError:
+            self._plans, self._failed, self._M = present
+            return False
+        return True
+
     def _next_plan(self, why: str) -> None:
         self._failed.append(f"{self._plans[0].reason.split(':')[0]} given up ({why})")
         self._plans = self._plans[1:]
@@ -186,10 +221,10 @@ class Prepared:
         if rtol is None:
             rtol = DEFAULT_RTOL[torch.float64 if home.epsilon < 1e-10 else torch.float32]
         size = norm(rhs)
-        tolerance = (rtol * size).clamp_min(atol / scale)
+        tolerance = (rtol * size).maximum(torch.as_tensor(atol / scale))
         if A.null_space is not None:  # what the projection's own rounding leaves of a b in the null space
             tolerance = torch.maximum(tolerance, 4 * torch.finfo(torch.float64).eps * removed)
-        matvecs, best = 0, None
+        matvecs, best, told = 0, None, ""
         while True:
             products, plan = Products(A), self._plans[0]
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
@@ -199,17 +234,20 @@ class Prepared:
                 plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe, patience
             )
             matvecs += products.count
-            best = outcome if best is None or _better(outcome, best) else best
+            if best is None or _better(outcome, best):
+                best, told = outcome, self.explanation
             if len(self._plans) == 1 or outcome.status in (Status.CONVERGED, Status.STOPPED):
                 break
             if (outcome.status is Status.MAXITER and maxiter) or _backward_stable(A, outcome, rhs):
                 break  # the caller's own limit, or as good as any method's answer
-            self._next_plan(outcome.status.name.lower())
-            self._build_first()
+            if not self._try_next_plan(outcome.status.name.lower()):
+                break
         outcome = best
+        largest_scale = float(scale.max()) if isinstance(scale, Tensor) else scale
         x, status = self._deliver(outcome, rhs, home, tolerance, scale, strict)
-        worst = removed > torch.maximum(rtol * torch.hypot(size, removed), torch.as_tensor(atol / scale))
-        if status is Status.CONVERGED and bool(worst.any()):
+        allowed = (rtol * torch.hypot(size, removed)).maximum(torch.as_tensor(atol / scale))
+        worst = torch.hypot(outcome.true_norm, removed) > allowed
+        if status is Status.CONVERGED and bool(((removed > 0) & worst).any()):
             status = Status.PROJECTED
         return SolveResult(
             x=x,
@@ -217,14 +255,14 @@ class Prepared:
             converged=status.converged,
             iterations=outcome.iterations,
             matvecs=matvecs,
-            residual_norms=[r * scale for r in outcome.residual_norms],
+            residual_norms=[r * largest_scale for r in outcome.residual_norms],
             setup_seconds=self.setup_seconds,
             solve_seconds=time.perf_counter() - start,
-            explanation="; ".join(filter(None, [self.explanation, outcome.note])),
-            removed=float(removed.max()) * scale,
+            explanation="; ".join(filter(None, [told, outcome.note])),
+            removed=float((removed * scale).max()),
         )
 
-    def _receive(self, b: Any) -> tuple[Tensor, Home, Tensor, float]:
+    def _receive(self, b: Any) -> tuple[Tensor, Home, Tensor, Tensor | float]:
         """Return b as the solver takes it (masked, flipped, projected, scaled), and what was removed."""
         A, signs = self._structure.A, self._structure.signs
         rhs, home = as_vector(b, A.shape[0])
@@ -233,17 +271,18 @@ class Prepared:
         largest = check_finite(rhs, "b")
         if signs is not None:
             rhs = rhs * (signs if rhs.ndim == 1 else signs[:, None])
-        scale = 1.0
-        if largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE:
-            scale = 2.0 ** np.floor(np.log2(largest))
+        scale: Tensor | float = 1.0
+        if (largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE) or _has_tiny_column(rhs):
+            size = rhs.abs().amax(0)
+            scale = torch.exp2(torch.where(size > 0, size, 1.0).log2().floor())
             rhs = rhs / scale
         removed = torch.zeros(rhs.shape[1:], dtype=torch.float64)
-        if A.null_space is not None:
+        if A.null_space is not None and self._structure.symmetric:  # else its range is another space
             rhs = copy_of(rhs)  # b is the caller's
             removed = A.null_space.project(rhs)
         return rhs, home, removed, scale
 
-    def _receive_guess(self, x0: Any, rhs: Tensor, scale: float) -> Tensor:
+    def _receive_guess(self, x0: Any, rhs: Tensor, scale: Tensor | float) -> Tensor:
         guess, _ = as_vector(x0, len(rhs), "x0")
         if guess.shape != rhs.shape:
             msg = f"x0 has shape {tuple(guess.shape)}, b has {tuple(rhs.shape)}; they must agree"
@@ -252,36 +291,62 @@ class Prepared:
         if A.active is not None:
             guess = torch.where(A.active if guess.ndim == 1 else A.active[:, None], guess, 0.0)
         check_finite(guess, "x0")
-        return guess if scale == 1.0 else guess / scale
+        return guess / scale if isinstance(scale, Tensor) else guess
 
     def _deliver(
-        self, outcome: Outcome, rhs: Tensor, home: Home, tolerance: Tensor, scale: float, strict: bool
+        self,
+        outcome: Outcome,
+        rhs: Tensor,
+        home: Home,
+        tolerance: Tensor,
+        scale: Tensor | float,
+        strict: bool,
     ) -> tuple[Any, Status]:
         """Return x as the caller's array, and the status of *that* array.
 
         Rounding to float32 may cost the tolerance: a failure where the caller asked for it (`strict`).
         """
-        x = outcome.x if scale == 1.0 else outcome.x * scale
+        x = outcome.x * scale if isinstance(scale, Tensor) else outcome.x
         answer = home.bring(x)
-        if outcome.status is Status.CONVERGED and home.epsilon > 1e-10:
+        if outcome.status is not Status.CONVERGED:
+            return answer, outcome.status
+        if isinstance(scale, Tensor) and not bool(torch.isfinite(x).all()):
+            return answer, Status.NON_FINITE
+        if home.epsilon > 1e-10:
             rounded, _ = as_vector(answer, len(x), "x")
             residual = norm(rhs - self._structure.A.matvec(rounded / scale))
             outcome.residual_norms[-1] = float(residual.max())
-            if bool((residual > tolerance).any()):
-                return answer, Status.PRECISION if strict else Status.ROUNDED
+            if bool((residual <= tolerance).all()):
+                return answer, outcome.status
+            near = bool((residual <= ROUNDED_LIMIT * norm(rhs)).all())
+            return answer, Status.ROUNDED if near and not strict else Status.PRECISION
         return answer, outcome.status
 
     def _adjoint(self, g: Tensor, rtol: float | None) -> Tensor:
         """Solve A^T lam = g for the gradient, to the tolerance of the forward solve."""
         rtol = rtol or DEFAULT_RTOL[torch.float64]
-        if self._structure.symmetric:
-            return self.solve(g, rtol=rtol).x
-        if self._transposed is None:
-            T = self._source.to(dtype=torch.float64)
-            transposed = CallableOperator(T.rmatvec, T.shape, torch.float64, T.matvec, block=True)
-            matrix = None if isinstance(T, CallableOperator) else T.to_scipy().T.tocsr()
-            self._transposed = Prepared(transposed if matrix is None else matrix, rtol=rtol)
-        return self._transposed.solve(g, rtol=rtol).x
+        solver = self
+        if not self._structure.symmetric:
+            if self._transposed is None:
+                T = self._source.to(dtype=torch.float64)
+                transposed = CallableOperator(T.rmatvec, T.shape, torch.float64, T.matvec, block=True)
+                matrix = None if isinstance(T, CallableOperator) else T.to_scipy().T.tocsr()
+                self._transposed = Prepared(transposed if matrix is None else matrix)
+            solver = self._transposed
+        with solver._lock:  # the tolerance of the forward solve, relative to g; its other limits were for b
+            result = solver._solve(g, None, rtol, 0.0, None, None)
+        if not result.converged:
+            msg = f"the adjoint solve of the gradient ended in {result.status.name}: {result.status.value}"
+            raise SolveError(msg, result)
+        return result.x
+
+
+def _has_tiny_column(rhs: Tensor) -> bool:
+    """Whether the squares of some column, but not of all, would vanish."""
+    if rhs.ndim == 1:
+        return False
+    size = rhs.abs().amax(0)
+    return bool(((size > 0) & (size < 1 / SAFE_SIZE)).any())
 
 
 def _better(a: Outcome, b: Outcome) -> bool:
@@ -306,12 +371,12 @@ def _backward_stable(A: LinearOperator, outcome: Outcome, b: Tensor) -> bool:
     return bool((outcome.true_norm <= rounding * (size * norm(outcome.x) + norm(b))).all())
 
 
-def _scaled(callback: Callback | None, scale: float, home: Home) -> Callback | None:
+def _scaled(callback: Callback | None, scale: Tensor | float, home: Home) -> Callback | None:
     if callback is None:
         return None
 
     def call(iteration: int, residual_norm: float, x: Tensor) -> Any:
-        return callback(iteration, residual_norm * scale, home.bring(x * scale))
+        return callback(iteration, residual_norm * float(torch.as_tensor(scale).max()), home.bring(x * scale))
 
     return call
 
@@ -326,6 +391,8 @@ def _kind(structure: Structure) -> tuple[Any, ...]:
         structure.symmetric,
         spd,
         structure.m_matrix,
+        structure.box,
+        getattr(structure.A, "coefficients", None) is None,
         signs,
         None if Z is None else Z.dimension,
     )
@@ -350,10 +417,12 @@ def _tolerances(
     rtol: float | None, atol: float, maxiter: int | None
 ) -> tuple[float | None, float, int | None]:
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not 0 <= value < float("inf"):
-            msg = f"{name} is {value}; it must be >= 0 and finite"
+        if value is not None and not (isinstance(value, NUMBERS) and 0 <= value < float("inf")):
+            msg = f"{name} is {value!r}; a number >= 0 and finite is needed"
             raise OptionError(msg)
-    if maxiter is not None and (int(maxiter) != maxiter or maxiter < 1):
-        msg = f"maxiter is {maxiter}; it must be a positive integer"
+    if maxiter is not None and not (
+        isinstance(maxiter, NUMBERS) and 1 <= maxiter < 2**62 and maxiter % 1 == 0
+    ):
+        msg = f"maxiter is {maxiter!r}; a positive integer is needed"
         raise OptionError(msg)
     return rtol, float(atol), None if maxiter is None else int(maxiter)

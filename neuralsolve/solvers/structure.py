@@ -86,11 +86,15 @@ def probe(source: LinearOperator, null_space: object = None) -> Structure:
             "the normal equations A^T A x = A^T b or use scipy.sparse.linalg.lsmr"
         )
         raise ShapeError(msg)
+    if null_space is True:
+        null_space = None
     A = copy.copy(source.to(dtype=torch.float64))
+    # sums of rounded entries vanish to their own precision only
+    rounding = max(ROUNDING, 16 * torch.finfo(source.dtype).eps if source.dtype != torch.float64 else 0.0)
     if isinstance(A, CallableOperator):
         structure = _probe_function(A)
     elif isinstance(A, CSROperator | DenseOperator | Block):
-        structure = _probe_box(A) or _probe_matrix(A, null_space)
+        structure = _probe_box(A) or _probe_matrix(A, null_space, rounding)
     else:
         box = isinstance(A, PoissonStencil) and is_constant_box(A)
         structure = Structure(
@@ -114,7 +118,7 @@ def _probe_box(A: LinearOperator) -> Structure | None:
     return Structure(A, signs, True, True, dominant=True, m_matrix=True, nnz=len(A.values), box=True)
 
 
-def _probe_matrix(A: LinearOperator, null_space: object) -> Structure:
+def _probe_matrix(A: LinearOperator, null_space: object, rounding: float) -> Structure:
     import scipy.sparse
     from scipy.sparse.csgraph import connected_components
 
@@ -140,12 +144,12 @@ def _probe_matrix(A: LinearOperator, null_space: object) -> Structure:
             A = _flipped(A, S, signs)
         if null_space is None:
             row_sums = abs(S @ np.ones(n))
-            regular = np.bincount(labels, row_sums > ROUNDING * (off_sum + abs(diagonal)), count) > 0
+            regular = np.bincount(labels, row_sums > rounding * (off_sum + abs(diagonal)), count) > 0
             A.null_space = from_components(labels, ~regular)
     A.props |= {"symmetric"} if symmetric else frozenset()
     empty = off_sum + abs(diagonal) == 0
     positive_diagonal = bool((diagonal > 0)[~empty].all())
-    dominant = positive_diagonal and bool((diagonal >= off_sum * (1 - ROUNDING)).all())
+    dominant = positive_diagonal and bool((diagonal >= off_sum * (1 - rounding)).all())
     m_matrix = symmetric and not _has_positive_coupling(S, signs)
     signs_t = None if signs is None else torch.from_numpy(signs)
     return Structure(A, signs_t, symmetric, positive_diagonal, dominant, m_matrix, S.nnz)
@@ -207,7 +211,7 @@ def _probe_function(A: CallableOperator) -> Structure:
 
 
 def _declare(A: LinearOperator, null_space: object) -> None:
-    if null_space is None or null_space is True:
+    if null_space is None:
         return
     if null_space is False:
         A.null_space = None
@@ -222,7 +226,10 @@ def _declare(A: LinearOperator, null_space: object) -> None:
             raise OptionError(msg)
         A.null_space = _constants(A)
     else:
-        A.null_space = from_vectors(null_space, A.shape[0])
+        vectors = torch.as_tensor(null_space)
+        if A.active is not None and len(vectors) == A.shape[0]:  # outside the fluid x is zero
+            vectors = vectors * (A.active if vectors.ndim == 1 else A.active[:, None])
+        A.null_space = from_vectors(vectors, A.shape[0])
     if A.null_space is not None:
         _check_null_space(A, A.null_space)
 
