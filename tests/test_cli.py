@@ -333,3 +333,34 @@ def test_the_page_describes_every_command_and_option(command):
     assert "--help" in options
     for option in set(options) - {"--compare", "--force", "--json", "--rhs", "--rtol"}:
         assert option in page, option
+
+
+def test_a_source_that_is_no_file_of_a_known_kind_is_named_for_what_it_is(tmp_path):
+    bare, pipe = tmp_path / "bare", tmp_path / "pipe.mtx"
+    bare.write_text("1")
+    os.mkfifo(pipe)
+    for source, found in ((bare, "a name without suffix"), (tmp_path, "a folder"), (pipe, "a pipe")):
+        result = run("solve", source)
+        assert result.exit_code == 2
+        assert found in result.stderr
+        assert ".mtx" in result.stderr
+        assert ".toml" in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told_with_its_option(tmp_path):
+    file = tmp_path / "file.npy"
+    file.write_text("kept")
+    for target, told in ((file, "--force"), (tmp_path / "none" / "x.npy", "make it first")):
+        result = run("solve", "poisson_masked", "--out", target)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: --out: ")
+        assert told in result.stderr
+    assert file.read_text() == "kept"
+
+
+@pytest.mark.parametrize("option", ["--size", "--steps"])
+def test_a_number_out_of_range_names_the_option_and_the_range(option):
+    result = run("simulate", "smoke_bunny", option, 0)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert "greater than or equal to" in result.stderr

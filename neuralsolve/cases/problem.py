@@ -21,6 +21,7 @@ from neuralsolve.io import (
     read_mesh,
     read_vector,
 )
+from neuralsolve.io.files import existing_file
 
 if TYPE_CHECKING:
     from neuralsolve.cases.schema import MatrixCase, MeshCase
@@ -91,7 +92,7 @@ def open_problem(source: str | os.PathLike[str], rhs: str | None = None) -> Prob
     >>> open_problem("poisson_box_2d").A.shape
     (65536, 65536)
     """
-    path = find_case(source)
+    path = existing_file(find_case(source), {*MATRIX_SUFFIXES, *MESH_SUFFIXES, ".toml"})
     suffix = path.suffix.lower()
     if suffix in MATRIX_SUFFIXES:
         found = read_matrix(path)

@@ -84,10 +84,10 @@ def solve(
 @app.command()
 def simulate(
     case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
-    steps: Annotated[int | None, typer.Option(help="number of time steps")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="number of time steps")] = None,
     dim: Annotated[int | None, typer.Option(min=2, max=3, help="2 or 3 dimensions")] = None,
     size: Annotated[
-        int | None, typer.Option(help="cells along x; 256 in 2D, 64 in 3D when --dim changes")
+        int | None, typer.Option(min=4, help="cells along x; 256 in 2D, 64 in 3D when --dim changes")
     ] = None,
     out_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="where files go; out/CASE")] = None,
     compare: Annotated[

@@ -21,7 +21,7 @@ from neuralsolve.bench import (
 )
 from neuralsolve.cases import open_problem
 from neuralsolve.cli.names import method_from, recipe_from
-from neuralsolve.cli.report import answered, print_json, progress
+from neuralsolve.cli.report import answered, print_json, progress, told_of
 from neuralsolve.cli.solve import check_picture, with_near_null_space
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.io import replacing
@@ -50,9 +50,11 @@ def run(
             msg = f"SOURCE and --suite {suite} exclude each other; leave one out"
             raise OptionError(msg)
         if csv is not None:
-            check_target(csv, force)
+            with told_of("--csv"):
+                check_target(csv, force)
         if plot is not None:
-            check_picture(plot, force)
+            with told_of("--plot"):
+                check_picture(plot, force)
         rows: list[Row] | list[Measure]
         rows = _compared(sources, methods, options, json) if sources else _measured(options, json)
         if csv is not None:

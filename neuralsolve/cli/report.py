@@ -33,6 +33,17 @@ def answered(as_json: bool) -> Iterator[None]:
         raise typer.Exit(1 if isinstance(error, SolveError) else 2) from None
 
 
+@contextmanager
+def told_of(option: str) -> Iterator[None]:
+    """Put the option that named a file before what is wrong with that file."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename} cannot be made ({error.strerror})" if error.strerror else str(error)
+        msg = f"{option}: {what}"
+        raise type(error)(msg) from None
+
+
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object; NaN and infinity, which JSON lacks, become null."""
     typer.echo(json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False))

@@ -10,7 +10,7 @@ import typer
 
 from neuralsolve.cases import find_case, load_case
 from neuralsolve.cli.names import method_from, recipe_from
-from neuralsolve.cli.report import answered, print_json, progress, seconds
+from neuralsolve.cli.report import answered, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
@@ -46,9 +46,10 @@ def run(
         case = changed(case, steps, dim, size)
         folder = out_dir if out_dir is not None else Path("out") / path.stem
         targets = {kind: folder / f"{path.stem}{kind}" for kind in (".png", ".csv", ".md")}
-        folder.mkdir(parents=True, exist_ok=True)
-        for target in targets.values():
-            check_target(target, force)
+        with told_of("--out-dir"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for target in targets.values():
+                check_target(target, force)
         method, M = method_from(solver[0]), recipe_from(solver[1])
         with progress(f"{path.stem} {' x '.join(map(str, case.shape))}", case.steps, quiet=json) as tell:
             result = simulate_smoke(case, progress=_teller(tell), compare=compare, method=method, M=M)

@@ -12,7 +12,7 @@ import typer
 
 from neuralsolve.cases import Problem, open_problem
 from neuralsolve.cli.names import method_from, recipe_from
-from neuralsolve.cli.report import answered, print_json, progress, seconds
+from neuralsolve.cli.report import answered, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
 from neuralsolve.io import write_solution
 from neuralsolve.io.files import check_target
@@ -43,10 +43,12 @@ def run(
         method_from(method)  # a slip in a name is told before a large file is read
         recipe_from(M)
         if plot is not None:
-            check_picture(plot, force)
+            with told_of("--plot"):
+                check_picture(plot, force)
         problem = open_problem(source, rhs)
         if out is not None:
-            check_solution_target(out, force, problem.mesh())
+            with told_of("--out"):
+                check_solution_target(out, force, problem.mesh())
         result = _solved(problem, method, M, tolerances, quiet=json)
         if out is not None:
             write_solution(out, problem.field(np.asarray(result.x)), mesh=problem.mesh(), overwrite=force)

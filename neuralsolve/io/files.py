@@ -47,7 +47,7 @@ def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str]) -> Path
     FileNotFoundError
         No such file; a file of a similar name in the same folder is suggested.
     FormatError
-        A folder, an empty file, or a suffix that has no reader.
+        A folder, a pipe or device, an empty file, or a suffix that has no reader.
     """
     path = Path(path)
     if not path.exists():
@@ -56,11 +56,13 @@ def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str]) -> Path
         msg = f"no file {path}{hint if hint.startswith('; did') else ''}"
         raise FileNotFoundError(msg)
     suffixes = sorted(suffixes)
+    known = suffixes[0] if len(suffixes) == 1 else f"one of {', '.join(suffixes)}"
+    if not path.is_file():  # a pipe could not be read twice, nor its size be told
+        found = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise broken(path, found, f"a regular file whose name ends in {known}")
     if path.suffix.lower() not in suffixes:
-        msg = f"{path}: found the suffix {path.suffix!r}, expected one of {', '.join(suffixes)}"
-        raise FormatError(msg)
-    if not path.is_file():
-        raise broken(path, "a folder", "a file")
+        found = f"the suffix {path.suffix!r}" if path.suffix else "a name without suffix"
+        raise broken(path, found, f"{known}, since the suffix tells the format; rename the file")
     if path.stat().st_size == 0:
         raise broken(path, "an empty file", f"{path.suffix} content")
     return path
@@ -179,16 +181,21 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse a target that exists or has no folder, before any work is done for it."""
+    """Refuse a target that exists, or whose folder takes no files, before any work is done for it."""
     if path.exists() and not overwrite:
-        msg = f"{path} exists and is left as it is; pass overwrite=True (--force) to replace it"
+        msg = f"{path} exists and is left as it is; to replace it pass --force (in Python: overwrite=True)"
         raise FileExistsError(msg)
     if path.is_dir():
         msg = f"{path} is a folder; give the name of a file in it"
         raise IsADirectoryError(msg)
     if not path.parent.is_dir():
-        msg = f"no folder {path.parent} for {path.name}; make it first"
+        msg = f"no folder {path.parent} for {path.name}; make it first, or name another"
         raise FileNotFoundError(msg)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # permissions alone say too little of a file system
+    except OSError as error:
+        msg = f"the folder {path.parent} cannot be written ({error.strerror}); name a file in another"
+        raise PermissionError(msg) from None
 
 
 def _claim(temporary: Path, path: Path) -> None:
