@@ -108,3 +108,66 @@ def test_no_graph_is_kept_where_none_is_asked_for(generator):
     with torch.no_grad():
         assert not ns.solve(A, b).x.requires_grad
     assert ns.solve(A, b).x.requires_grad
+
+
+def test_gradient_of_structured_operators(generator):
+    d = 2 + torch.rand(7, dtype=torch.float64, generator=generator)
+    U, V = (torch.randn(7, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+    b = torch.randn(7, dtype=torch.float64, generator=generator)
+    for tensor in (d, U, V, b):
+        tensor.requires_grad_()
+    assert gradcheck(lambda d, U, b: ns.solve(ns.DiagonalPlusLowRank(d, U), b, rtol=TIGHT).x, (d, U, b))
+    assert gradcheck(
+        lambda d, U, V: ns.solve(ns.DiagonalPlusLowRank(d, U, V), b, ns.GMRES(), rtol=TIGHT).x, (d, U, V)
+    )
+    A = 4 * torch.eye(4, dtype=torch.float64) + torch.rand(4, 4, dtype=torch.float64, generator=generator)
+    C = torch.rand(3, 4, dtype=torch.float64, generator=generator)
+
+    def saddle(A, C):
+        A = (A + A.T) / 2
+        kkt = ns.Block([[ns.DenseOperator(A), ns.DenseOperator(C.T)], [ns.DenseOperator(C), None]])
+        return ns.solve(kkt, b, rtol=TIGHT).x
+
+    assert gradcheck(saddle, (A.requires_grad_(), C.requires_grad_()))
+
+
+@pytest.mark.parametrize("method", [None, ns.CG(), ns.GMRES()])
+def test_a_gradient_belongs_to_its_own_matrix_whatever_update_brings_before_it(method):
+    values = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    b = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    prepared = ns.prepare(
+        ns.DenseOperator(torch.diag(values)), method, M=ns.Jacobi() if method else None, rtol=1e-12
+    )
+    x = prepared.solve(b).x
+    prepared.update(ns.DenseOperator(torch.diag(values.detach() * 10)))
+    x.sum().backward()
+    assert torch.allclose(b.grad, torch.tensor([1 / 2, 1 / 3], dtype=torch.float64))
+    assert torch.allclose(values.grad, torch.tensor([-1 / 4, -1 / 9], dtype=torch.float64))
+
+
+def test_the_adjoint_has_its_own_tolerance_and_limit():
+    A = torch.eye(3, dtype=torch.float64) * 2
+    b = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    x = ns.solve(A, b, ns.CG(), atol=1e-2, maxiter=1).x
+    (1e-3 * x).sum().backward()  # far below the forward's atol
+    assert torch.allclose(b.grad, torch.full((3,), 0.5e-3, dtype=torch.float64))
+
+
+def test_coefficients_changed_in_place_are_seen():
+    faces = [torch.ones(5, 4, dtype=torch.float64), torch.ones(4, 5, dtype=torch.float64)]
+    faces[0][2, 2] = 2.0
+    A = ns.PoissonStencil(ns.Grid((4, 4), walls="dirichlet"), faces)
+    b = torch.ones(16, dtype=torch.float64)
+    before = ns.solve(A, b).x
+    for face in faces:
+        face.mul_(10)
+    assert torch.allclose(ns.solve(A, b).x * 10, before)
+
+
+def test_a_second_derivative_is_refused():
+    w = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    y = w * ns.solve(torch.eye(3, dtype=torch.float64), w * torch.ones(3, dtype=torch.float64)).x.sum()
+    (gradient,) = torch.autograd.grad(y, w, create_graph=True)
+    assert float(gradient.detach()) == pytest.approx(12.0)
+    with pytest.raises(ns.StructureError, match="once"):
+        torch.autograd.grad(gradient, w)

@@ -365,6 +365,173 @@ def test_callback_sees_iterations_and_may_stop(rng):
     assert stopped.status is Status.STOPPED
 
 
+def path(weights, ground: float = 0.0) -> sp.csr_array:
+    """Return the Laplacian of a weighted path, plus a multiple of the identity."""
+    n = len(weights) + 1
+    B = sp.diags_array([-np.ones(n - 1), np.ones(n - 1)], offsets=[0, 1], shape=(n - 1, n))
+    return sp.csr_array(B.T @ sp.diags_array(weights) @ B + ground * sp.eye_array(n))
+
+
+def test_null_space_of_a_float32_matrix_is_found(rng):
+    A = path(1 + rng.random(199)).astype(np.float32)  # row sums vanish to 1e-7 only
+    b = rng.standard_normal(200).astype(np.float32)
+    result = ns.solve(A, b - b.mean())
+    assert result.converged
+    assert "null space" in result.explanation
+    assert abs(result.x.mean()) <= 1e-5 * np.abs(result.x).max()
+
+
+def test_rounding_that_spoils_the_answer_is_a_failure_even_at_the_default_tolerance(rng):
+    A = path(np.ones(2999), 1e-7)
+    b = np.ones(3000, np.float32) * (1 + 0.5 * rng.random(3000, np.float32))
+    result = ns.solve(A, b, throw=False)
+    left = np.linalg.norm(b - A @ result.x.astype(float))
+    assert result.converged == (left <= 1e-3 * np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("method", [None, ns.CG(), ns.GMRES()])
+def test_columns_of_very_different_size(method):
+    A = path(np.ones(4), 1.0)
+    for sizes in ([1.0, 1e-170], [1e200, 1e-200], [0.0, 1e-300]):
+        b = np.ones((5, 2)) * sizes
+        x = ns.solve(A, b, method).x
+        assert np.allclose(x[:, 0] / (sizes[0] or 1), 1.0 if sizes[0] else 0.0)
+        assert np.allclose(x[:, 1] / sizes[1], 1.0)
+
+
+def test_an_answer_that_overflows_is_told():
+    result = ns.solve(np.eye(3) * 1e-200, np.ones(3) * 1e200, throw=False)
+    assert result.status is Status.NON_FINITE
+    assert not result.converged
+
+
+def test_projected_is_told_where_the_whole_residual_misses_the_tolerance(rng):
+    A = path(np.ones(99))
+    b = A @ rng.standard_normal(100)
+    b /= np.linalg.norm(b)
+    b += 0.99e-2 * np.ones(100) / 10
+    result = ns.solve(A, b, ns.CG(), rtol=1e-2)
+    missed = np.linalg.norm(b - A @ result.x) > 1e-2 * np.linalg.norm(b)
+    assert (result.status is Status.PROJECTED) == missed
+
+
+def test_one_failing_column_is_a_failure(rng):
+    A = laplacian(30) + sp.diags_array(np.linspace(0, 1, 900))
+    hard = rng.standard_normal(900)
+    b = np.stack([A @ np.ones(900) * 0, hard], 1)
+    for method in (ns.CG(), ns.GMRES(), ns.BiCGStab(), ns.MINRES()):
+        result = ns.solve(A, b, method, maxiter=3, throw=False)
+        assert result.status is Status.MAXITER
+        assert not result.converged
+
+
+def test_converged_columns_stand_still(rng):
+    A = laplacian(30) + sp.diags_array(np.linspace(0, 1, 900))
+    seen = []
+    easy = A @ np.ones(900)
+    b = np.stack([easy, rng.standard_normal(900)], 1)
+    x0 = np.stack([np.ones(900) + 1e-9, np.zeros(900)], 1)
+    ns.solve(A, b, ns.CG(), x0=x0, rtol=1e-7, callback=lambda k, r, x: seen.append(x[:, 0].copy()))
+    assert all((x == seen[0]).all() for x in seen)
+
+
+def test_a_numpy_bool_stops_and_stops_all_columns(rng):
+    A, b = laplacian(30) + sp.eye_array(900), rng.standard_normal((900, 3))
+    calls = []
+    for method in (ns.CG(), ns.GMRES()):
+        calls.clear()
+        result = ns.solve(
+            A, b, method, callback=lambda k, r, x: calls.append(k) or np.bool_(True), throw=False
+        )
+        assert result.status is Status.STOPPED
+        assert calls == [1]
+
+
+# update
+
+
+def test_update_from_a_box_to_anything_else_makes_a_new_plan(rng):
+    grid = ns.Grid((20, 20), walls="dirichlet")
+    prepared = ns.prepare(ns.PoissonStencil(grid))
+    cells = np.ones((20, 20))
+    cells[5:9, 5:9] = 3
+    A = ns.PoissonStencil(grid, ns.face_coefficients(cells, grid))
+    b = rng.standard_normal(400)
+    assert relative_residual(A.to_scipy(), b, prepared.update(A).solve(b).x) <= 1e-8
+    prepared = ns.prepare(laplacian(20))
+    other = laplacian(20) + sp.diags_array(np.linspace(0, 1, 400))
+    assert relative_residual(other, b, prepared.update(other).solve(b).x) <= 1e-8
+
+
+def test_a_refused_update_leaves_the_old_system(rng):
+    A = laplacian(20) + sp.diags_array(np.linspace(0, 1, 400))
+    b = rng.standard_normal(400)
+    prepared = ns.prepare(A, ns.CG(), M=ns.IncompleteCholesky())
+    for bad in (convection(20), A - 100 * sp.diags_array(np.arange(400) % 2.0), sp.csr_array(A * np.nan)):
+        with pytest.raises(ns.InputError):
+            prepared.update(bad)
+        result = prepared.solve(b)
+        assert result.converged
+        assert relative_residual(A, b, result.x) <= 1e-8
+
+
+def test_no_plan_left_gives_the_best_result_not_an_exception():
+    A = sp.csr_array(sp.diags_array([np.ones(20999)], offsets=[1], shape=(21000, 21000)))
+    result = ns.solve(A, np.ones(21000), throw=False)
+    assert not result.converged
+    assert np.linalg.norm(1 - A @ result.x) == pytest.approx(result.residual_norms[-1], rel=1e-6)
+
+
+def test_two_threads_may_share_a_prepared(rng):
+    from concurrent.futures import ThreadPoolExecutor
+
+    A = ns.PoissonStencil(ns.Grid((48, 48), walls="dirichlet"))
+    prepared = ns.prepare(A, ns.CG(), M=ns.AMG(), rtol=1e-9)
+    sides = [rng.standard_normal(A.shape[0]) for _ in range(8)]
+    alone = [prepared.solve(b).x for b in sides]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda b: prepared.solve(b).x, sides))
+    assert all((a == t).all() for a, t in zip(alone, together, strict=True))
+
+
+# what the caller passes
+
+
+def test_null_vectors_of_a_masked_grid_may_hold_anything_outside_the_fluid(rng):
+    cells = np.zeros((6, 6), int)
+    cells[2:4, 2:4] = ns.SOLID
+    A = ns.PoissonStencil(ns.Grid(cells))
+    b = rng.standard_normal(36)
+    assert ns.solve(A, b, ns.CG(), null_space=np.ones(36)).converged
+
+
+def test_functions_that_write_to_their_argument_do_no_harm(rng):
+    A = laplacian(20) + sp.diags_array(np.linspace(0, 1, 400))
+    b = rng.standard_normal(400)
+    before = b.copy()
+    for method in (ns.CG(), ns.GMRES(), ns.Richardson(omega=0.2)):
+        result = ns.solve(A, b, method, M=lambda r: r.__imul__(0.5), maxiter=5000)
+        assert result.converged
+        assert (b == before).all()
+
+
+def test_a_nonsymmetric_matrix_given_as_M_is_refused_by_cg(rng):
+    A = laplacian(20)
+    for M in (np.triu(A.toarray()), ns.SOR(1.3).build(ns.as_operator(A))):
+        with pytest.raises(ns.StructureError, match="symmetric"):
+            ns.solve(A, np.ones(400), ns.CG(), M=M)
+
+
+def test_an_error_survives_the_way_to_another_process():
+    import pickle
+
+    with pytest.raises(ns.SolveError) as caught:
+        ns.solve(laplacian(20), np.arange(400.0), ns.CG(), maxiter=2)
+    back = pickle.loads(pickle.dumps(caught.value))
+    assert back.result.status is Status.MAXITER
+    assert str(back) == str(caught.value)
+
+
 # bad input
 
 
@@ -422,6 +589,9 @@ def test_bad_input_is_a_clear_value_error(A, b, error, word):
         ({"M": np.eye(4)}, ns.ShapeError, "M is"),
         ({"x0": np.ones(4)}, ns.ShapeError, "x0"),
         ({"x0": np.full(3, np.nan)}, ns.NonFiniteError, "x0"),
+        ({"maxiter": np.inf}, ns.OptionError, "maxiter"),
+        ({"rtol": "x"}, ns.OptionError, "rtol"),
+        ({"M": "jacobi"}, ns.OptionError, "ns.Jacobi"),
         ({"null_space": "constnt"}, ns.OptionError, "constant"),
         ({"null_space": np.ones(4)}, ns.ShapeError, "null_space"),
         ({"method": ns.SparseLU(), "M": ns.Jacobi()}, ns.OptionError, "takes no M"),

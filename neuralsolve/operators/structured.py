@@ -199,6 +199,20 @@ class Block(LinearOperator):
         ]
         return torch.cat([part.to(self.dtype) for part in parts])
 
+    def parameters(self) -> tuple[Tensor, ...]:
+        return tuple(
+            p for row in self.blocks for block in row if block is not None for p in block.parameters()
+        )
+
+    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        lams, xs = lam.split(self.row_sizes), x.split(self.column_sizes)
+        gradients: list[Tensor] = []
+        for row, part in zip(self.blocks, lams, strict=True):
+            for block, column in zip(row, xs, strict=True):
+                if block is not None:
+                    gradients += block.parameter_gradients(part, column)
+        return tuple(gradients)
+
     def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
@@ -235,7 +249,9 @@ class DiagonalPlusLowRank(LinearOperator):
         if V is None:
             found |= {"spd"} if bool((d > 0).all()) else {"symmetric"}
         super().__init__((len(d), len(d)), d.dtype, d.device, found)
-        self.d, self.U, self.V = d, U, V if V is not None else U
+        self._given = (d, U) if V is None else (d, U, V)  # what a gradient reaches
+        self.d, self.U = d.detach(), U.detach()
+        self.V = self.U if V is None else V.detach()
 
     def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._product(self.U, self.V, x, out)
@@ -248,6 +264,15 @@ class DiagonalPlusLowRank(LinearOperator):
         torch.mul(self.d if x.ndim == 1 else self.d[:, None], x, out=out)
         out += left @ (right.T @ x)
         return out
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        return self._given
+
+    def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        lam, x = lam.reshape(len(lam), -1), x.reshape(len(x), -1)
+        by_d = -(lam * x).sum(1)
+        by_U, by_V = -lam @ (x.T @ self.V), -x @ (lam.T @ self.U)
+        return (by_d, by_U + by_V) if len(self._given) == 2 else (by_d, by_U, by_V)
 
     def inverse(self) -> CallableOperator:
         """Return A^-1 by Woodbury: D^-1 - D^-1 U (I + V^T D^-1 U)^-1 V^T D^-1; d must have no zero.

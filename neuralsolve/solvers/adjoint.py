@@ -7,12 +7,13 @@ A's values are then those along changes that keep the null space, as face coeffi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from neuralsolve.errors import StructureError
 
 if TYPE_CHECKING:
     from neuralsolve.operators.base import LinearOperator
@@ -49,18 +50,35 @@ class _Solve(torch.autograd.Function):
         result = solve(b)
         results.append(result)
         ctx.adjoint, ctx.A = adjoint, A
-        ctx.dtypes = b.dtype, [p.dtype for p in parameters]
-        ctx.save_for_backward(result.x)
+        ctx.save_for_backward(result.x, b, *parameters)
         return result.x
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        lam = ctx.adjoint(grads[0].to("cpu", torch.float64).contiguous())
-        b_dtype, dtypes = ctx.dtypes
-        gradients: Sequence[Any] = [None] * len(dtypes)
-        if any(ctx.needs_input_grad[5:]):
-            found = ctx.A.parameter_gradients(lam, x.to("cpu", torch.float64))
-            gradients = [g.to(d) for g, d in zip(found, dtypes, strict=True)]
-        return (None, None, None, None, lam.to(grads[0].device, b_dtype), *gradients)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, b, *parameters = ctx.saved_tensors
+        with torch.no_grad():
+            lam = ctx.adjoint(grads[0].detach().to("cpu", torch.float64).contiguous())
+            gradients: list[Any] = [None] * len(parameters)
+            if any(ctx.needs_input_grad[5:]):
+                found = ctx.A.parameter_gradients(lam, x.detach().to("cpu", torch.float64))
+                gradients = [g.to(p.dtype) for g, p in zip(found, parameters, strict=True)]
+            given = [lam.to(grads[0].device, b.dtype), *gradients]
+        if torch.is_grad_enabled():  # a graph of the gradient is asked for
+            given = [None if g is None else _Once.apply(g, grads[0], b, *parameters) for g in given]
+        return (None, None, None, None, *given)
+
+
+class _Once(torch.autograd.Function):
+    """The identity; asks for the graph's tensors only to refuse a second derivative, which is not formed."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *_: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        msg = (
+            "solve is differentiable once, a second derivative through it is asked for; form it by finite "
+            "differences of the gradient, or detach the gradient first"
+        )
+        raise StructureError(msg)
