@@ -177,3 +177,13 @@ def test_pictures_need_no_display_and_no_pyplot():
     code = "import sys, neuralsolve.plot; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_title_of_a_smoke_picture_fits_into_it(steps):
+    result = simulate(SmokeCase(shape=(16, 16), steps=steps, obstacle="sphere"), compare=False)
+    figure = plot.smoke_figure(result)
+    figure.draw_without_rendering()
+    title = figure._suptitle.get_window_extent()
+    assert figure.bbox.x0 <= title.x0
+    assert title.x1 <= figure.bbox.x1

@@ -37,7 +37,8 @@ def smoke_figure(result: SmokeResult) -> Figure:
     totals = [row for row in result.timings.totals() if row["solve_s"] > 0]
     compared, frames, solid = len(totals) > 1, len(result.frames), result.solid
     deep, middle = solid.ndim == 3, solid.shape[0] // 2
-    figure = new_figure(3.1 * (frames + (1.15 if compared else 0)), 7.0 if deep else 3.9)
+    width = max(6.2, 3.1 * (frames + (1.15 if compared else 0)))  # room for the title over a single frame
+    figure = new_figure(width, 7.0 if deep else 3.9)
     places = figure.add_gridspec(1 + deep, frames + compared, width_ratios=[1.0] * frames + [0.95] * compared)
     for column, (time, density) in enumerate(result.frames):
         _image(figure.add_subplot(places[0, column]), picture(density, solid), f"t = {time:.2f}")
@@ -57,8 +58,9 @@ def smoke_figure(result: SmokeResult) -> Figure:
     past = "" if result.case.obstacle == "none" else f" past a {result.case.obstacle}"
     case, cells = result.case, " x ".join(str(side) for side in result.case.shape)
     worst = max((record.relative_divergence for record in result.records), default=0.0)
+    separator = "; " if figure.get_figwidth() > 10 else "\n"  # at 10 points a line takes 8 to 9 inches
     figure.suptitle(
-        f"Smoke{past}, {cells} cells, {len(result.records)} steps; "
+        f"Smoke{past}, {cells} cells, {len(result.records)} steps{separator}"
         f"largest ‖div u‖ left by a projection: {worst:.1e} of what it met (tolerance {case.rtol:g})",
         fontsize=10,
         color=INK,

@@ -52,12 +52,17 @@ def solution_figure(problem: Problem, result: SolveResult) -> Figure:
 def _field_and_history(problem: Problem, u: np.ndarray, norms: Sequence[float] | None) -> Figure:
     """Lay the two panels side by side, or one above the other where the domain is long."""
     low, high = _extent(problem)
-    wide = bool((high[0] - low[0]) / max(high[1] - low[1], 1e-300) > 2.2)
-    figure = new_figure(9.0, 4.8 if norms else 2.6) if wide else new_figure(10.4 if norms else 5.8, 4.6)
+    ratio = (high[0] - low[0]) / max(high[1] - low[1], 1e-300)
+    wide = bool(ratio > 2.2)
+    strip = 1.0 + 8.2 / ratio if wide else 0.0  # inches: its labels and colour bar, and its own height
+    if wide:
+        figure = new_figure(9.0, 0.6 + strip + (2.6 if norms else 0.0))
+    else:
+        figure = new_figure(10.4 if norms else 5.8, 4.6)
     if norms is None:
         axes, beside = figure.add_subplot(), None
     elif wide:
-        axes, beside = figure.subplots(2, 1, height_ratios=[1.0, 1.6])
+        axes, beside = figure.subplots(2, 1, height_ratios=[strip, 2.6])
     else:
         axes, beside = figure.subplots(1, 2, width_ratios=[1.25, 1.0])
     if problem.grid is not None:
