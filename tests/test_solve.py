@@ -614,3 +614,22 @@ def test_singular_nonsymmetric_matrix_ends_in_an_error_that_says_so(rng):
     A = sp.csr_array(np.array([[1.0, 2.0], [2.0, 4.0]]) @ np.array([[1.0, 1.0], [0.0, 0.0]]))
     with pytest.raises((ns.SolveError, ns.StructureError), match=r"singular|STAGNATED|BREAKDOWN|reach"):
         ns.solve(A, np.array([1.0, 0.0]))
+
+
+def test_operators_and_prepared_systems_travel_to_other_processes(rng):
+    import pickle
+
+    cells = np.zeros((9, 9), int)
+    cells[3:5, 3:6] = ns.SOLID
+    A = ns.PoissonStencil(ns.Grid(cells))
+    b = rng.standard_normal(81)
+    for thing in (ns.prepare(A), ns.prepare(laplacian(9), ns.SparseLU()), ns.prepare(laplacian(9))):
+        copied = pickle.loads(pickle.dumps(thing))
+        assert np.allclose(copied.solve(b).x, thing.solve(b).x, rtol=0, atol=1e-9)
+    assert (pickle.loads(pickle.dumps(A)).to_scipy() != A.to_scipy()).nnz == 0
+
+
+def test_no_fluid_is_said():
+    assert (
+        "no fluid cell" in ns.solve(ns.PoissonStencil(ns.Grid(np.ones((4, 4), int))), np.ones(16)).explanation
+    )

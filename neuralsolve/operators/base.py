@@ -120,7 +120,7 @@ class LinearOperator(ABC):
 
 def check_props(props: Iterable[str]) -> frozenset[str]:
     """Return the properties, with what they imply; refuse unknown names."""
-    props = frozenset(props)
+    props = frozenset([props] if isinstance(props, str) else props)
     for name in props:
         if name not in PROPS:
             msg = f"unknown property {name!r} of an operator{nearest(name, PROPS)}"

@@ -51,7 +51,7 @@ def as_operator(A: Any, props: Iterable[str] = ()) -> LinearOperator:
     if operator.shape[0] == 0 or operator.shape[1] == 0:
         msg = f"A is empty, its shape is {operator.shape}; a matrix of at least one row and column is needed"
         raise ShapeError(msg)
-    if props and not set(props) <= operator.props:
+    if props and not check_props(props) <= operator.props:
         known = copy.copy(operator)
         known.props = operator.props | check_props(props)
         return known
@@ -170,19 +170,19 @@ def _float(dtype: np.dtype) -> np.dtype:
     return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
 
 
-def _refuse(dtype: Any) -> None:
-    name = str(dtype).replace("torch.", "")
-    if name.startswith("complex"):
+def _refuse(dtype: Any, name: str = "A") -> None:
+    kind = str(dtype).replace("torch.", "")
+    if kind.startswith("complex"):
         msg = (
-            f"A or b is {name}; real numbers are needed: solve [[Re, -Im], [Im, Re]] [x_re; x_im] = [b_re; "
+            f"{name} is {kind}; real numbers are needed: solve [[Re, -Im], [Im, Re]] [x_re; x_im] = [b_re; "
             "b_im] (scipy.sparse.block_array) instead"
         )
         raise StructureError(msg)
-    if name in ("float16", "bfloat16") or name.startswith("float8"):
-        msg = f"A or b is {name}, too coarse for a linear solve; convert with .astype('float32') or .float()"
+    if kind in ("float16", "bfloat16") or kind.startswith("float8"):
+        msg = f"{name} is {kind}, too coarse for a linear solve; convert with .astype('float32') or .float()"
         raise StructureError(msg)
-    if name.startswith(("object", "<U", "|S", "str", "datetime", "timedelta", "void")):
-        msg = f"A or b holds {name} values; numbers of type float64 or float32 are needed"
+    if kind.startswith(("object", "<U", "|S", "str", "datetime", "timedelta", "void")):
+        msg = f"{name} holds {kind} values; numbers of type float64 or float32 are needed"
         raise StructureError(msg)
 
 
@@ -210,7 +210,7 @@ class Home:
 def as_vector(b: Any, n: int, name: str = "b") -> tuple[Tensor, Home]:
     """Return b as a new or shared float64 tensor ``(n,)`` or ``(n, k)``, detached, and where it came from."""
     if isinstance(b, Tensor):
-        _refuse(b.dtype)
+        _refuse(b.dtype, name)
         home = Home(True, b.dtype if b.is_floating_point() else torch.float64, b.device)
         if b.layout != torch.strided:
             b = b.to_dense()
@@ -236,7 +236,7 @@ def _as_array(b: Any, name: str) -> np.ndarray:
     except ValueError as ragged:
         msg = f"{name} makes no vector ({ragged}); an array ({name}.shape == (n,) or (n, k)) is needed"
         raise ShapeError(msg) from None
-    _refuse(b.dtype)
+    _refuse(b.dtype, name)
     return b
 
 

@@ -150,6 +150,9 @@ class PoissonStencil(LinearOperator):
     def parameters(self) -> tuple[Tensor, ...]:
         return self.coefficients or ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PoissonStencil, (self.grid, self.coefficients, self.dtype)  # the rest is made from these
+
     def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         if self.coefficients is None:
             return ()

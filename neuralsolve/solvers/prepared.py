@@ -52,7 +52,7 @@ class Prepared:
     ):
         start = time.perf_counter()
         self.rtol, self.atol, self.maxiter = _tolerances(rtol, atol, maxiter)
-        self._null_space_given, self._method_given = null_space, method
+        self._null_space_given, self._method_given, self._M_given = null_space, method, M
         self._library = Library()
         self._source = as_operator(A)
         self._structure = probe(self._source, null_space)
@@ -64,6 +64,10 @@ class Prepared:
         self._lock = threading.RLock()  # M and the plans have room and state of their own
         self._build_first()
         self.setup_seconds = time.perf_counter() - start
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = (self._source, self._method_given, self._M_given, self.rtol, self.atol, self.maxiter)
+        return _prepare_again, (*given, self._null_space_given)  # the set-up is done anew, in the new process
 
     @property
     def explanation(self) -> str:
@@ -347,6 +351,12 @@ def _has_tiny_column(rhs: Tensor) -> bool:
         return False
     size = rhs.abs().amax(0)
     return bool(((size > 0) & (size < 1 / SAFE_SIZE)).any())
+
+
+def _prepare_again(
+    A: Any, method: Any, M: Any, rtol: float | None, atol: float, maxiter: int | None, null_space: Any
+) -> Prepared:
+    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space)
 
 
 def _better(a: Outcome, b: Outcome) -> bool:

@@ -17,8 +17,8 @@ class Status(Enum):
     )
     MAXITER = "maxiter reached: pass a preconditioner M, loosen rtol, or raise maxiter"
     STAGNATED = (
-        "the true residual stopped falling: rtol is beyond what rounding allows for this A, or b has a part "
-        "that A cannot reach; loosen rtol, rescale A, or use ns.SparseLU()"
+        "the true residual stopped falling: rtol is beyond what rounding allows for this A, or A is singular "
+        "and b has a part that it cannot reach; loosen rtol, rescale A, or declare null_space=..."
     )
     ROUNDED = (
         "x in float64 met the default tolerance; rounded to the caller's dtype it leaves residual_norms[-1]: "
@@ -55,7 +55,8 @@ class SolveResult:
     x : (n,) or (n, k), the caller's library, dtype and device
     status : Status, whose value is the advice
     converged : ||b - A x|| <= max(rtol ||b||, atol) for every column, recomputed in float64 from the x
-        returned; b without its part in the null space where A is singular
+        returned; b without its part in the null space where A is singular (PROJECTED), and without its
+        entries outside the fluid of a grid; see ROUNDED for float32 at the default tolerance
     iterations : steps of the method; the largest over the columns where they ran one by one
     matvecs : products with A, the fair cost across methods
     residual_norms : ||b - A x_i||_2 for i = 0, 1, ...; the largest over columns

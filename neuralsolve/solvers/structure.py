@@ -75,6 +75,8 @@ class Structure:
             words.append("sign flipped (A or part of it is negative definite)")
         if self.A.null_space is not None:
             words.append(self.A.null_space.describe())
+        if self.A.active is not None and not bool(self.A.active.any()):
+            words = ["no fluid cell, so x = 0"]
         return f"n = {self.n}, " + ", ".join(words)
 
 
