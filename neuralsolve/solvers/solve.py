@@ -41,11 +41,11 @@ def solve(
         A recipe such as `AMG()`, an operator, a matrix, or any function r -> z (given what b is: NumPy or
         torch). None with a method means no preconditioner; with no method it is chosen too.
     rtol, atol : stop when ||b - A x|| <= max(rtol ||b||, atol) for every column
-        The residual is formed anew at the end. rtol is 1e-8 by default, 1e-5 for float32 b; all iterations run
-        in float64.
+        The residual is formed anew at the end. rtol is 1e-8 by default, 1e-5 for float32 b; all iterations
+        run in float64.
     maxiter : steps of the method
-        By default 10 n, at least 1000 and at most 20 000; of an automatic choice, the steps that each plan may
-        take before the next is tried.
+        By default 10 n, at least 1000 and at most 20 000; of an automatic choice, the steps that each plan
+        may take before the next is tried.
     x0 : like b, a first guess
     null_space : None finds it (constants on connected components of a symmetric A), "constant", or vectors
         (n,), (n, m) that A maps to zero; False assumes there is none. b is projected, `result.removed` says
