@@ -589,6 +589,7 @@ def test_bad_input_is_a_clear_value_error(A, b, error, word):
         ({"M": np.eye(4)}, ns.ShapeError, "M is"),
         ({"x0": np.ones(4)}, ns.ShapeError, "x0"),
         ({"x0": np.full(3, np.nan)}, ns.NonFiniteError, "x0"),
+        ({"callback": 3}, ns.OptionError, "callback"),
         ({"maxiter": np.inf}, ns.OptionError, "maxiter"),
         ({"rtol": "x"}, ns.OptionError, "rtol"),
         ({"M": "jacobi"}, ns.OptionError, "ns.Jacobi"),
@@ -600,6 +601,22 @@ def test_bad_input_is_a_clear_value_error(A, b, error, word):
 def test_bad_options_are_a_clear_value_error(options, error, word):
     with pytest.raises(error, match=word):
         ns.solve(np.eye(3), np.ones(3), **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: ns.Grid((6, 6), spacing="x"), "spacing"),
+        (lambda: ns.Grid((6, 6), spacing=1e-200), "spacing"),
+        (lambda: ns.Grid((4.5, 4)), "4.5"),
+        (lambda: ns.PoissonStencil(ns.Grid((6, 6)), 3.0), "one array per axis"),
+        (lambda: ns.CallableOperator(lambda x: x, shape=5), "pair"),
+        (lambda: ns.face_coefficients(np.where(np.eye(6) > 0, -2.0, 1.0), ns.Grid((6, 6))), r"\(0, 0\)"),
+    ],
+)
+def test_bad_parts_of_an_operator_are_named(make, word):
+    with pytest.raises(ns.InputError, match=word):
+        make()
 
 
 def test_one_by_one():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TypeGuard
 
@@ -84,7 +83,10 @@ def _cells(cells: object) -> Tensor:
         msg = f"cells make no grid ({ragged}); integers of shape (ny, nx) or (nz, ny, nx) are needed"
         raise ShapeError(msg) from None
     if flags.ndim not in (2, 3) or flags.size == 0:
-        msg = f"cells must be (ny, nx) or (nz, ny, nx) and not empty; given shape {flags.shape}"
+        msg = (
+            f"cells must be integers of shape (ny, nx) or (nz, ny, nx), not empty, or a shape of positive "
+            f"integers; given {cells!r:.60} of shape {flags.shape}"
+        )
         raise ShapeError(msg)
     if flags.dtype.kind not in "iu":
         msg = (
@@ -102,15 +104,19 @@ def _cells(cells: object) -> Tensor:
 
 
 def _spacing(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
-    per_axis = tuple(np.asarray(spacing, np.float64).ravel().tolist())
+    try:
+        per_axis = tuple(np.asarray(spacing, np.float64).ravel().tolist())
+    except (TypeError, ValueError):
+        msg = f"spacing is {spacing!r}; a positive number is needed, or one per axis"
+        raise StructureError(msg) from None
     per_axis = per_axis * ndim if len(per_axis) == 1 else per_axis
     if len(per_axis) != ndim:
         msg = (
             f"spacing has {len(per_axis)} entries for a grid of {ndim} axes; pass one number, or one per axis"
         )
         raise ShapeError(msg)
-    if not all(math.isfinite(h) and h > 0 for h in per_axis):
-        msg = f"spacing must be positive and finite, given {spacing}"
+    if not all(1e-150 < h < 1e150 for h in per_axis):  # 1/h^2 must be a number; NaN is none
+        msg = f"spacing must be positive and finite (so must 1/spacing^2), given {spacing}"
         raise NonFiniteError(msg)
     return per_axis
 

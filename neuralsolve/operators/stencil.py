@@ -276,6 +276,12 @@ def _face_sides(cells: Tensor, grid: Grid, axis: int) -> tuple[Tensor, Tensor]:
 
 def _check_faces(coefficients: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
     needed = [tuple(s + (a == axis) for a, s in enumerate(grid.shape)) for axis in range(len(grid.shape))]
+    if not isinstance(coefficients, Sequence) or isinstance(coefficients, str):
+        msg = (
+            f"face coefficients are a {type(coefficients).__name__}; one array per axis is needed, of shapes "
+            f"{needed}: ns.face_coefficients(cell_values, grid) makes them from cell values"
+        )
+        raise ShapeError(msg)
     faces = tuple(c if isinstance(c, Tensor) else shared(np.asarray(c)) for c in coefficients)
     if [tuple(c.shape) for c in faces] != needed:
         given = [tuple(c.shape) for c in faces]

@@ -77,6 +77,9 @@ class CallableOperator(LinearOperator):
         block: bool = False,
         diagonal: Tensor | None = None,
     ):
+        if not isinstance(shape, Sequence) or len(shape) != 2:
+            msg = f"shape is {shape!r}; a pair (m, n) is needed"
+            raise ShapeError(msg)
         super().__init__(shape, dtype, CPU, props)
         self.function, self.transposed, self.block, self.known_diagonal = (
             function,

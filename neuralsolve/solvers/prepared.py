@@ -93,6 +93,10 @@ class Prepared:
             self.maxiter if maxiter is None else maxiter,
         )
 
+        if callback is not None and not callable(callback):
+            msg = f"callback is {callback!r}; a function (iteration, residual_norm, x) is needed"
+            raise OptionError(msg)
+
         def forward(b: Any) -> SolveResult:
             with self._lock:
                 return self._solve(b, x0, rtol, atol, maxiter, callback)
