@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pyamg
 import pytest
@@ -644,6 +646,7 @@ def test_operators_and_prepared_systems_travel_to_other_processes(rng):
         copied = pickle.loads(pickle.dumps(thing))
         assert np.allclose(copied.solve(b).x, thing.solve(b).x, rtol=0, atol=1e-9)
     assert (pickle.loads(pickle.dumps(A)).to_scipy() != A.to_scipy()).nnz == 0
+    assert copy.copy(A).faces() is A.faces()  # a copy in the same process shares what was made
 
 
 def test_no_fluid_is_said():

@@ -24,6 +24,7 @@ HUGE = 1 << 22  # bytes from where NumPy's arrays lie on huge pages
 _NUMPY = {torch.float64: np.float64, torch.float32: np.float32}
 
 _Operator = TypeVar("_Operator", bound="LinearOperator")
+_Thing = TypeVar("_Thing")
 
 
 class LinearOperator(ABC):
@@ -108,6 +109,9 @@ class LinearOperator(ABC):
         """
         return ()
 
+    def __copy__(self: _Operator) -> _Operator:
+        return shallow(self)
+
     def __matmul__(self, x: Tensor) -> Tensor:
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             msg = (
@@ -116,6 +120,13 @@ class LinearOperator(ABC):
             )
             raise ShapeError(msg)
         return self.matvec(x.contiguous())
+
+
+def shallow(thing: _Thing) -> _Thing:
+    """Return a copy that shares every attribute, also of a class that is pickled by making it anew."""
+    other = object.__new__(type(thing))
+    vars(other).update(vars(thing))
+    return other
 
 
 def check_props(props: Iterable[str]) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import threading
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
-from neuralsolve.operators.base import LinearOperator, copy_of
+from neuralsolve.operators.base import LinearOperator, copy_of, shallow
 from neuralsolve.operators.convert import Home, as_operator, as_vector, check_finite
 from neuralsolve.operators.structured import CallableOperator
 from neuralsolve.preconditioners.base import Recipe
@@ -103,7 +102,7 @@ class Prepared:
 
         if wants_gradient(self._source, b):
             self._recorded = True
-            present = copy.copy(self)  # the gradient belongs to this A, whatever `update` brings before it
+            present = shallow(self)  # the gradient belongs to this A, whatever `update` brings before it
             x, result = differentiable_solve(forward, lambda g: present._adjoint(g, rtol), self._source, b)
             result = dataclasses.replace(result, x=x)
         else:
@@ -130,7 +129,7 @@ class Prepared:
             )
             raise ShapeError(msg)
         with self._lock:
-            following = copy.copy(self)  # takes the place of self only when all went well
+            following = shallow(self)  # takes the place of self only when all went well
             following._follow(source)
             following.setup_seconds = time.perf_counter() - start
             vars(self).update(vars(following))
