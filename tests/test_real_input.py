@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import scipy.io
@@ -111,12 +109,11 @@ def test_pattern_as_a_graph_laplacian(data):
     check(A, b, ns.solve(A, b))
 
 
-def test_degenerate_matrix_ends_quickly_in_a_true_status(data):
+def test_degenerate_matrix_ends_in_a_true_status(data):
     A = load(data / "matrices" / "zenios.mtx")
     b = right_side(A)
-    start = time.perf_counter()
     result = ns.solve(A, b, throw=False)
-    assert time.perf_counter() - start < 20  # ended, rather than hung
+    assert result.iterations <= 3000  # it is given up, not run to the general limit
     left = np.linalg.norm(b - A @ result.x)
     if result.status is Status.CONVERGED:
         assert left <= 1e-8 * np.linalg.norm(b)
