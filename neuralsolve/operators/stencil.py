@@ -111,6 +111,22 @@ class PoissonStencil(LinearOperator):
             self._faces = diagonal.reshape(-1), torch.stack(first + lower)
         return self._faces
 
+    @property
+    def code(self) -> Tensor | None:
+        """The rows in 16 bits each, ``(n,)``; None with coefficients. See `kernels.reference.stencil`."""
+        return self._code
+
+    def outlets(self, axis: int) -> Tensor:
+        """Return every fluid cell's coupling to the value zero along an axis of the grid, ``(n,)``.
+
+        That of air and of Dirichlet walls; the diagonal is the sum of these and of the couplings of `faces`.
+        """
+        conductance, both_fluid = self._conductance(axis)
+        leaving = conductance * ~both_fluid
+        side = self.grid.shape[axis]
+        total = leaving.narrow(axis, 0, side) + leaving.narrow(axis, 1, side)
+        return (total * self.grid.fluid).reshape(-1)
+
     def diagonal(self) -> Tensor:
         if self._code is None:
             return self.faces()[0]

@@ -1,7 +1,15 @@
 """Every kernel in numba, for tensors on the CPU; definitions are in `neuralsolve.kernels.reference`."""
 
 from neuralsolve.kernels.cpu.box import csr_box_difference
+from neuralsolve.kernels.cpu.coarsen import (
+    coarse_couplings,
+    coarsest_matrix,
+    code_level,
+    level_inverse,
+    level_weights,
+)
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.cpu.cycle import small_levels_cycle
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
 from neuralsolve.kernels.cpu.faces_sweeps import faces_redblack_sweep, faces_sor_sweep
@@ -12,6 +20,16 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_solve,
     csr_lower_transpose_solve,
 )
+from neuralsolve.kernels.cpu.padded import (
+    level_load,
+    level_prolong,
+    level_relax,
+    level_residual,
+    level_restrict,
+    level_start,
+    level_store,
+    level_wrap,
+)
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
@@ -20,6 +38,9 @@ from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, subtract_means,
 __all__ = [
     "axpy",
     "cg_update",
+    "coarse_couplings",
+    "coarsest_matrix",
+    "code_level",
     "csr_box_difference",
     "csr_color_sweep",
     "csr_coloring",
@@ -40,6 +61,17 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "level_inverse",
+    "level_load",
+    "level_prolong",
+    "level_relax",
+    "level_residual",
+    "level_restrict",
+    "level_start",
+    "level_store",
+    "level_weights",
+    "level_wrap",
+    "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

@@ -1,0 +1,295 @@
+"""Set-up of grid levels for multigrid, numba. Definitions: `neuralsolve.kernels.reference.coarsen`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from neuralsolve.kernels.cpu.padded import OWN, WHOLE, X, box, over_lines, row_start, singles, strides
+from neuralsolve.kernels.cpu.threads import serial
+
+DECAY = np.float32(2 / 3)  # of a coupling to a fixed value: block centres lie 3/2 as far from it as cells do
+
+
+@serial
+def code_lines(code, scale, start, nx, fields):
+    """Couplings to the lower neighbours and to fixed values, along z, y, x each, of one line: (6, nx)."""
+    kz, ky, kx = scale
+    bits = code[start : start + nx]
+    gz, gy, gx, dz, dy, dx = fields[0], fields[1], fields[2], fields[3], fields[4], fields[5]
+    for i in range(nx):
+        b = np.int32(bits[i])
+        gz[i], gy[i], gx[i] = kz * np.float32(b & 1), ky * np.float32(b >> 2 & 1), kx * np.float32(b >> 4 & 1)
+        dz[i] = kz * np.float32((b >> 6 & 3) - (b & 1) - (b >> 1 & 1))
+        dy[i] = ky * np.float32((b >> 8 & 3) - (b >> 2 & 1) - (b >> 3 & 1))
+        dx[i] = kx * np.float32((b >> 10 & 3) - (b >> 4 & 1) - (b >> 5 & 1))
+
+
+@serial
+def _code_level(code, scale, shape, factors, inverse, weights, lo, hi):
+    """Lines lo..hi of the finest level with constant coefficients: 1/diagonal, and the weights of P."""
+    kz, ky, kx = scale
+    nz, ny, nx = shape
+    quarter, whole = WHOLE // 4, WHOLE
+    for line in range(lo, hi):
+        z, y = line // ny, line % ny
+        s = row_start(shape, z, y)
+        bits, d = code[line * nx : line * nx + nx], inverse[s : s + nx]
+        for i in range(nx):
+            b = np.int32(bits[i])
+            D = kz * np.float32(b >> 6 & 3) + ky * np.float32(b >> 8 & 3) + kx * np.float32(b >> 10 & 3)
+            d[i] = np.float32(1) / D if D > 0 else np.float32(0)
+        wz, wy, wx, own = (
+            weights[0, s : s + nx],
+            weights[1, s : s + nx],
+            weights[X, s : s + nx],
+            weights[OWN, s : s + nx],
+        )
+        sz, sy = 1 - z % 2, 1 - y % 2  # the side on which the cell's partner in the block lies: 1 above
+        has_z = factors[0] == 2 and not (sz and z == nz - 1)
+        has_y = factors[1] == 2 and not (sy and y == ny - 1)
+        for i in range(nx):
+            b = np.int32(bits[i])
+            inner = b >> sz & 1 if has_z else 0
+            ways = inner == 1 and (b >> 6 & 3) == 2
+            fluid = b >> (1 - sz) & 1
+            wz[i] = quarter if ways and fluid == 1 else 0
+            lost = quarter if ways else 0
+            inner = b >> 2 + sy & 1 if has_y else 0
+            ways = inner == 1 and (b >> 8 & 3) == 2
+            fluid = b >> 3 - sy & 1
+            wy[i] = quarter if ways and fluid == 1 else 0
+            lost += quarter if ways else 0
+            sx = 1 - (i & 1)
+            inner = b >> 4 + sx & 1 if factors[2] == 2 and not (sx == 1 and i == nx - 1) else 0
+            ways = inner == 1 and (b >> 10 & 3) == 2
+            fluid = b >> 5 - sx & 1
+            wx[i] = quarter if ways and fluid == 1 else 0
+            lost += quarter if ways else 0
+            own[i] = whole - lost if b != 0 else 0
+
+
+@serial
+def _add_line(fields, factors, first_z, first_y, sums):
+    """Add one fine line to the sums of its coarse row, both (6, cells)."""
+    fz, fy, fx = factors
+    nx, half = fields.shape[1], np.float32(0.5)
+    if first_z:
+        _add_cells(fields[0], fx, half if fz == 2 else np.float32(1), sums[0])
+    if first_y:
+        _add_cells(fields[1], fx, half if fy == 2 else np.float32(1), sums[1])
+    for X_, i in enumerate(range(0, nx, fx)):
+        sums[2, X_] += fields[2, i] * (half if fx == 2 else np.float32(1))
+    for axis in range(3):
+        _add_cells(fields[3 + axis], fx, DECAY if factors[axis] == 2 else np.float32(1), sums[3 + axis])
+
+
+@serial
+def _add_cells(values, fx, share, sums):
+    if fx == 1:
+        for i in range(values.size):
+            sums[i] += share * values[i]
+        return
+    for i in range(values.size // 2):
+        sums[i] += share * (values[2 * i] + values[2 * i + 1])
+    if values.size % 2:
+        sums[sums.size - 1] += share * values[values.size - 1]
+
+
+@serial
+def _coarse_couplings(
+    code, scale, lower, outlets, shape, factors, coarse_shape, out_lower, out_outlets, lo, hi
+):
+    """Rows lo..hi of the coarse box: sums of the fine couplings over faces and blocks."""
+    nz, ny, nx = shape
+    fz, fy, _ = factors
+    Nz, Ny, Nx = coarse_shape
+    fields, sums = np.empty((6, nx), np.float32), np.empty((6, Nx), np.float32)
+    for row in range(lo, hi):
+        Z, Y = row // Ny, row % Ny
+        sums[:] = 0
+        for z in range(Z * fz, min(Z * fz + fz, nz)):
+            for y in range(Y * fy, min(Y * fy + fy, ny)):
+                if code.size > 0:
+                    code_lines(code, scale, (z * ny + y) * nx, nx, fields)
+                else:
+                    s = row_start(shape, z, y)
+                    for axis in range(3):
+                        fields[axis] = lower[axis, s : s + nx]
+                        fields[3 + axis] = outlets[axis, s : s + nx]
+                _add_line(fields, factors, z == Z * fz, y == Y * fy, sums)
+        s = row_start(coarse_shape, Z, Y)
+        for axis in range(3):
+            if coarse_shape[axis] > 1:  # a cell that is its own neighbour has no coupling
+                out_lower[axis, s : s + Nx] = sums[axis]
+            out_outlets[axis, s : s + Nx] = sums[3 + axis]
+
+
+@serial
+def _level_inverse(lower, outlets, shape, inverse, lo, hi):
+    """1/diagonal on lines lo..hi of a level; 0 where the diagonal is."""
+    sz, sy, _, _ = strides(shape)
+    nx = shape[2]
+    for line in range(lo, hi):
+        s = row_start(shape, line // shape[1], line % shape[1])
+        d = inverse[s : s + nx]
+        for i in range(nx):
+            c = s + i
+            total = (
+                lower[0, c]
+                + lower[0, c + sz]
+                + lower[1, c]
+                + lower[1, c + sy]
+                + lower[2, c]
+                + lower[2, c + 1]
+            )
+            total += outlets[0, c] + outlets[1, c] + outlets[2, c]
+            d[i] = np.float32(1) / total if total > 0 else np.float32(0)
+
+
+@serial
+def _share(low, high, outlet, partner_above, alone):
+    """Return (half of the outward part, strength, whether it leads to a fluid cell) of one axis."""
+    outward = low if partner_above else high
+    inward = np.float32(0) if alone else (high if partner_above else low)
+    fluid = outward > 0
+    if not fluid:
+        outward = outlet
+    if inward <= 0 or outward <= 0:
+        return np.float32(0), max(inward, outward), False
+    return np.float32(0.5) * outward / (outward + inward), max(inward, outward), fluid
+
+
+@serial
+def _level_weights(lower, outlets, nominal, shape, factors, weights, lo, hi):
+    """Weights of P on lines lo..hi of a level with couplings of its own."""
+    nz, ny, nx = shape
+    sides = shape
+    sz, sy, _, _ = strides(shape)
+    w, strength, fluid = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.bool_)
+    position = np.zeros(3, np.int64)
+    for line in range(lo, hi):
+        position[0], position[1] = line // ny, line % ny
+        s = row_start(shape, position[0], position[1])
+        for i in range(nx):
+            position[2] = i
+            c, strongest = s + i, np.float32(0)
+            for axis in range(3):
+                w[axis], strength[axis], fluid[axis] = 0, 0, False
+                if factors[axis] == 2:
+                    step = sz if axis == 0 else (sy if axis == 1 else 1)
+                    above = position[axis] % 2 == 0
+                    alone = above and position[axis] == sides[axis] - 1
+                    w[axis], strength[axis], fluid[axis] = _share(
+                        lower[axis, c], lower[axis, c + step], outlets[axis, c], above, alone
+                    )
+                    strength[axis] /= nominal[axis]
+                    strongest = max(strongest, strength[axis])
+            lost, total = 0, np.float32(0)
+            for axis in range(3):
+                if strongest > 0:
+                    w[axis] *= strength[axis] / strongest
+                total += w[axis]
+            shrink = np.float32(WHOLE) / max(total, np.float32(1))
+            for axis in range(3):
+                part = int(shrink * w[axis])
+                lost += part
+                weights[axis, c] = part if fluid[axis] else 0
+            active = False
+            for axis in range(3):
+                step = sz if axis == 0 else (sy if axis == 1 else 1)
+                active |= lower[axis, c] > 0 or lower[axis, c + step] > 0 or outlets[axis, c] > 0
+            weights[OWN, c] = WHOLE - lost if active else 0
+
+
+@serial
+def _coarsest_matrix(lower, outlets, shape, periodic, out):
+    """Dense matrix of a small level; cells in C order."""
+    sides = shape
+    ny, nx = shape[1], shape[2]
+    for z in range(shape[0]):
+        for y in range(ny):
+            for x in range(nx):
+                c, i = row_start(shape, z, y) + x, (z * ny + y) * nx + x
+                for axis in range(3):
+                    out[i, i] += outlets[axis, c]
+                    position = z if axis == 0 else (y if axis == 1 else x)
+                    hop = ny * nx if axis == 0 else (nx if axis == 1 else 1)
+                    if position > 0 or periodic[axis]:
+                        j = i - hop if position > 0 else i + (sides[axis] - 1) * hop
+                        g = lower[axis, c]
+                        out[i, i] += g
+                        out[j, j] += g
+                        out[i, j] -= g
+                        out[j, i] -= g
+
+
+def code_level(
+    code: Tensor,
+    scale: Sequence[float],
+    shape: Sequence[int],
+    factors: Sequence[int],
+    inverse: Tensor,
+    weights: Tensor,
+) -> None:
+    """Fill 1/diagonal and the weights of P of a level with constant coefficients."""
+    bits, d, w, k, sides, f = (
+        code.numpy(),
+        inverse.numpy(),
+        weights.numpy(),
+        singles(scale),
+        box(shape),
+        box(factors),
+    )
+    over_lines(sides, bits.size, lambda lo, hi: _code_level(bits, k, sides, f, d, w, lo, hi))
+
+
+def coarse_couplings(
+    code: Tensor,
+    scale: Sequence[float],
+    lower: Tensor,
+    outlets: Tensor,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    coarse_shape: Sequence[int],
+    coarse_lower: Tensor,
+    coarse_outlets: Tensor,
+) -> None:
+    """Sum couplings and outlets, from a code or from those of a level, for the level below."""
+    bits, c, o, C, D = (t.numpy() for t in (code, lower, outlets, coarse_lower, coarse_outlets))
+    k, sides, f, coarse = singles(scale), box(shape), box(factors), box(coarse_shape)
+    entries = sides[0] * sides[1] * sides[2]
+    over_lines(
+        coarse, entries, lambda lo, hi: _coarse_couplings(bits, k, c, o, sides, f, coarse, C, D, lo, hi)
+    )
+
+
+def level_inverse(lower: Tensor, outlets: Tensor, shape: Sequence[int], out: Tensor) -> None:
+    """Set out to 1/diagonal of a level, to 0 where the diagonal is 0."""
+    c, o, d, sides = lower.numpy(), outlets.numpy(), out.numpy(), box(shape)
+    over_lines(sides, d.size, lambda lo, hi: _level_inverse(c, o, sides, d, lo, hi))
+
+
+def level_weights(
+    lower: Tensor,
+    outlets: Tensor,
+    nominal: Sequence[float],
+    shape: Sequence[int],
+    factors: Sequence[int],
+    out: Tensor,
+) -> None:
+    """Fill the weights of P of a level with couplings of its own."""
+    c, o, w, sides, f = lower.numpy(), outlets.numpy(), out.numpy(), box(shape), box(factors)
+    usual = np.array(nominal, np.float32)
+    over_lines(sides, c.shape[1], lambda lo, hi: _level_weights(c, o, usual, sides, f, w, lo, hi))
+
+
+def coarsest_matrix(
+    lower: Tensor, outlets: Tensor, shape: Sequence[int], periodic: Sequence[bool], out: Tensor
+) -> None:
+    """Add the dense matrix of a small level to out (n, n)."""
+    _coarsest_matrix(
+        lower.numpy(), outlets.numpy(), box(shape), tuple(bool(p) for p in periodic), out.numpy()
+    )

@@ -1,0 +1,376 @@
+"""Grid levels of multigrid, numba. Definitions and the layout: `neuralsolve.kernels.reference.padded`.
+
+A layer of cells around the box holds zeros (or the other side of a periodic axis), so a pass over a level is one
+loop without branches over all planes, which the compiler vectorises in float32. Every pass writes to another
+vector than those whose neighbours it reads: ranges may run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from neuralsolve.kernels.cpu.threads import over_ranges, serial
+
+OWN, X = 3, 2  # rows of the weights: towards the neighbours along z, y, x, and of the cell's own block
+WHOLE = 252  # weights are stored in bytes, as multiples of 1/252: a half and a quarter are exact
+UNIT = np.float32(1 / WHOLE)
+
+
+@serial
+def strides(shape):
+    """Distance of neighbours along z and y, first cell, and one after the last one, of a padded box."""
+    nz, ny, nx = shape
+    sy = nx + 2
+    sz = (ny + 2) * sy if nz > 1 else 0
+    first = sz + sy + 1
+    return sz, sy, first, first + (nz - 1) * (ny + 2) * sy + (ny - 1) * sy + nx
+
+
+@serial
+def row_start(shape, z, y):
+    """Return the place of the first cell of a line."""
+    sz, sy, first, _ = strides(shape)
+    return first + z * sz + y * sy
+
+
+@serial
+def start_range(b, inverse, scale, lower, shape, weight, momentum, second, out, lo, hi):
+    """Two steps of `relax` from zero: `weight`, then `second` with `momentum`."""
+    sz, sy, _, _ = strides(shape)
+    B, d, row = b[lo:hi], inverse[lo:hi], out[lo:hi]
+    bzl, bzh, byl, byh = (
+        b[lo - sz : hi - sz],
+        b[lo + sz : hi + sz],
+        b[lo - sy : hi - sy],
+        b[lo + sy : hi + sy],
+    )
+    bxl, bxh, dxl, dxh = (
+        b[lo - 1 : hi - 1],
+        b[lo + 1 : hi + 1],
+        inverse[lo - 1 : hi - 1],
+        inverse[lo + 1 : hi + 1],
+    )
+    dzl, dzh = inverse[lo - sz : hi - sz], inverse[lo + sz : hi + sz]
+    dyl, dyh = inverse[lo - sy : hi - sy], inverse[lo + sy : hi + sy]
+    keep = weight * (np.float32(1) + momentum - second)
+    spread = weight * second
+    kz, ky, kx = scale
+    if lower.size == 0:
+        for i in range(row.size):
+            around = kz * (dzl[i] * bzl[i] + dzh[i] * bzh[i]) + ky * (dyl[i] * byl[i] + dyh[i] * byh[i])
+            around += kx * (dxl[i] * bxl[i] + dxh[i] * bxh[i])
+            row[i] = d[i] * ((keep + second) * B[i] + spread * around)
+        return
+    cz, cy, cx = lower[0, lo:hi], lower[1, lo:hi], lower[2, lo:hi]
+    czh, cyh, cxh = lower[0, lo + sz : hi + sz], lower[1, lo + sy : hi + sy], lower[2, lo + 1 : hi + 1]
+    for i in range(row.size):
+        around = cz[i] * (dzl[i] * bzl[i]) + czh[i] * (dzh[i] * bzh[i])
+        around += cy[i] * (dyl[i] * byl[i]) + cyh[i] * (dyh[i] * byh[i])
+        around += cx[i] * (dxl[i] * bxl[i]) + cxh[i] * (dxh[i] * bxh[i])
+        row[i] = d[i] * ((keep + second) * B[i] + spread * around)
+
+
+@serial
+def relax_range(b, inverse, scale, lower, shape, weight, momentum, x, out, lo, hi):
+    """out = x + momentum (x - out) + weight D^-1 (b - A x) where D^-1 is not zero; momentum 0 reads no out."""
+    sz, sy, _, _ = strides(shape)
+    B, d, row, u = b[lo:hi], inverse[lo:hi], out[lo:hi], x[lo:hi]
+    zl, zh, yl, yh = x[lo - sz : hi - sz], x[lo + sz : hi + sz], x[lo - sy : hi - sy], x[lo + sy : hi + sy]
+    xl, xh = x[lo - 1 : hi - 1], x[lo + 1 : hi + 1]
+    kz, ky, kx = scale
+    rest = np.float32(1) + momentum - weight
+    if lower.size == 0 and momentum == 0:
+        for i in range(row.size):
+            around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
+            row[i] = u[i] * (rest if d[i] != 0 else np.float32(1)) + weight * (d[i] * (B[i] + around))
+    elif lower.size == 0:
+        for i in range(row.size):
+            around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
+            row[i] = (rest * u[i] - momentum * row[i]) + weight * (d[i] * (B[i] + around))
+    else:
+        cz, cy, cx = lower[0, lo:hi], lower[1, lo:hi], lower[2, lo:hi]
+        czh, cyh, cxh = lower[0, lo + sz : hi + sz], lower[1, lo + sy : hi + sy], lower[2, lo + 1 : hi + 1]
+        if momentum == 0:
+            for i in range(row.size):
+                around = cz[i] * zl[i] + czh[i] * zh[i] + cy[i] * yl[i] + cyh[i] * yh[i]
+                around += cx[i] * xl[i] + cxh[i] * xh[i]
+                row[i] = u[i] * (rest if d[i] != 0 else np.float32(1)) + weight * (d[i] * (B[i] + around))
+        else:
+            for i in range(row.size):
+                around = cz[i] * zl[i] + czh[i] * zh[i] + cy[i] * yl[i] + cyh[i] * yh[i]
+                around += cx[i] * xl[i] + cxh[i] * xh[i]
+                row[i] = (rest * u[i] - momentum * row[i]) + weight * (d[i] * (B[i] + around))
+
+
+@serial
+def residual_range(b, inverse, scale, lower, shape, x, out, lo, hi):
+    """out = b - A x where D^-1 is not zero, else 0."""
+    sz, sy, _, _ = strides(shape)
+    B, d, row, u = b[lo:hi], inverse[lo:hi], out[lo:hi], x[lo:hi]
+    zl, zh, yl, yh = x[lo - sz : hi - sz], x[lo + sz : hi + sz], x[lo - sy : hi - sy], x[lo + sy : hi + sy]
+    xl, xh = x[lo - 1 : hi - 1], x[lo + 1 : hi + 1]
+    kz, ky, kx = scale
+    if lower.size == 0:
+        for i in range(row.size):
+            around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
+            row[i] = B[i] + around - u[i] / d[i] if d[i] != 0 else np.float32(0)
+        return
+    cz, cy, cx = lower[0, lo:hi], lower[1, lo:hi], lower[2, lo:hi]
+    czh, cyh, cxh = lower[0, lo + sz : hi + sz], lower[1, lo + sy : hi + sy], lower[2, lo + 1 : hi + 1]
+    for i in range(row.size):
+        around = (
+            cz[i] * zl[i] + czh[i] * zh[i] + cy[i] * yl[i] + cyh[i] * yh[i] + cx[i] * xl[i] + cxh[i] * xh[i]
+        )
+        row[i] = B[i] + around - u[i] / d[i] if d[i] != 0 else np.float32(0)
+
+
+@serial
+def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, lo, hi):
+    """Rows lo..hi of the coarse box: out = gain P^T r; r holds zeros, or the other side, around the box."""
+    nz, ny, nx = shape
+    fz, fy, fx = factors
+    width, unit = nx + 2, gain * UNIT
+    whole, flow = np.empty(width, np.float32), np.empty(width, np.float32)
+    for row in range(lo, hi):
+        Z, Y = row // coarse_shape[1], row % coarse_shape[1]
+        whole[:] = 0
+        flow[:] = 0
+        for z in range(Z * fz, min(Z * fz + fz, nz)):
+            for y in range(Y * fy, min(Y * fy + fy, ny)):
+                s = row_start(shape, z, y) - 1
+                v, own, wx = r[s : s + width], weights[OWN, s : s + width], weights[X, s : s + width]
+                for i in range(width):
+                    whole[i] += np.float32(own[i]) * v[i]
+                    flow[i] += np.float32(wx[i]) * v[i]
+            if fy == 2:
+                for y in (Y * 2 - 1, min(Y * 2 + 2, ny)):
+                    _add_weighted(r, weights[1], row_start(shape, z, y) - 1, whole)
+        if fz == 2:
+            for z in (Z * 2 - 1, min(Z * 2 + 2, nz)):
+                for y in range(Y * fy, min(Y * fy + fy, ny)):
+                    _add_weighted(r, weights[0], row_start(shape, z, y) - 1, whole)
+        s = row_start(coarse_shape, Z, Y)
+        target = out[s : s + coarse_shape[2]]
+        if fx == 1:
+            source = whole[1 : nx + 1]
+            for i in range(nx):
+                target[i] = unit * source[i]
+            continue
+        for i in range(nx // 2):
+            target[i] = unit * (whole[2 * i + 1] + whole[2 * i + 2] + flow[2 * i] + flow[2 * i + 3])
+        if nx % 2:
+            target[nx // 2] = unit * (whole[nx] + flow[nx - 1] + flow[nx + 1])
+
+
+@serial
+def _add_weighted(r, weights, at, whole):
+    v, w = r[at : at + whole.size], weights[at : at + whole.size]
+    for i in range(whole.size):
+        whole[i] += np.float32(w[i]) * v[i]
+
+
+@serial
+def prolong_range(e, weights, shape, factors, coarse_shape, x, lo, hi):
+    """Rows lo..hi of the fine box: x += P e."""
+    nz, ny, nx = shape
+    fz, fy, fx = factors
+    width = coarse_shape[2] + 2
+    for row in range(lo, hi):
+        z, y = row // ny, row % ny
+        Z, Y = z // fz, y // fy
+        s, c = row_start(shape, z, y), row_start(coarse_shape, Z, Y)
+        # where an axis is not coarsened, or has but one coarse cell, no weight refers to a neighbour
+        beside = row_start(coarse_shape, Z, Y + 2 * (y % 2) - 1) if fy == 2 else c
+        ahead = row_start(coarse_shape, Z + 2 * (z % 2) - 1, Y) if fz == 2 and coarse_shape[0] > 1 else c
+        own, ey, ez = e[c - 1 : c - 1 + width], e[beside : beside + width], e[ahead : ahead + width]
+        u, w = x[s : s + nx], weights[OWN, s : s + nx]
+        wz, wy, wx = weights[0, s : s + nx], weights[1, s : s + nx], weights[X, s : s + nx]
+        if fx == 1:
+            for i in range(nx):
+                sides = np.float32(wz[i]) * ez[i] + np.float32(wy[i]) * ey[i]
+                u[i] += UNIT * (np.float32(w[i]) * own[i + 1] + sides)
+            continue
+        for j in range(nx // 2):
+            i = 2 * j
+            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j] + np.float32(wx[i]) * own[j]
+            u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
+            i = 2 * j + 1
+            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j] + np.float32(wx[i]) * own[j + 2]
+            u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
+        if nx % 2:
+            i, j = nx - 1, nx // 2
+            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j]
+            u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
+
+
+@serial
+def wrap_sides(v, shape, periodic):
+    """Fill the layer around the box from the other side along periodic axes."""
+    nz, ny, nx = shape
+    sz, sy, _, _ = strides(shape)
+    if periodic[2]:
+        for z in range(nz):
+            for y in range(ny):
+                s = row_start(shape, z, y)
+                v[s - 1], v[s + nx] = v[s + nx - 1], v[s]
+    if periodic[1]:
+        for z in range(nz):
+            s = row_start(shape, z, 0) - 1
+            for i in range(s, s + nx + 2):
+                v[i - sy], v[i + ny * sy] = v[i + (ny - 1) * sy], v[i]
+    if periodic[0] and nz > 1:
+        for i in range(sz):
+            v[i], v[i + (nz + 1) * sz] = v[i + nz * sz], v[i + sz]
+
+
+@serial
+def _load(v, scale, shape, out, lo, hi):
+    nx = shape[2]
+    for line in range(lo, hi):
+        s = row_start(shape, line // shape[1], line % shape[1])
+        source, target = v[line * nx : line * nx + nx], out[s : s + nx]
+        for i in range(nx):
+            target[i] = np.float32(scale * source[i])
+
+
+@serial
+def _store(x, scale, shape, out, lo, hi):
+    nx = shape[2]
+    for line in range(lo, hi):
+        s = row_start(shape, line // shape[1], line % shape[1])
+        source, target = x[s : s + nx], out[line * nx : line * nx + nx]
+        for i in range(nx):
+            target[i] = scale * np.float64(source[i])
+
+
+def box(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return a shape as compiled code takes it."""
+    nz, ny, nx = shape
+    return int(nz), int(ny), int(nx)
+
+
+def singles(scale: Sequence[float]) -> tuple[np.float32, np.float32, np.float32]:
+    """Return three numbers in single precision."""
+    kz, ky, kx = scale
+    return np.float32(kz), np.float32(ky), np.float32(kx)
+
+
+def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int], Any]) -> None:
+    """Call a kernel on ranges of the padded box, from its first cell to its last."""
+    _, _, first, end = strides(shape)
+    over_ranges(end - first, lambda lo, hi: kernel(first + lo, first + hi))
+
+
+def over_lines(shape: tuple[int, int, int], entries: int, kernel: Callable[[int, int], Any]) -> None:
+    """Call a kernel on ranges of the lines of a box."""
+    over_ranges(shape[0] * shape[1], kernel, entries)
+
+
+def level_load(v: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> None:
+    """Set the cells of the padded vector `out` to scale * v, v (n,)."""
+    V, X, sides, s = v.numpy(), out.numpy(), box(shape), float(scale)
+    over_lines(sides, V.size, lambda lo, hi: _load(V, s, sides, X, lo, hi))
+
+
+def level_store(x: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> None:
+    """Set `out` (n,) to scale times the cells of the padded vector x."""
+    X, V, sides, s = x.numpy(), out.numpy(), box(shape), float(scale)
+    over_lines(sides, V.size, lambda lo, hi: _store(X, s, sides, V, lo, hi))
+
+
+def level_start(
+    b: Tensor,
+    inverse: Tensor,
+    scale: Sequence[float],
+    lower: Tensor,
+    shape: Sequence[int],
+    first: float,
+    second: tuple[float, float],
+    out: Tensor,
+) -> None:
+    """Do two steps of `level_relax` from zero: of weight `first`, then of (weight, momentum) `second`."""
+    B, d, c, X, sides, k = b.numpy(), inverse.numpy(), lower.numpy(), out.numpy(), box(shape), singles(scale)
+    w, s, m = singles((first, *second))
+    over_cells(sides, lambda lo, hi: start_range(B, d, k, c, sides, w, m, s, X, lo, hi))
+
+
+def level_relax(
+    b: Tensor,
+    inverse: Tensor,
+    scale: Sequence[float],
+    lower: Tensor,
+    shape: Sequence[int],
+    step: tuple[float, float],
+    x: Tensor,
+    out: Tensor,
+) -> None:
+    """Set out to x + momentum (x - out) + weight D^-1 (b - A x); step is (weight, momentum)."""
+    B, d, c, X, Y = b.numpy(), inverse.numpy(), lower.numpy(), x.numpy(), out.numpy()
+    w, m, sides, k = np.float32(step[0]), np.float32(step[1]), box(shape), singles(scale)
+    over_cells(sides, lambda lo, hi: relax_range(B, d, k, c, sides, w, m, X, Y, lo, hi))
+
+
+def level_residual(
+    b: Tensor,
+    inverse: Tensor,
+    scale: Sequence[float],
+    lower: Tensor,
+    shape: Sequence[int],
+    x: Tensor,
+    out: Tensor,
+) -> None:
+    """Set out to b - A x."""
+    B, d, c, X, R = b.numpy(), inverse.numpy(), lower.numpy(), x.numpy(), out.numpy()
+    sides, k = box(shape), singles(scale)
+    over_cells(sides, lambda lo, hi: residual_range(B, d, k, c, sides, X, R, lo, hi))
+
+
+def level_restrict(
+    r: Tensor,
+    weights: Tensor,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    coarse_shape: Sequence[int],
+    gain: float,
+    out: Tensor,
+) -> None:
+    """Set out on the coarse level to gain P^T r."""
+    R, w, C, sides, f, coarse = (
+        r.numpy(),
+        weights.numpy(),
+        out.numpy(),
+        box(shape),
+        box(factors),
+        box(coarse_shape),
+    )
+    g = np.float32(gain)
+    over_lines(coarse, R.size, lambda lo, hi: restrict_range(R, w, sides, f, coarse, g, C, lo, hi))
+
+
+def level_prolong(
+    e: Tensor,
+    weights: Tensor,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    coarse_shape: Sequence[int],
+    x: Tensor,
+) -> None:
+    """Add P e to x."""
+    E, w, X, sides, f, coarse = (
+        e.numpy(),
+        weights.numpy(),
+        x.numpy(),
+        box(shape),
+        box(factors),
+        box(coarse_shape),
+    )
+    over_lines(sides, X.size, lambda lo, hi: prolong_range(E, w, sides, f, coarse, X, lo, hi))
+
+
+def level_wrap(v: Tensor, shape: Sequence[int], periodic: Sequence[bool]) -> None:
+    """Fill the layer around the box from the other side along periodic axes."""
+    wrap_sides(v.numpy(), box(shape), tuple(bool(p) for p in periodic))

@@ -1,0 +1,257 @@
+"""The levels of geometric multigrid on a grid of cells: made once per geometry, never assembled.
+
+A level is a box of cells with couplings to the lower neighbours and to fixed values (outlets: air, Dirichlet
+walls). The level below has one cell per block of two cells along every axis that is coarsened; strongly
+anisotropic grids coarsen the axes of strong coupling alone until the others are as strong. A coarse face is the
+parallel circuit of the fine faces in it, twice as long; an outlet lies 3/2 times as far from the centre of a
+block as from that of a cell. Sizes, odd ones too, are halved upwards: a block at the wall may hold one layer.
+
+All numbers are float32, in units of A's mean coupling, so that no spacing leaves their range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralsolve.kernels import table
+from neuralsolve.operators.stencil import PoissonStencil
+
+COARSEST = 80  # cells of a level that is solved densely
+SMALL = 60_000  # padded cells of the levels that are done by one compiled call
+STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
+NO_COUPLINGS = torch.empty((3, 0), dtype=torch.float32)
+NO_CODE = torch.empty(0, dtype=torch.uint16)
+
+RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
+
+Sides = tuple[int, int, int]
+Couplings = tuple[float, float, float]
+
+
+@dataclass
+class Plan:
+    """Shape of a level, the factors by which the axes are coarsened, and their usual couplings."""
+
+    shape: Sides
+    factors: Sides
+    nominal: Couplings
+
+    @property
+    def padded(self) -> Sides:
+        """Shape with the layer of cells around the box; none along z in two dimensions."""
+        nz, ny, nx = self.shape
+        return (nz + 2 if nz > 1 else 1, ny + 2, nx + 2)
+
+    @property
+    def size(self) -> int:
+        """Cells of the padded box."""
+        return int(np.prod(self.padded))
+
+
+@dataclass
+class Level:
+    """One level.
+
+    Attributes
+    ----------
+    inverse : (n,) 1/diagonal, 0 outside the fluid
+    lower : (3, n) couplings to the lower neighbours; (3, 0) where A has constant coefficients
+    weights : (4, n) bytes, of P: see `kernels.reference.padded`
+    b, x, y : (n,) right side, iterate, and room for one more vector
+    colors : `inverse` of the red cells and of the black ones, where the smoother wants them
+    """
+
+    plan: Plan
+    inverse: Tensor
+    lower: Tensor
+    weights: Tensor
+    b: Tensor
+    x: Tensor
+    y: Tensor
+    colors: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass
+class Hierarchy:
+    """All levels, the small ones once more as one compiled call takes them, and the solution of the coarsest.
+
+    `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y, inverse,
+    red, black and lower lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the coarsest matrix.
+    """
+
+    levels: list[Level]
+    first_small: int
+    floats: Tensor
+    bytes: Tensor
+    table: Tensor
+    unit: float
+    scale: tuple[float, float, float]
+    periodic: tuple[bool, bool, bool]
+    inverse: Tensor
+
+
+def plan_levels(shape: Sides, nominal: Couplings, coarsest: int, limit: int, strong: float) -> list[Plan]:
+    """Return shapes and factors of all levels, the finest first."""
+    plans = []
+    while True:
+        long = [a for a in range(3) if shape[a] > 1]
+        strongest = max((nominal[a] for a in long), default=0.0)
+        fz, fy, fx = (2 if a in long and nominal[a] >= strong * strongest else 1 for a in range(3))
+        plans.append(Plan(shape, (fz, fy, fx), nominal))
+        if shape[0] * shape[1] * shape[2] <= coarsest or len(plans) == limit or not long:
+            return plans
+        (nz, ny, nx), (kz, ky, kx), volume = shape, nominal, fz * fy * fx
+        shape = -(-nz // fz), -(-ny // fy), -(-nx // fx)
+        nominal = kz * volume / fz**2, ky * volume / fy**2, kx * volume / fx**2
+
+
+class _Room:
+    """Memory for vectors, cut from one piece where `size` is given."""
+
+    def __init__(self, size: int, dtype: type):
+        self.all = torch.from_numpy(np.zeros(size, dtype))
+        self.used = 0
+
+    def take(self, *shape: int) -> tuple[Tensor, int]:
+        """Return a piece, and where it starts."""
+        start, n = self.used, int(np.prod(shape))
+        self.used += n
+        return self.all[start : start + n].view(shape), start
+
+
+def _allocate(plans: list[Plan], constant: bool, colored: bool) -> tuple[list[Level], int, _Room, _Room, Tensor]:
+    """Return levels filled with zeros, the first small one, and the memory and the table of the small ones."""
+    vectors = [4 + 2 * colored + 3 * (k > 0 or not constant) for k in range(len(plans))]
+    first_small = next((k for k, plan in enumerate(plans) if plan.size <= SMALL), len(plans) - 1)
+    small = range(first_small, len(plans))
+    floats = _Room(sum(vectors[k] * plans[k].size for k in small), np.float32)
+    weights = _Room(sum(4 * plans[k].size for k in small), np.uint8)
+    levels, table_rows = [], []
+    for k, plan in enumerate(plans):
+        n = plan.size
+        numbers = floats if k in small else _Room(vectors[k] * n, np.float32)
+        parts = [numbers.take(n) for _ in range(4 + 2 * colored)]
+        lower, at = numbers.take(3, n) if vectors[k] > len(parts) else (NO_COUPLINGS, -1)
+        w, at_w = (weights if k in small else _Room(4 * n, np.uint8)).take(4, n)
+        b, x, y, inverse, *colors = (part for part, _ in parts)
+        levels.append(Level(plan, inverse, lower, w, b, x, y, (colors[0], colors[1]) if colored else None))
+        places = [place for _, place in parts] + ([] if colored else [-1, -1])
+        table_rows.append([*plan.shape, *plan.factors, n, *places, at, at_w])
+    return levels, first_small, floats, weights, torch.tensor(table_rows[first_small:], dtype=torch.int64)
+
+
+def build(
+    A: PoissonStencil, coarsest: int = COARSEST, limit: int = 40, strong: float = STRONG, colored: bool = False
+) -> Hierarchy:
+    """Make all levels of a stencil.
+
+    Parameters
+    ----------
+    coarsest : cells at which coarsening stops
+    limit : at most so many levels
+    strong : an axis is coarsened where its usual coupling is at least so large a part of the strongest
+    colored : prepare red-black sweeps
+    """
+    usual = _usual_couplings(A)
+    unit = max(usual) or 1.0
+    nominal = usual[0] / unit, usual[1] / unit, usual[2] / unit
+    plans = plan_levels(A.shape3, nominal, coarsest, limit, strong)  # type: ignore[arg-type]
+    levels, first_small, floats, weights, rows = _allocate(plans, A.coefficients is None, colored)
+    missing = 3 - len(A.grid.shape)
+    periodic = (False,) * missing + A.grid.periodic
+    inverse = refill(A, levels, unit, periodic)
+    scale = tuple(s / unit for s in A.scale)
+    return Hierarchy(levels, first_small, floats.all, weights.all, rows, unit, scale, periodic, inverse)  # type: ignore[arg-type]
+
+
+def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[bool, ...]) -> Tensor:
+    """Fill the levels with the couplings of A; return the inverse of the coarsest matrix."""
+    K, scale = table(A.device), tuple(s / unit for s in A.scale)
+    finest, outlets = levels[0], NO_COUPLINGS
+    code = NO_CODE if A.code is None else A.code
+    if A.code is not None:
+        K.code_level(code, scale, A.shape3, finest.plan.factors, finest.inverse, finest.weights)
+        _wrap_all(finest.weights, finest.plan, periodic)
+    else:
+        outlets = _load_faces(A, finest, unit)
+        _finish(finest, outlets, periodic)
+    for fine, level in pairwise(levels):
+        below = torch.from_numpy(np.zeros((3, level.plan.size), np.float32))
+        plan = fine.plan
+        K.coarse_couplings(
+            code, scale, fine.lower, outlets, plan.shape, plan.factors, level.plan.shape, level.lower, below
+        )
+        code, outlets = NO_CODE, below
+        _finish(level, outlets, periodic)
+    for level in levels:
+        if level.colors is not None:
+            _paint(level)
+    return _coarsest_inverse(A, levels[-1], outlets, unit, periodic)
+
+
+def _finish(level: Level, outlets: Tensor, periodic: tuple[bool, ...]) -> None:
+    """Fill what follows from the couplings of a level."""
+    K, plan = table(), level.plan
+    _wrap_all(level.lower, plan, periodic)
+    K.level_inverse(level.lower, outlets, plan.shape, level.inverse)
+    K.level_weights(level.lower, outlets, plan.nominal, plan.shape, plan.factors, level.weights)
+    _wrap_all(level.weights, plan, periodic)
+
+
+def _wrap_all(rows: Tensor, plan: Plan, periodic: tuple[bool, ...]) -> None:
+    if any(periodic):
+        for row in rows:
+            table().level_wrap(row, plan.shape, periodic)
+
+
+def _usual_couplings(A: PoissonStencil) -> Couplings:
+    """Return the mean coupling of neighbours along z, y and x; 1/h^2 where coefficients are constant."""
+    if A.coefficients is None:
+        return A.scale  # type: ignore[return-value]
+    means = [0.0, 0.0, 0.0]
+    for axis, row in enumerate(A.faces()[1]):
+        count = int(torch.count_nonzero(row)) if A.shape3[axis] > 1 else 0
+        means[axis] = float(row.sum()) / count if count else 0.0
+    return means[0], means[1], means[2]
+
+
+def _load_faces(A: PoissonStencil, finest: Level, unit: float) -> Tensor:
+    """Fill the couplings of the finest level; return its outlets."""
+    K, plan = table(), finest.plan
+    outlets = torch.from_numpy(np.zeros((3, plan.size), np.float32))
+    for axis, row in enumerate(A.faces()[1]):
+        K.level_load(row, 1 / unit, plan.shape, finest.lower[axis])
+    missing = 3 - len(A.grid.shape)
+    for axis in range(len(A.grid.shape)):
+        K.level_load(A.outlets(axis), 1 / unit, plan.shape, outlets[missing + axis])
+    return outlets
+
+
+def _paint(level: Level) -> None:
+    """Split 1/diagonal into that of the red cells, z + y + x even, and that of the black ones."""
+    assert level.colors is not None
+    padded = level.plan.padded
+    parity = sum(torch.arange(n).view([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(padded))
+    red = ((torch.as_tensor(parity) + (padded[0] > 1) * 3) % 2 == 0).reshape(-1)
+    level.colors[0].copy_(torch.where(red, level.inverse, 0.0))
+    level.colors[1].copy_(torch.where(red, 0.0, level.inverse))
+
+
+def _coarsest_inverse(
+    A: PoissonStencil, level: Level, outlets: Tensor, unit: float, periodic: tuple[bool, ...]
+) -> Tensor:
+    """Return the pseudo-inverse of the coarsest matrix, float32; singular where a region has no way out."""
+    nz, ny, nx = level.plan.shape
+    if level.lower.numel():
+        dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
+        table().coarsest_matrix(level.lower, outlets, level.plan.shape, periodic, dense)
+    else:
+        dense = torch.from_numpy(A.to_scipy().toarray()) / unit
+    values, vectors = torch.linalg.eigh(dense)
+    good = values > RANK_TOLERANCE * values.max().clamp(min=0)
+    return (vectors[:, good] / values[good] @ vectors[:, good].T).float().contiguous()
