@@ -24,7 +24,8 @@ from neuralsolve.operators.stencil import PoissonStencil
 COARSEST = 80  # cells of a level that is solved densely
 SMALL = 60_000  # padded cells of the levels that are done by one compiled call
 STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
-NO_COUPLINGS = torch.empty((3, 0), dtype=torch.float32)
+NO_FACES = torch.empty((4, 0), dtype=torch.float32)
+NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
 NO_CODE = torch.empty(0, dtype=torch.uint16)
 
 RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
@@ -35,11 +36,18 @@ Couplings = tuple[float, float, float]
 
 @dataclass
 class Plan:
-    """Shape of a level, the factors by which the axes are coarsened, and their usual couplings."""
+    """Shape of a level, the factors by which its axes are coarsened, and what is usual along them.
+
+    Attributes
+    ----------
+    nominal : usual couplings along z, y, x
+    shares : the part of an outlet's coupling that is left where it is seen from a block's centre
+    """
 
     shape: Sides
     factors: Sides
     nominal: Couplings
+    shares: Couplings
 
     @property
     def padded(self) -> Sides:
@@ -60,7 +68,8 @@ class Level:
     Attributes
     ----------
     inverse : (n,) 1/diagonal, 0 outside the fluid
-    lower : (3, n) couplings to the lower neighbours; (3, 0) where A has constant coefficients
+    faces : (4, n) couplings to the lower neighbours along z, y, x, and to fixed values; (4, 0) where A has
+        constant coefficients
     weights : (4, n) bytes, of P: see `kernels.reference.padded`
     b, x, y : (n,) right side, iterate, and room for one more vector
     colors : `inverse` of the red cells and of the black ones, where the smoother wants them
@@ -68,7 +77,7 @@ class Level:
 
     plan: Plan
     inverse: Tensor
-    lower: Tensor
+    faces: Tensor
     weights: Tensor
     b: Tensor
     x: Tensor
@@ -81,7 +90,7 @@ class Hierarchy:
     """All levels, the small ones once more as one compiled call takes them, and the solution of the coarsest.
 
     `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y, inverse,
-    red, black and lower lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the coarsest matrix.
+    red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the coarsest matrix.
     """
 
     levels: list[Level]
@@ -97,17 +106,21 @@ class Hierarchy:
 
 def plan_levels(shape: Sides, nominal: Couplings, coarsest: int, limit: int, strong: float) -> list[Plan]:
     """Return shapes and factors of all levels, the finest first."""
-    plans = []
+    plans: list[Plan] = []
+    width = [1, 1, 1]  # of a cell along every axis, in cells of the finest level
     while True:
         long = [a for a in range(3) if shape[a] > 1]
         strongest = max((nominal[a] for a in long), default=0.0)
         fz, fy, fx = (2 if a in long and nominal[a] >= strong * strongest else 1 for a in range(3))
-        plans.append(Plan(shape, (fz, fy, fx), nominal))
+        # an outlet lies half a cell of the finest level beyond the face: (w + 1)/2 from the centre of a cell
+        sz, sy, sx = ((w + 1) / (f * w + 1) for w, f in zip(width, (fz, fy, fx), strict=True))
+        plans.append(Plan(shape, (fz, fy, fx), nominal, (sz, sy, sx)))
         if shape[0] * shape[1] * shape[2] <= coarsest or len(plans) == limit or not long:
             return plans
         (nz, ny, nx), (kz, ky, kx), volume = shape, nominal, fz * fy * fx
         shape = -(-nz // fz), -(-ny // fy), -(-nx // fx)
         nominal = kz * volume / fz**2, ky * volume / fy**2, kx * volume / fx**2
+        width = [w * f for w, f in zip(width, (fz, fy, fx), strict=True)]
 
 
 class _Room:
@@ -124,9 +137,11 @@ class _Room:
         return self.all[start : start + n].view(shape), start
 
 
-def _allocate(plans: list[Plan], constant: bool, colored: bool) -> tuple[list[Level], int, _Room, _Room, Tensor]:
+def _allocate(
+    plans: list[Plan], constant: bool, colored: bool
+) -> tuple[list[Level], int, _Room, _Room, Tensor]:
     """Return levels filled with zeros, the first small one, and the memory and the table of the small ones."""
-    vectors = [4 + 2 * colored + 3 * (k > 0 or not constant) for k in range(len(plans))]
+    vectors = [4 + 2 * colored + 4 * (k > 0 or not constant) for k in range(len(plans))]
     first_small = next((k for k, plan in enumerate(plans) if plan.size <= SMALL), len(plans) - 1)
     small = range(first_small, len(plans))
     floats = _Room(sum(vectors[k] * plans[k].size for k in small), np.float32)
@@ -136,17 +151,21 @@ def _allocate(plans: list[Plan], constant: bool, colored: bool) -> tuple[list[Le
         n = plan.size
         numbers = floats if k in small else _Room(vectors[k] * n, np.float32)
         parts = [numbers.take(n) for _ in range(4 + 2 * colored)]
-        lower, at = numbers.take(3, n) if vectors[k] > len(parts) else (NO_COUPLINGS, -1)
+        faces, at = numbers.take(4, n) if vectors[k] > len(parts) else (NO_FACES, -1)
         w, at_w = (weights if k in small else _Room(4 * n, np.uint8)).take(4, n)
         b, x, y, inverse, *colors = (part for part, _ in parts)
-        levels.append(Level(plan, inverse, lower, w, b, x, y, (colors[0], colors[1]) if colored else None))
+        levels.append(Level(plan, inverse, faces, w, b, x, y, (colors[0], colors[1]) if colored else None))
         places = [place for _, place in parts] + ([] if colored else [-1, -1])
         table_rows.append([*plan.shape, *plan.factors, n, *places, at, at_w])
     return levels, first_small, floats, weights, torch.tensor(table_rows[first_small:], dtype=torch.int64)
 
 
 def build(
-    A: PoissonStencil, coarsest: int = COARSEST, limit: int = 40, strong: float = STRONG, colored: bool = False
+    A: PoissonStencil,
+    coarsest: int = COARSEST,
+    limit: int = 40,
+    strong: float = STRONG,
+    colored: bool = False,
 ) -> Hierarchy:
     """Make all levels of a stencil.
 
@@ -163,16 +182,18 @@ def build(
     plans = plan_levels(A.shape3, nominal, coarsest, limit, strong)  # type: ignore[arg-type]
     levels, first_small, floats, weights, rows = _allocate(plans, A.coefficients is None, colored)
     missing = 3 - len(A.grid.shape)
-    periodic = (False,) * missing + A.grid.periodic
+    # a side of one cell is its own neighbour across a periodic wall, which couples nothing
+    long = [n > 1 for n in A.shape3]
+    periodic = tuple(p and n for p, n in zip((False,) * missing + A.grid.periodic, long, strict=True))
     inverse = refill(A, levels, unit, periodic)
-    scale = tuple(s / unit for s in A.scale)
+    scale = tuple(s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
     return Hierarchy(levels, first_small, floats.all, weights.all, rows, unit, scale, periodic, inverse)  # type: ignore[arg-type]
 
 
 def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[bool, ...]) -> Tensor:
     """Fill the levels with the couplings of A; return the inverse of the coarsest matrix."""
     K, scale = table(A.device), tuple(s / unit for s in A.scale)
-    finest, outlets = levels[0], NO_COUPLINGS
+    finest, outlets = levels[0], NO_OUTLETS
     code = NO_CODE if A.code is None else A.code
     if A.code is not None:
         K.code_level(code, scale, A.shape3, finest.plan.factors, finest.inverse, finest.weights)
@@ -184,22 +205,33 @@ def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[
         below = torch.from_numpy(np.zeros((3, level.plan.size), np.float32))
         plan = fine.plan
         K.coarse_couplings(
-            code, scale, fine.lower, outlets, plan.shape, plan.factors, level.plan.shape, level.lower, below
+            code,
+            scale,
+            fine.faces,
+            outlets,
+            plan.shape,
+            plan.factors,
+            plan.shares,
+            level.plan.shape,
+            level.faces,
+            below,
         )
         code, outlets = NO_CODE, below
         _finish(level, outlets, periodic)
     for level in levels:
         if level.colors is not None:
             _paint(level)
-    return _coarsest_inverse(A, levels[-1], outlets, unit, periodic)
+    return _coarsest_inverse(A, levels[-1], unit, periodic)
 
 
 def _finish(level: Level, outlets: Tensor, periodic: tuple[bool, ...]) -> None:
     """Fill what follows from the couplings of a level."""
     K, plan = table(), level.plan
-    _wrap_all(level.lower, plan, periodic)
-    K.level_inverse(level.lower, outlets, plan.shape, level.inverse)
-    K.level_weights(level.lower, outlets, plan.nominal, plan.shape, plan.factors, level.weights)
+    _wrap_all(level.faces[:3], plan, periodic)
+    K.level_diagonal(level.faces, outlets, plan.shape, level.inverse)
+    K.level_weights(
+        level.faces, outlets, level.inverse, plan.nominal, plan.shape, plan.factors, level.weights
+    )
     _wrap_all(level.weights, plan, periodic)
 
 
@@ -225,7 +257,7 @@ def _load_faces(A: PoissonStencil, finest: Level, unit: float) -> Tensor:
     K, plan = table(), finest.plan
     outlets = torch.from_numpy(np.zeros((3, plan.size), np.float32))
     for axis, row in enumerate(A.faces()[1]):
-        K.level_load(row, 1 / unit, plan.shape, finest.lower[axis])
+        K.level_load(row, 1 / unit, plan.shape, finest.faces[axis])
     missing = 3 - len(A.grid.shape)
     for axis in range(len(A.grid.shape)):
         K.level_load(A.outlets(axis), 1 / unit, plan.shape, outlets[missing + axis])
@@ -236,20 +268,20 @@ def _paint(level: Level) -> None:
     """Split 1/diagonal into that of the red cells, z + y + x even, and that of the black ones."""
     assert level.colors is not None
     padded = level.plan.padded
-    parity = sum(torch.arange(n).view([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(padded))
+    parity = sum(
+        torch.arange(n).view([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(padded)
+    )
     red = ((torch.as_tensor(parity) + (padded[0] > 1) * 3) % 2 == 0).reshape(-1)
     level.colors[0].copy_(torch.where(red, level.inverse, 0.0))
     level.colors[1].copy_(torch.where(red, 0.0, level.inverse))
 
 
-def _coarsest_inverse(
-    A: PoissonStencil, level: Level, outlets: Tensor, unit: float, periodic: tuple[bool, ...]
-) -> Tensor:
+def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
     """Return the pseudo-inverse of the coarsest matrix, float32; singular where a region has no way out."""
     nz, ny, nx = level.plan.shape
-    if level.lower.numel():
+    if level.faces.numel():
         dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
-        table().coarsest_matrix(level.lower, outlets, level.plan.shape, periodic, dense)
+        table().coarsest_matrix(level.faces, level.plan.shape, periodic, dense)
     else:
         dense = torch.from_numpy(A.to_scipy().toarray()) / unit
     values, vectors = torch.linalg.eigh(dense)

@@ -106,10 +106,18 @@ class GridCycle(Preconditioner):
         plan, below = level.plan, h.levels[depth + 1]
         if self.around:
             K.level_wrap(level.x, plan.shape, h.periodic)
-        K.level_residual(level.b, level.inverse, h.scale, level.lower, plan.shape, level.x, level.y)
+        K.level_residual(level.b, level.inverse, h.scale, level.faces, plan.shape, level.x, level.y)
         if self.around:
             K.level_wrap(level.y, plan.shape, h.periodic)
-        K.level_restrict(level.y, level.weights, plan.shape, plan.factors, below.plan.shape, self.recipe.correction, below.b)
+        K.level_restrict(
+            level.y,
+            level.weights,
+            plan.shape,
+            plan.factors,
+            below.plan.shape,
+            self.recipe.correction,
+            below.b,
+        )
         self._cycle(depth + 1, kind, True)
         if kind and depth + 2 < len(h.levels):
             self._cycle(depth + 1, kind if kind == 1 else 0, False)
@@ -120,7 +128,19 @@ class GridCycle(Preconditioner):
 
     def _small(self, kind, fresh):
         h = self.h
-        table().small_levels_cycle(h.floats, h.bytes, h.table, h.scale, h.inverse, *self.tables, self.recipe.correction, h.periodic, self.colored, kind, fresh)
+        table().small_levels_cycle(
+            h.floats,
+            h.bytes,
+            h.table,
+            h.scale,
+            h.inverse,
+            *self.tables,
+            self.recipe.correction,
+            h.periodic,
+            self.colored,
+            kind,
+            fresh,
+        )
         top = h.levels[h.first_small]
         at, n = int(h.table[0, 8]), top.plan.size
         top.x = h.floats[at : at + n]
@@ -129,7 +149,9 @@ class GridCycle(Preconditioner):
         K, h, plan = table(), self.h, level.plan
         first = 0
         if fresh and not self.colored and not self.around and len(steps) > 1:
-            K.level_start(level.b, level.inverse, h.scale, level.lower, plan.shape, steps[0][0], steps[1], level.x)
+            K.level_start(
+                level.b, level.inverse, h.scale, level.faces, plan.shape, steps[0][0], steps[1], level.x
+            )
             if len(steps) > 2:
                 torch.mul(level.inverse, level.b, out=level.y).mul_(steps[0][0])
             first = 2
@@ -137,8 +159,10 @@ class GridCycle(Preconditioner):
             level.x.zero_()
         for step in steps[first:]:
             for color in range(2 if self.colored else 1):
-                inverse = level.inverse if not self.colored else level.colors[color if not post else 1 - color]
+                inverse = (
+                    level.inverse if not self.colored else level.colors[color if not post else 1 - color]
+                )
                 if self.around:
                     K.level_wrap(level.x, plan.shape, h.periodic)
-                K.level_relax(level.b, inverse, h.scale, level.lower, plan.shape, step, level.x, level.y)
+                K.level_relax(level.b, inverse, h.scale, level.faces, plan.shape, step, level.x, level.y)
                 level.x, level.y = level.y, level.x

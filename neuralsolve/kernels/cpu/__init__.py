@@ -5,7 +5,7 @@ from neuralsolve.kernels.cpu.coarsen import (
     coarse_couplings,
     coarsest_matrix,
     code_level,
-    level_inverse,
+    level_diagonal,
     level_weights,
 )
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
@@ -61,7 +61,7 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "faces_sor_sweep",
-    "level_inverse",
+    "level_diagonal",
     "level_load",
     "level_prolong",
     "level_relax",

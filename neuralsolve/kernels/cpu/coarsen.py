@@ -10,8 +10,6 @@ from torch import Tensor
 from neuralsolve.kernels.cpu.padded import OWN, WHOLE, X, box, over_lines, row_start, singles, strides
 from neuralsolve.kernels.cpu.threads import serial
 
-DECAY = np.float32(2 / 3)  # of a coupling to a fixed value: block centres lie 3/2 as far from it as cells do
-
 
 @serial
 def code_lines(code, scale, start, nx, fields):
@@ -72,7 +70,7 @@ def _code_level(code, scale, shape, factors, inverse, weights, lo, hi):
 
 
 @serial
-def _add_line(fields, factors, first_z, first_y, sums):
+def _add_line(fields, factors, shares, first_z, first_y, sums):
     """Add one fine line to the sums of its coarse row, both (6, cells)."""
     fz, fy, fx = factors
     nx, half = fields.shape[1], np.float32(0.5)
@@ -83,7 +81,7 @@ def _add_line(fields, factors, first_z, first_y, sums):
     for X_, i in enumerate(range(0, nx, fx)):
         sums[2, X_] += fields[2, i] * (half if fx == 2 else np.float32(1))
     for axis in range(3):
-        _add_cells(fields[3 + axis], fx, DECAY if factors[axis] == 2 else np.float32(1), sums[3 + axis])
+        _add_cells(fields[3 + axis], fx, shares[axis], sums[3 + axis])
 
 
 @serial
@@ -100,7 +98,7 @@ def _add_cells(values, fx, share, sums):
 
 @serial
 def _coarse_couplings(
-    code, scale, lower, outlets, shape, factors, coarse_shape, out_lower, out_outlets, lo, hi
+    code, scale, faces, outlets, shape, factors, shares, coarse_shape, out_faces, out_outlets, lo, hi
 ):
     """Rows lo..hi of the coarse box: sums of the fine couplings over faces and blocks."""
     nz, ny, nx = shape
@@ -117,35 +115,36 @@ def _coarse_couplings(
                 else:
                     s = row_start(shape, z, y)
                     for axis in range(3):
-                        fields[axis] = lower[axis, s : s + nx]
+                        fields[axis] = faces[axis, s : s + nx]
                         fields[3 + axis] = outlets[axis, s : s + nx]
-                _add_line(fields, factors, z == Z * fz, y == Y * fy, sums)
+                _add_line(fields, factors, shares, z == Z * fz, y == Y * fy, sums)
         s = row_start(coarse_shape, Z, Y)
         for axis in range(3):
             if coarse_shape[axis] > 1:  # a cell that is its own neighbour has no coupling
-                out_lower[axis, s : s + Nx] = sums[axis]
+                out_faces[axis, s : s + Nx] = sums[axis]
             out_outlets[axis, s : s + Nx] = sums[3 + axis]
 
 
 @serial
-def _level_inverse(lower, outlets, shape, inverse, lo, hi):
-    """1/diagonal on lines lo..hi of a level; 0 where the diagonal is."""
+def _level_diagonal(faces, outlets, shape, inverse, lo, hi):
+    """Lines lo..hi: add up the outlets, and fill 1/diagonal, 0 where the diagonal is."""
     sz, sy, _, _ = strides(shape)
     nx = shape[2]
     for line in range(lo, hi):
         s = row_start(shape, line // shape[1], line % shape[1])
-        d = inverse[s : s + nx]
+        d, fixed = inverse[s : s + nx], faces[3, s : s + nx]
         for i in range(nx):
             c = s + i
+            fixed[i] = outlets[0, c] + outlets[1, c] + outlets[2, c]
             total = (
-                lower[0, c]
-                + lower[0, c + sz]
-                + lower[1, c]
-                + lower[1, c + sy]
-                + lower[2, c]
-                + lower[2, c + 1]
+                faces[0, c]
+                + faces[0, c + sz]
+                + faces[1, c]
+                + faces[1, c + sy]
+                + faces[2, c]
+                + faces[2, c + 1]
             )
-            total += outlets[0, c] + outlets[1, c] + outlets[2, c]
+            total += fixed[i]
             d[i] = np.float32(1) / total if total > 0 else np.float32(0)
 
 
@@ -163,7 +162,7 @@ def _share(low, high, outlet, partner_above, alone):
 
 
 @serial
-def _level_weights(lower, outlets, nominal, shape, factors, weights, lo, hi):
+def _level_weights(faces, outlets, inverse, nominal, shape, factors, weights, lo, hi):
     """Weights of P on lines lo..hi of a level with couplings of its own."""
     nz, ny, nx = shape
     sides = shape
@@ -183,7 +182,7 @@ def _level_weights(lower, outlets, nominal, shape, factors, weights, lo, hi):
                     above = position[axis] % 2 == 0
                     alone = above and position[axis] == sides[axis] - 1
                     w[axis], strength[axis], fluid[axis] = _share(
-                        lower[axis, c], lower[axis, c + step], outlets[axis, c], above, alone
+                        faces[axis, c], faces[axis, c + step], outlets[axis, c], above, alone
                     )
                     strength[axis] /= nominal[axis]
                     strongest = max(strongest, strength[axis])
@@ -197,15 +196,11 @@ def _level_weights(lower, outlets, nominal, shape, factors, weights, lo, hi):
                 part = int(shrink * w[axis])
                 lost += part
                 weights[axis, c] = part if fluid[axis] else 0
-            active = False
-            for axis in range(3):
-                step = sz if axis == 0 else (sy if axis == 1 else 1)
-                active |= lower[axis, c] > 0 or lower[axis, c + step] > 0 or outlets[axis, c] > 0
-            weights[OWN, c] = WHOLE - lost if active else 0
+            weights[OWN, c] = WHOLE - lost if inverse[c] > 0 else 0
 
 
 @serial
-def _coarsest_matrix(lower, outlets, shape, periodic, out):
+def _coarsest_matrix(faces, shape, periodic, out):
     """Dense matrix of a small level; cells in C order."""
     sides = shape
     ny, nx = shape[1], shape[2]
@@ -213,13 +208,13 @@ def _coarsest_matrix(lower, outlets, shape, periodic, out):
         for y in range(ny):
             for x in range(nx):
                 c, i = row_start(shape, z, y) + x, (z * ny + y) * nx + x
+                out[i, i] += faces[3, c]
                 for axis in range(3):
-                    out[i, i] += outlets[axis, c]
                     position = z if axis == 0 else (y if axis == 1 else x)
                     hop = ny * nx if axis == 0 else (nx if axis == 1 else 1)
                     if position > 0 or periodic[axis]:
                         j = i - hop if position > 0 else i + (sides[axis] - 1) * hop
-                        g = lower[axis, c]
+                        g = faces[axis, c]
                         out[i, i] += g
                         out[j, j] += g
                         out[i, j] -= g
@@ -249,47 +244,54 @@ def code_level(
 def coarse_couplings(
     code: Tensor,
     scale: Sequence[float],
-    lower: Tensor,
+    faces: Tensor,
     outlets: Tensor,
     shape: Sequence[int],
     factors: Sequence[int],
+    shares: Sequence[float],
     coarse_shape: Sequence[int],
-    coarse_lower: Tensor,
+    coarse_faces: Tensor,
     coarse_outlets: Tensor,
 ) -> None:
     """Sum couplings and outlets, from a code or from those of a level, for the level below."""
-    bits, c, o, C, D = (t.numpy() for t in (code, lower, outlets, coarse_lower, coarse_outlets))
-    k, sides, f, coarse = singles(scale), box(shape), box(factors), box(coarse_shape)
+    bits, c, o, C, D = (t.numpy() for t in (code, faces, outlets, coarse_faces, coarse_outlets))
+    k, sides, f, coarse, part = singles(scale), box(shape), box(factors), box(coarse_shape), singles(shares)
     entries = sides[0] * sides[1] * sides[2]
-    over_lines(
-        coarse, entries, lambda lo, hi: _coarse_couplings(bits, k, c, o, sides, f, coarse, C, D, lo, hi)
-    )
+
+    def kernel(lo: int, hi: int) -> None:
+        _coarse_couplings(bits, k, c, o, sides, f, part, coarse, C, D, lo, hi)
+
+    over_lines(coarse, entries, kernel)
 
 
-def level_inverse(lower: Tensor, outlets: Tensor, shape: Sequence[int], out: Tensor) -> None:
-    """Set out to 1/diagonal of a level, to 0 where the diagonal is 0."""
-    c, o, d, sides = lower.numpy(), outlets.numpy(), out.numpy(), box(shape)
-    over_lines(sides, d.size, lambda lo, hi: _level_inverse(c, o, sides, d, lo, hi))
+def level_diagonal(faces: Tensor, outlets: Tensor, shape: Sequence[int], inverse: Tensor) -> None:
+    """Set the last row of faces to the sums of the outlets, and inverse to 1/diagonal, 0 where that is 0."""
+    c, o, d, sides = faces.numpy(), outlets.numpy(), inverse.numpy(), box(shape)
+    over_lines(sides, d.size, lambda lo, hi: _level_diagonal(c, o, sides, d, lo, hi))
 
 
 def level_weights(
-    lower: Tensor,
+    faces: Tensor,
     outlets: Tensor,
+    inverse: Tensor,
     nominal: Sequence[float],
     shape: Sequence[int],
     factors: Sequence[int],
     out: Tensor,
 ) -> None:
     """Fill the weights of P of a level with couplings of its own."""
-    c, o, w, sides, f = lower.numpy(), outlets.numpy(), out.numpy(), box(shape), box(factors)
-    usual = np.array(nominal, np.float32)
-    over_lines(sides, c.shape[1], lambda lo, hi: _level_weights(c, o, usual, sides, f, w, lo, hi))
-
-
-def coarsest_matrix(
-    lower: Tensor, outlets: Tensor, shape: Sequence[int], periodic: Sequence[bool], out: Tensor
-) -> None:
-    """Add the dense matrix of a small level to out (n, n)."""
-    _coarsest_matrix(
-        lower.numpy(), outlets.numpy(), box(shape), tuple(bool(p) for p in periodic), out.numpy()
+    c, o, d, w, sides, f = (
+        faces.numpy(),
+        outlets.numpy(),
+        inverse.numpy(),
+        out.numpy(),
+        box(shape),
+        box(factors),
     )
+    usual = np.array(nominal, np.float32)
+    over_lines(sides, d.size, lambda lo, hi: _level_weights(c, o, d, usual, sides, f, w, lo, hi))
+
+
+def coarsest_matrix(faces: Tensor, shape: Sequence[int], periodic: Sequence[bool], out: Tensor) -> None:
+    """Add the dense matrix of a small level to out (n, n)."""
+    _coarsest_matrix(faces.numpy(), box(shape), tuple(bool(p) for p in periodic), out.numpy())

@@ -24,7 +24,7 @@ from neuralsolve.kernels.cpu.padded import (
 from neuralsolve.kernels.cpu.threads import serial
 
 # columns of the table of levels
-NZ, FZ, SIZE, B, XX, Y, INVERSE, RED, BLACK, LOWER, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14
+NZ, FZ, SIZE, B, XX, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14
 V, W, F = 0, 1, 2
 
 
@@ -39,17 +39,17 @@ def _vector(floats, level, column):
 
 
 @serial
-def _lower(floats, level):
-    rows = 3 * level[SIZE] if level[LOWER] >= 0 else 0
-    at = max(level[LOWER], 0)
-    return floats[at : at + rows].reshape(3, rows // 3)
+def _faces(floats, level):
+    rows = 4 * level[SIZE] if level[FACES] >= 0 else 0
+    at = max(level[FACES], 0)
+    return floats[at : at + rows].reshape(4, rows // 4)
 
 
 @serial
 def _smooth(floats, level, scale, steps, periodic, colored, post, fresh):
     """Smooth x of one level; from x = 0 where `fresh`."""
     shape = _box(level)
-    b, inverse, lower = _vector(floats, level, B), _vector(floats, level, INVERSE), _lower(floats, level)
+    b, inverse, faces = _vector(floats, level, B), _vector(floats, level, INVERSE), _faces(floats, level)
     _, _, lo, hi = strides(shape)
     around = periodic[0] or periodic[1] or periodic[2]
     first = 0
@@ -58,11 +58,11 @@ def _smooth(floats, level, scale, steps, periodic, colored, post, fresh):
             b,
             inverse,
             scale,
-            lower,
+            faces,
             shape,
             steps[0, 0],
-            steps[1, 1],
             steps[1, 0],
+            steps[1, 1],
             _vector(floats, level, XX),
             lo,
             hi,
@@ -82,7 +82,7 @@ def _smooth(floats, level, scale, steps, periodic, colored, post, fresh):
             x, y = _vector(floats, level, XX), _vector(floats, level, Y)
             if around:
                 wrap_sides(x, shape, periodic)
-            relax_range(b, d, scale, lower, shape, steps[k, 0], steps[k, 1], x, y, lo, hi)
+            relax_range(b, d, scale, faces, shape, steps[k, 0], steps[k, 1], x, y, lo, hi)
             level[XX], level[Y] = level[Y], level[XX]
 
 
@@ -98,7 +98,7 @@ def _down(floats, bytes_, level, below, scale, gain, periodic):
         _vector(floats, level, B),
         _vector(floats, level, INVERSE),
         scale,
-        _lower(floats, level),
+        _faces(floats, level),
         shape,
         x,
         r,

@@ -38,94 +38,109 @@ def row_start(shape, z, y):
 
 
 @serial
-def start_range(b, inverse, scale, lower, shape, weight, momentum, second, out, lo, hi):
+def _beside(v, lo, hi, sz, sy):
+    """Return the six neighbours of the cells lo..hi."""
+    z_low, z_high, y_low = v[lo - sz : hi - sz], v[lo + sz : hi + sz], v[lo - sy : hi - sy]
+    return z_low, z_high, y_low, v[lo + sy : hi + sy], v[lo - 1 : hi - 1], v[lo + 1 : hi + 1]
+
+
+@serial
+def _couplings(faces, lo, hi, sz, sy):
+    """Return the couplings to the six neighbours, and to fixed values, of the cells lo..hi."""
+    cz, cy, cx = faces[0], faces[1], faces[2]
+    return (
+        cz[lo:hi],
+        cz[lo + sz : hi + sz],
+        cy[lo:hi],
+        cy[lo + sy : hi + sy],
+        cx[lo:hi],
+        cx[lo + 1 : hi + 1],
+        faces[3, lo:hi],
+    )
+
+
+@serial
+def start_range(b, inverse, scale, faces, shape, first, second, momentum, out, lo, hi):
     """Two steps of `relax` from zero: `weight`, then `second` with `momentum`."""
     sz, sy, _, _ = strides(shape)
     B, d, row = b[lo:hi], inverse[lo:hi], out[lo:hi]
-    bzl, bzh, byl, byh = (
-        b[lo - sz : hi - sz],
-        b[lo + sz : hi + sz],
-        b[lo - sy : hi - sy],
-        b[lo + sy : hi + sy],
-    )
-    bxl, bxh, dxl, dxh = (
-        b[lo - 1 : hi - 1],
-        b[lo + 1 : hi + 1],
-        inverse[lo - 1 : hi - 1],
-        inverse[lo + 1 : hi + 1],
-    )
-    dzl, dzh = inverse[lo - sz : hi - sz], inverse[lo + sz : hi + sz]
-    dyl, dyh = inverse[lo - sy : hi - sy], inverse[lo + sy : hi + sy]
-    keep = weight * (np.float32(1) + momentum - second)
-    spread = weight * second
+    bzl, bzh, byl, byh, bxl, bxh = _beside(b, lo, hi, sz, sy)
+    dzl, dzh, dyl, dyh, dxl, dxh = _beside(inverse, lo, hi, sz, sy)
     kz, ky, kx = scale
-    if lower.size == 0:
+    spread = first * second
+    if faces.size == 0:
+        keep = first * (np.float32(1) + momentum - second) + second
         for i in range(row.size):
             around = kz * (dzl[i] * bzl[i] + dzh[i] * bzh[i]) + ky * (dyl[i] * byl[i] + dyh[i] * byh[i])
             around += kx * (dxl[i] * bxl[i] + dxh[i] * bxh[i])
-            row[i] = d[i] * ((keep + second) * B[i] + spread * around)
+            row[i] = d[i] * (keep * B[i] + spread * around)
         return
-    cz, cy, cx = lower[0, lo:hi], lower[1, lo:hi], lower[2, lo:hi]
-    czh, cyh, cxh = lower[0, lo + sz : hi + sz], lower[1, lo + sy : hi + sy], lower[2, lo + 1 : hi + 1]
+    keep = first * (np.float32(1) + momentum) + second
+    czl, czh, cyl, cyh, cxl, cxh, fixed = _couplings(faces, lo, hi, sz, sy)
     for i in range(row.size):
-        around = cz[i] * (dzl[i] * bzl[i]) + czh[i] * (dzh[i] * bzh[i])
-        around += cy[i] * (dyl[i] * byl[i]) + cyh[i] * (dyh[i] * byh[i])
-        around += cx[i] * (dxl[i] * bxl[i]) + cxh[i] * (dxh[i] * bxh[i])
-        row[i] = d[i] * ((keep + second) * B[i] + spread * around)
+        u = d[i] * B[i]
+        flow = czl[i] * (dzl[i] * bzl[i] - u) + czh[i] * (dzh[i] * bzh[i] - u)
+        flow += cyl[i] * (dyl[i] * byl[i] - u) + cyh[i] * (dyh[i] * byh[i] - u)
+        flow += cxl[i] * (dxl[i] * bxl[i] - u) + cxh[i] * (dxh[i] * bxh[i] - u) - fixed[i] * u
+        row[i] = keep * u + spread * d[i] * flow
 
 
 @serial
-def relax_range(b, inverse, scale, lower, shape, weight, momentum, x, out, lo, hi):
-    """out = x + momentum (x - out) + weight D^-1 (b - A x) where D^-1 is not zero; momentum 0 reads no out."""
+def relax_range(b, inverse, scale, faces, shape, weight, momentum, x, out, lo, hi):
+    """Set out to x + momentum (x - out) + weight D^-1 (b - A x); without momentum `out` is not read."""
     sz, sy, _, _ = strides(shape)
     B, d, row, u = b[lo:hi], inverse[lo:hi], out[lo:hi], x[lo:hi]
-    zl, zh, yl, yh = x[lo - sz : hi - sz], x[lo + sz : hi + sz], x[lo - sy : hi - sy], x[lo + sy : hi + sy]
-    xl, xh = x[lo - 1 : hi - 1], x[lo + 1 : hi + 1]
+    zl, zh, yl, yh, xl, xh = _beside(x, lo, hi, sz, sy)
     kz, ky, kx = scale
-    rest = np.float32(1) + momentum - weight
-    if lower.size == 0 and momentum == 0:
+    grown = np.float32(1) + momentum
+    if faces.size == 0 and momentum == 0:
         for i in range(row.size):
             around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
-            row[i] = u[i] * (rest if d[i] != 0 else np.float32(1)) + weight * (d[i] * (B[i] + around))
-    elif lower.size == 0:
+            own = u[i] if d[i] != 0 else np.float32(0)
+            row[i] = u[i] + weight * (d[i] * (B[i] + around) - own)
+    elif faces.size == 0:
         for i in range(row.size):
             around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
-            row[i] = (rest * u[i] - momentum * row[i]) + weight * (d[i] * (B[i] + around))
+            own = u[i] if d[i] != 0 else np.float32(0)
+            row[i] = grown * u[i] - momentum * row[i] + weight * (d[i] * (B[i] + around) - own)
     else:
-        cz, cy, cx = lower[0, lo:hi], lower[1, lo:hi], lower[2, lo:hi]
-        czh, cyh, cxh = lower[0, lo + sz : hi + sz], lower[1, lo + sy : hi + sy], lower[2, lo + 1 : hi + 1]
+        czl, czh, cyl, cyh, cxl, cxh, fixed = _couplings(faces, lo, hi, sz, sy)
         if momentum == 0:
             for i in range(row.size):
-                around = cz[i] * zl[i] + czh[i] * zh[i] + cy[i] * yl[i] + cyh[i] * yh[i]
-                around += cx[i] * xl[i] + cxh[i] * xh[i]
-                row[i] = u[i] * (rest if d[i] != 0 else np.float32(1)) + weight * (d[i] * (B[i] + around))
+                c = u[i]
+                flow = (
+                    czl[i] * (zl[i] - c) + czh[i] * (zh[i] - c) + cyl[i] * (yl[i] - c) + cyh[i] * (yh[i] - c)
+                )
+                flow += cxl[i] * (xl[i] - c) + cxh[i] * (xh[i] - c) - fixed[i] * c
+                row[i] = c + weight * (d[i] * (B[i] + flow))
         else:
             for i in range(row.size):
-                around = cz[i] * zl[i] + czh[i] * zh[i] + cy[i] * yl[i] + cyh[i] * yh[i]
-                around += cx[i] * xl[i] + cxh[i] * xh[i]
-                row[i] = (rest * u[i] - momentum * row[i]) + weight * (d[i] * (B[i] + around))
+                c = u[i]
+                flow = (
+                    czl[i] * (zl[i] - c) + czh[i] * (zh[i] - c) + cyl[i] * (yl[i] - c) + cyh[i] * (yh[i] - c)
+                )
+                flow += cxl[i] * (xl[i] - c) + cxh[i] * (xh[i] - c) - fixed[i] * c
+                row[i] = grown * c - momentum * row[i] + weight * (d[i] * (B[i] + flow))
 
 
 @serial
-def residual_range(b, inverse, scale, lower, shape, x, out, lo, hi):
-    """out = b - A x where D^-1 is not zero, else 0."""
+def residual_range(b, inverse, scale, faces, shape, x, out, lo, hi):
+    """Set out to b - A x where D^-1 is not zero, else to 0."""
     sz, sy, _, _ = strides(shape)
     B, d, row, u = b[lo:hi], inverse[lo:hi], out[lo:hi], x[lo:hi]
-    zl, zh, yl, yh = x[lo - sz : hi - sz], x[lo + sz : hi + sz], x[lo - sy : hi - sy], x[lo + sy : hi + sy]
-    xl, xh = x[lo - 1 : hi - 1], x[lo + 1 : hi + 1]
+    zl, zh, yl, yh, xl, xh = _beside(x, lo, hi, sz, sy)
     kz, ky, kx = scale
-    if lower.size == 0:
+    if faces.size == 0:
         for i in range(row.size):
             around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
             row[i] = B[i] + around - u[i] / d[i] if d[i] != 0 else np.float32(0)
         return
-    cz, cy, cx = lower[0, lo:hi], lower[1, lo:hi], lower[2, lo:hi]
-    czh, cyh, cxh = lower[0, lo + sz : hi + sz], lower[1, lo + sy : hi + sy], lower[2, lo + 1 : hi + 1]
+    czl, czh, cyl, cyh, cxl, cxh, fixed = _couplings(faces, lo, hi, sz, sy)
     for i in range(row.size):
-        around = (
-            cz[i] * zl[i] + czh[i] * zh[i] + cy[i] * yl[i] + cyh[i] * yh[i] + cx[i] * xl[i] + cxh[i] * xh[i]
-        )
-        row[i] = B[i] + around - u[i] / d[i] if d[i] != 0 else np.float32(0)
+        c = u[i]
+        flow = czl[i] * (zl[i] - c) + czh[i] * (zh[i] - c) + cyl[i] * (yl[i] - c) + cyh[i] * (yh[i] - c)
+        flow += cxl[i] * (xl[i] - c) + cxh[i] * (xh[i] - c) - fixed[i] * c
+        row[i] = B[i] + flow if d[i] != 0 else np.float32(0)
 
 
 @serial
@@ -286,30 +301,30 @@ def level_start(
     b: Tensor,
     inverse: Tensor,
     scale: Sequence[float],
-    lower: Tensor,
+    faces: Tensor,
     shape: Sequence[int],
     first: float,
     second: tuple[float, float],
     out: Tensor,
 ) -> None:
     """Do two steps of `level_relax` from zero: of weight `first`, then of (weight, momentum) `second`."""
-    B, d, c, X, sides, k = b.numpy(), inverse.numpy(), lower.numpy(), out.numpy(), box(shape), singles(scale)
+    B, d, c, X, sides, k = b.numpy(), inverse.numpy(), faces.numpy(), out.numpy(), box(shape), singles(scale)
     w, s, m = singles((first, *second))
-    over_cells(sides, lambda lo, hi: start_range(B, d, k, c, sides, w, m, s, X, lo, hi))
+    over_cells(sides, lambda lo, hi: start_range(B, d, k, c, sides, w, s, m, X, lo, hi))
 
 
 def level_relax(
     b: Tensor,
     inverse: Tensor,
     scale: Sequence[float],
-    lower: Tensor,
+    faces: Tensor,
     shape: Sequence[int],
     step: tuple[float, float],
     x: Tensor,
     out: Tensor,
 ) -> None:
     """Set out to x + momentum (x - out) + weight D^-1 (b - A x); step is (weight, momentum)."""
-    B, d, c, X, Y = b.numpy(), inverse.numpy(), lower.numpy(), x.numpy(), out.numpy()
+    B, d, c, X, Y = b.numpy(), inverse.numpy(), faces.numpy(), x.numpy(), out.numpy()
     w, m, sides, k = np.float32(step[0]), np.float32(step[1]), box(shape), singles(scale)
     over_cells(sides, lambda lo, hi: relax_range(B, d, k, c, sides, w, m, X, Y, lo, hi))
 
@@ -318,13 +333,13 @@ def level_residual(
     b: Tensor,
     inverse: Tensor,
     scale: Sequence[float],
-    lower: Tensor,
+    faces: Tensor,
     shape: Sequence[int],
     x: Tensor,
     out: Tensor,
 ) -> None:
     """Set out to b - A x."""
-    B, d, c, X, R = b.numpy(), inverse.numpy(), lower.numpy(), x.numpy(), out.numpy()
+    B, d, c, X, R = b.numpy(), inverse.numpy(), faces.numpy(), x.numpy(), out.numpy()
     sides, k = box(shape), singles(scale)
     over_cells(sides, lambda lo, hi: residual_range(B, d, k, c, sides, X, R, lo, hi))
 
