@@ -26,6 +26,7 @@ SMALL = 60_000  # padded cells of the levels that are done by one compiled call
 STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
 NO_FACES = torch.empty((4, 0), dtype=torch.float32)
 NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
+NONE_ATTACHED = torch.empty(0, dtype=torch.uint8)
 NO_CODE = torch.empty(0, dtype=torch.uint16)
 
 RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
@@ -200,39 +201,41 @@ def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[
         _wrap_all(finest.weights, finest.plan, periodic)
     else:
         outlets = _load_faces(A, finest, unit)
-        _finish(finest, outlets, periodic)
-    for fine, level in pairwise(levels):
+    attached = NONE_ATTACHED
+    if A.code is None:
+        attached = _finish(finest, levels[1].plan if len(levels) > 1 else None, outlets, periodic)
+    for k, (fine, level) in enumerate(pairwise(levels)):
         below = torch.from_numpy(np.zeros((3, level.plan.size), np.float32))
-        plan = fine.plan
-        K.coarse_couplings(
-            code,
-            scale,
-            fine.faces,
-            outlets,
-            plan.shape,
-            plan.factors,
-            plan.shares,
-            level.plan.shape,
-            level.faces,
-            below,
-        )
+        plan, coarse = fine.plan, level.plan.shape
+        given = outlets, attached, plan.shape, plan.factors, plan.shares, coarse, level.faces, below
+        K.coarse_couplings(code, scale, fine.faces, *given)
+        if len(attached):
+            K.coarse_attached(fine.faces, *given)
         code, outlets = NO_CODE, below
-        _finish(level, outlets, periodic)
+        attached = _finish(level, levels[k + 2].plan if k + 2 < len(levels) else None, outlets, periodic)
     for level in levels:
         if level.colors is not None:
             _paint(level)
     return _coarsest_inverse(A, levels[-1], unit, periodic)
 
 
-def _finish(level: Level, outlets: Tensor, periodic: tuple[bool, ...]) -> None:
-    """Fill what follows from the couplings of a level."""
+def _finish(level: Level, below: Plan | None, outlets: Tensor, periodic: tuple[bool, ...]) -> Tensor:
+    """Fill what follows from the couplings of a level; return which cells are attached to the next block."""
     K, plan = table(), level.plan
     _wrap_all(level.faces[:3], plan, periodic)
     K.level_diagonal(level.faces, outlets, plan.shape, level.inverse)
+    if below is None:
+        return NONE_ATTACHED
+    attached = torch.from_numpy(np.zeros(plan.size, np.uint8))
+    if not K.level_attach(
+        level.faces, level.inverse, plan.shape, plan.factors, below.shape, periodic, attached
+    ):
+        attached = NONE_ATTACHED
     K.level_weights(
-        level.faces, outlets, level.inverse, plan.nominal, plan.shape, plan.factors, level.weights
+        level.faces, outlets, level.inverse, attached, plan.nominal, plan.shape, plan.factors, level.weights
     )
     _wrap_all(level.weights, plan, periodic)
+    return attached
 
 
 def _wrap_all(rows: Tensor, plan: Plan, periodic: tuple[bool, ...]) -> None:

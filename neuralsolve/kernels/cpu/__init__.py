@@ -1,5 +1,6 @@
 """Every kernel in numba, for tensors on the CPU; definitions are in `neuralsolve.kernels.reference`."""
 
+from neuralsolve.kernels.cpu.attach import coarse_attached, level_attach
 from neuralsolve.kernels.cpu.box import csr_box_difference
 from neuralsolve.kernels.cpu.coarsen import (
     coarse_couplings,
@@ -38,6 +39,7 @@ from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, subtract_means,
 __all__ = [
     "axpy",
     "cg_update",
+    "coarse_attached",
     "coarse_couplings",
     "coarsest_matrix",
     "code_level",
@@ -61,6 +63,7 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "level_attach",
     "level_diagonal",
     "level_load",
     "level_prolong",

@@ -98,7 +98,7 @@ def _add_cells(values, fx, share, sums):
 
 @serial
 def _coarse_couplings(
-    code, scale, faces, outlets, shape, factors, shares, coarse_shape, out_faces, out_outlets, lo, hi
+    code, scale, faces, outlets, attached, shape, factors, shares, coarse_shape, out_faces, out_outlets, lo, hi
 ):
     """Rows lo..hi of the coarse box: sums of the fine couplings over faces and blocks."""
     nz, ny, nx = shape
@@ -117,12 +117,28 @@ def _coarse_couplings(
                     for axis in range(3):
                         fields[axis] = faces[axis, s : s + nx]
                         fields[3 + axis] = outlets[axis, s : s + nx]
+                    if attached.size > 0:
+                        _leave_out(attached, s, shape, fields)
                 _add_line(fields, factors, shares, z == Z * fz, y == Y * fy, sums)
         s = row_start(coarse_shape, Z, Y)
         for axis in range(3):
             if coarse_shape[axis] > 1:  # a cell that is its own neighbour has no coupling
                 out_faces[axis, s : s + Nx] = sums[axis]
             out_outlets[axis, s : s + Nx] = sums[3 + axis]
+
+
+@serial
+def _leave_out(attached, s, shape, fields):
+    """Take couplings and outlets of attached cells out of a line: they go elsewhere."""
+    sz, sy, _, _ = strides(shape)
+    for i in range(fields.shape[1]):
+        c = s + i
+        for axis in range(3):
+            step = sz if axis == 0 else (sy if axis == 1 else 1)
+            if attached[c] or attached[c - step]:
+                fields[axis, i] = 0
+            if attached[c]:
+                fields[3 + axis, i] = 0
 
 
 @serial
@@ -162,7 +178,7 @@ def _share(low, high, outlet, partner_above, alone):
 
 
 @serial
-def _level_weights(faces, outlets, inverse, nominal, shape, factors, weights, lo, hi):
+def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, weights, lo, hi):
     """Weights of P on lines lo..hi of a level with couplings of its own."""
     nz, ny, nx = shape
     sides = shape
@@ -175,12 +191,19 @@ def _level_weights(faces, outlets, inverse, nominal, shape, factors, weights, lo
         for i in range(nx):
             position[2] = i
             c, strongest = s + i, np.float32(0)
+            if attached.size > 0 and attached[c]:
+                weights[OWN, c] = 0
+                for axis in range(3):
+                    weights[axis, c] = WHOLE if attached[c] == 1 + axis else 0
+                continue
             for axis in range(3):
                 w[axis], strength[axis], fluid[axis] = 0, 0, False
                 if factors[axis] == 2:
                     step = sz if axis == 0 else (sy if axis == 1 else 1)
                     above = position[axis] % 2 == 0
                     alone = above and position[axis] == sides[axis] - 1
+                    if attached.size > 0:  # neighbours that belong elsewhere say nothing about these blocks
+                        alone |= attached[c - step] > 0 or attached[c + step] > 0
                     w[axis], strength[axis], fluid[axis] = _share(
                         faces[axis, c], faces[axis, c + step], outlets[axis, c], above, alone
                     )
@@ -246,6 +269,7 @@ def coarse_couplings(
     scale: Sequence[float],
     faces: Tensor,
     outlets: Tensor,
+    attached: Tensor,
     shape: Sequence[int],
     factors: Sequence[int],
     shares: Sequence[float],
@@ -254,12 +278,12 @@ def coarse_couplings(
     coarse_outlets: Tensor,
 ) -> None:
     """Sum couplings and outlets, from a code or from those of a level, for the level below."""
-    bits, c, o, C, D = (t.numpy() for t in (code, faces, outlets, coarse_faces, coarse_outlets))
+    bits, c, o, a, C, D = (t.numpy() for t in (code, faces, outlets, attached, coarse_faces, coarse_outlets))
     k, sides, f, coarse, part = singles(scale), box(shape), box(factors), box(coarse_shape), singles(shares)
     entries = sides[0] * sides[1] * sides[2]
 
     def kernel(lo: int, hi: int) -> None:
-        _coarse_couplings(bits, k, c, o, sides, f, part, coarse, C, D, lo, hi)
+        _coarse_couplings(bits, k, c, o, a, sides, f, part, coarse, C, D, lo, hi)
 
     over_lines(coarse, entries, kernel)
 
@@ -274,6 +298,7 @@ def level_weights(
     faces: Tensor,
     outlets: Tensor,
     inverse: Tensor,
+    attached: Tensor,
     nominal: Sequence[float],
     shape: Sequence[int],
     factors: Sequence[int],
@@ -288,8 +313,8 @@ def level_weights(
         box(shape),
         box(factors),
     )
-    usual = np.array(nominal, np.float32)
-    over_lines(sides, d.size, lambda lo, hi: _level_weights(c, o, d, usual, sides, f, w, lo, hi))
+    usual, a = np.array(nominal, np.float32), attached.numpy()
+    over_lines(sides, d.size, lambda lo, hi: _level_weights(c, o, d, a, usual, sides, f, w, lo, hi))
 
 
 def coarsest_matrix(faces: Tensor, shape: Sequence[int], periodic: Sequence[bool], out: Tensor) -> None:

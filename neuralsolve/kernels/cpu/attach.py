@@ -1,0 +1,225 @@
+"""Cells that hold to the next block more than to their own, numba. Definitions: `neuralsolve.kernels.reference.attach`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from neuralsolve.kernels.cpu.padded import box, over_lines, row_start, strides
+from neuralsolve.kernels.cpu.threads import serial
+
+TIGHT = np.float32(0.1)  # of the larger of two cells' strongest couplings: from here on they hold together
+
+
+@serial
+def _strongest(faces, c, sz, sy):
+    """Return the strongest coupling of a cell."""
+    top = max(faces[0, c], faces[1, c], faces[2, c])
+    return max(top, faces[0, c + sz], faces[1, c + sy], faces[2, c + 1])
+
+
+@serial
+def _holds(faces, axis, upper, step, sz, sy):
+    """Whether a cell and its lower neighbour along an axis hold together."""
+    g = faces[axis, upper]
+    if g <= 0:
+        return False
+    return g >= TIGHT * max(_strongest(faces, upper, sz, sy), _strongest(faces, upper - step, sz, sy))
+
+
+@serial
+def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
+    """Mark in every block of a coarse row the largest part that holds together; return whether others exist."""
+    nz, ny, nx = shape
+    fz, fy, fx = factors
+    sz, sy, _, _ = strides(shape)
+    Z, Y = row // coarse_shape[1], row % coarse_shape[1]
+    part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
+    split = False
+    for X in range(coarse_shape[2]):
+        count = 0
+        for k in range(8):
+            z, y, x = k >> 2, k >> 1 & 1, k & 1
+            inside = z < fz and y < fy and x < fx
+            inside &= Z * fz + z < nz and Y * fy + y < ny and X * fx + x < nx
+            cell[k] = row_start(shape, Z * fz + z, Y * fy + y) + X * fx + x if inside else -1
+            if inside and inverse[cell[k]] == 0:
+                cell[k] = -1
+            part[k] = k if cell[k] >= 0 else -1
+            count += cell[k] >= 0
+        if count == 0:
+            continue
+        for _ in range(2):  # twice over twelve edges joins every part of eight cells
+            for k in range(8):
+                for axis in range(3):
+                    other = k ^ (4 >> axis)
+                    if other > k or part[k] < 0 or part[other] < 0 or part[k] == part[other]:
+                        continue
+                    step = sz if axis == 0 else (sy if axis == 1 else 1)
+                    if _holds(faces, axis, cell[k], step, sz, sy):
+                        low, high = min(part[k], part[other]), max(part[k], part[other])
+                        for q in range(8):
+                            if part[q] == high:
+                                part[q] = low
+        best, size = -1, 0
+        for p in range(8):
+            n = 0
+            for q in range(8):
+                n += part[q] == p
+            if n > size:
+                best, size = p, n
+        for k in range(8):
+            if cell[k] >= 0:
+                main[cell[k]] = 1 if part[k] == best else 0
+        split |= size < count
+    return split
+
+
+@serial
+def _main_parts(faces, inverse, shape, factors, main, coarse_shape, lo, hi):
+    split = False
+    for row in range(lo, hi):
+        split |= _main_part(faces, inverse, shape, factors, main, row, coarse_shape)
+    return split
+
+
+@serial
+def _attach(faces, inverse, shape, factors, main, out, lo, hi):
+    """Lines lo..hi: 1 + axis for a cell outside its block's main part that holds to the main part of the next."""
+    nz, ny, nx = shape
+    sides = shape
+    sz, sy, _, _ = strides(shape)
+    position = np.zeros(3, np.int64)
+    count = 0
+    for line in range(lo, hi):
+        position[0], position[1] = line // ny, line % ny
+        s = row_start(shape, position[0], position[1])
+        for i in range(nx):
+            c, position[2] = s + i, i
+            out[c] = 0
+            if inverse[c] == 0 or main[c]:
+                continue
+            strongest = np.float32(0)
+            for axis in range(3):
+                if factors[axis] == 1:
+                    continue
+                step = sz if axis == 0 else (sy if axis == 1 else 1)
+                above = position[axis] % 2 == 1
+                upper = c + step if above else c
+                other = upper if above else c - step
+                if main[other] and faces[axis, upper] > strongest and _holds(faces, axis, upper, step, sz, sy):
+                    strongest = faces[axis, upper]
+                    out[c] = 1 + axis
+            count += out[c] > 0
+    return count
+
+
+@serial
+def _target(attached, c, position, factors, coarse_shape, out):
+    """Write the coarse cell of a fine one."""
+    for axis in range(3):
+        out[axis] = position[axis] // factors[axis]
+    if attached[c]:
+        axis = attached[c] - 1
+        out[axis] += 1 if position[axis] % 2 else -1
+        out[axis] %= coarse_shape[axis]
+
+
+@serial
+def _add_attached(faces, outlets, attached, shape, factors, shares, coarse_shape, coarse_faces, coarse_outlets):
+    """Add the couplings and the outlets of attached cells to the coarse level."""
+    nz, ny, nx = shape
+    sides = shape
+    sz, sy, _, _ = strides(shape)
+    here, there = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    position, beside, way = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for line in range(nz * ny):
+        s = row_start(shape, line // ny, line % ny)
+        for i in range(nx):
+            c = s + i
+            if attached[c] == 0:
+                continue
+            position[0], position[1], position[2] = line // ny, line % ny, i
+            _target(attached, c, position, factors, coarse_shape, here)
+            place = row_start(coarse_shape, here[0], here[1]) + here[2]
+            for axis in range(3):
+                coarse_outlets[axis, place] += shares[axis] * outlets[axis, c]
+                step = sz if axis == 0 else (sy if axis == 1 else 1)
+                half = np.float32(0.5 if factors[axis] == 2 else 1)
+                for up in range(2):
+                    g = faces[axis, c + step] if up else faces[axis, c]
+                    beside[:] = position
+                    beside[axis] = (position[axis] + 2 * up - 1) % sides[axis]
+                    other = row_start(shape, beside[0], beside[1]) + beside[2]
+                    if g <= 0 or (up and attached[other]):  # the other one adds it
+                        continue
+                    _target(attached, other, beside, factors, coarse_shape, there)
+                    way[:] = here
+                    _add_coupling(way, there, half * g, coarse_shape, coarse_faces)
+
+
+@serial
+def _add_coupling(here, there, g, shape, faces):
+    """Add a coupling between two coarse cells; m faces apart, m times as strong on all faces of a way there.
+
+    The circuit in series then has the coupling that was asked for; `here` is moved to `there`.
+    """
+    steps = 0
+    for axis in range(3):
+        forth = (there[axis] - here[axis]) % shape[axis]
+        steps += min(forth, shape[axis] - forth)
+    for axis in range(3):
+        while here[axis] != there[axis]:
+            forth = (there[axis] - here[axis]) % shape[axis]
+            up = 2 * forth <= shape[axis]
+            if not up:  # the face is the lower one of the cell that is left
+                faces[axis, row_start(shape, here[0], here[1]) + here[2]] += steps * g
+            here[axis] = (here[axis] + (1 if up else -1)) % shape[axis]
+            if up:
+                faces[axis, row_start(shape, here[0], here[1]) + here[2]] += steps * g
+
+
+def level_attach(
+    faces: Tensor,
+    inverse: Tensor,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    coarse_shape: Sequence[int],
+    periodic: Sequence[bool],
+    out: Tensor,
+) -> int:
+    """Fill out (n,) bytes with 1 + axis for cells that hold to the next block along it, 0 for others; count them."""
+    from neuralsolve.kernels.cpu.padded import wrap_sides
+
+    c, d, a = faces.numpy(), inverse.numpy(), out.numpy()
+    sides, f, coarse = box(shape), box(factors), box(coarse_shape)
+    main = np.zeros(len(d), np.uint8)
+    found: list[bool] = []
+    over_lines(coarse, len(d), lambda lo, hi: found.append(_main_parts(c, d, sides, f, main, coarse, lo, hi)))
+    if not any(found):
+        return 0
+    wrap_sides(main, sides, tuple(bool(p) for p in periodic))
+    counts: list[int] = []
+    over_lines(sides, len(d), lambda lo, hi: counts.append(_attach(c, d, sides, f, main, a, lo, hi)))
+    wrap_sides(a, sides, tuple(bool(p) for p in periodic))
+    return sum(counts)
+
+
+def coarse_attached(
+    faces: Tensor,
+    outlets: Tensor,
+    attached: Tensor,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    shares: Sequence[float],
+    coarse_shape: Sequence[int],
+    coarse_faces: Tensor,
+    coarse_outlets: Tensor,
+) -> None:
+    """Add couplings and outlets of the attached cells to the level below."""
+    from neuralsolve.kernels.cpu.padded import singles
+
+    c, o, a, C, D = (t.numpy() for t in (faces, outlets, attached, coarse_faces, coarse_outlets))
+    _add_attached(c, o, a, box(shape), box(factors), singles(shares), box(coarse_shape), C, D)
