@@ -1,4 +1,4 @@
-"""Cells that hold to the next block more than to their own, numba. Definitions: `neuralsolve.kernels.reference.attach`."""
+"""Cells cut off from their block, numba. Definitions: `neuralsolve.kernels.reference.attach`."""
 
 from __future__ import annotations
 
@@ -10,31 +10,12 @@ from torch import Tensor
 from neuralsolve.kernels.cpu.padded import box, over_lines, row_start, strides
 from neuralsolve.kernels.cpu.threads import serial
 
-TIGHT = np.float32(0.1)  # of the larger of two cells' strongest couplings: from here on they hold together
-
-
-@serial
-def _strongest(faces, c, sz, sy):
-    """Return the strongest coupling of a cell."""
-    top = max(faces[0, c], faces[1, c], faces[2, c])
-    return max(top, faces[0, c + sz], faces[1, c + sy], faces[2, c + 1])
-
-
-@serial
-def _holds(faces, axis, upper, step, sz, sy):
-    """Whether a cell and its lower neighbour along an axis hold together."""
-    g = faces[axis, upper]
-    if g <= 0:
-        return False
-    return g >= TIGHT * max(_strongest(faces, upper, sz, sy), _strongest(faces, upper - step, sz, sy))
-
 
 @serial
 def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
-    """Mark in every block of a coarse row the largest part that holds together; return whether others exist."""
+    """Mark in every block of a coarse row the largest part that is connected; return whether others exist."""
     nz, ny, nx = shape
     fz, fy, fx = factors
-    sz, sy, _, _ = strides(shape)
     Z, Y = row // coarse_shape[1], row % coarse_shape[1]
     part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
     split = False
@@ -57,8 +38,7 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
                     other = k ^ (4 >> axis)
                     if other > k or part[k] < 0 or part[other] < 0 or part[k] == part[other]:
                         continue
-                    step = sz if axis == 0 else (sy if axis == 1 else 1)
-                    if _holds(faces, axis, cell[k], step, sz, sy):
+                    if faces[axis, cell[k]] > 0:
                         low, high = min(part[k], part[other]), max(part[k], part[other])
                         for q in range(8):
                             if part[q] == high:
@@ -87,7 +67,7 @@ def _main_parts(faces, inverse, shape, factors, main, coarse_shape, lo, hi):
 
 @serial
 def _attach(faces, inverse, shape, factors, main, out, lo, hi):
-    """Lines lo..hi: 1 + axis for a cell outside its block's main part that holds to the main part of the next."""
+    """Lines lo..hi: 1 + axis for a cell outside its block's main part that touches the main part of the next."""
     nz, ny, nx = shape
     sides = shape
     sz, sy, _, _ = strides(shape)
@@ -109,7 +89,7 @@ def _attach(faces, inverse, shape, factors, main, out, lo, hi):
                 above = position[axis] % 2 == 1
                 upper = c + step if above else c
                 other = upper if above else c - step
-                if main[other] and faces[axis, upper] > strongest and _holds(faces, axis, upper, step, sz, sy):
+                if main[other] and faces[axis, upper] > strongest:
                     strongest = faces[axis, upper]
                     out[c] = 1 + axis
             count += out[c] > 0
@@ -128,7 +108,9 @@ def _target(attached, c, position, factors, coarse_shape, out):
 
 
 @serial
-def _add_attached(faces, outlets, attached, shape, factors, shares, coarse_shape, coarse_faces, coarse_outlets):
+def _add_attached(
+    faces, outlets, attached, shape, factors, shares, coarse_shape, coarse_faces, coarse_outlets
+):
     """Add the couplings and the outlets of attached cells to the coarse level."""
     nz, ny, nx = shape
     sides = shape
@@ -190,7 +172,7 @@ def level_attach(
     periodic: Sequence[bool],
     out: Tensor,
 ) -> int:
-    """Fill out (n,) bytes with 1 + axis for cells that hold to the next block along it, 0 for others; count them."""
+    """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others; count them."""
     from neuralsolve.kernels.cpu.padded import wrap_sides
 
     c, d, a = faces.numpy(), inverse.numpy(), out.numpy()

@@ -98,7 +98,19 @@ def _add_cells(values, fx, share, sums):
 
 @serial
 def _coarse_couplings(
-    code, scale, faces, outlets, attached, shape, factors, shares, coarse_shape, out_faces, out_outlets, lo, hi
+    code,
+    scale,
+    faces,
+    outlets,
+    attached,
+    shape,
+    factors,
+    shares,
+    coarse_shape,
+    out_faces,
+    out_outlets,
+    lo,
+    hi,
 ):
     """Rows lo..hi of the coarse box: sums of the fine couplings over faces and blocks."""
     nz, ny, nx = shape
