@@ -12,6 +12,7 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_solve,
     csr_lower_transpose_solve,
 )
+from neuralsolve.kernels.cpu.grid import csr_grid_rows
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
@@ -24,6 +25,7 @@ __all__ = [
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",

@@ -11,6 +11,7 @@ from neuralsolve.kernels.reference.factor import (
     faces_ic0_factor,
     faces_ic0_solve,
 )
+from neuralsolve.kernels.reference.grid import csr_grid_rows
 from neuralsolve.kernels.reference.spectral import (
     cyclic_solve,
     tridiagonal_factor,
@@ -38,6 +39,7 @@ __all__ = [
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",
