@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuralsolve.operators.base import LinearOperator, copy_of, empty
 from neuralsolve.operators.structured import CallableOperator
+from neuralsolve.preconditioners.base import Preconditioner
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,18 @@ class Numbering:
             lam.numpy()[self.alone] = self.solve_alone(g - self.matrix.rmatvec(lam)).numpy()
         return lam
 
-    def on_grid(self, M: LinearOperator) -> LinearOperator:
-        """Return a map of the caller's rows as one of the cells."""
+    def on_grid(self, M: Preconditioner) -> LinearOperator:
+        """Return an M of the caller's rows as one of the cells."""
 
         def apply(r: Tensor) -> Tensor:
-            return self.to_grid(M.matvec(self.to_rows(r)))
+            return self.to_grid(M.apply(self.to_rows(r)))
 
         def apply_transpose(r: Tensor) -> Tensor:
-            return self.to_grid(M.rmatvec(self.to_rows(r)))
+            return self.to_grid(M.apply_transpose(self.to_rows(r)))
 
-        block = not isinstance(M, CallableOperator) or M.block
+        props = {"symmetric"} if M.symmetric else ()
         return CallableOperator(
-            apply, (self.cells, self.cells), torch.float64, apply_transpose, M.props, block=block
+            apply, (self.cells, self.cells), torch.float64, apply_transpose, props, block=True
         )
 
     def describe(self) -> str:

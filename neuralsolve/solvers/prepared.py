@@ -169,7 +169,8 @@ class Prepared:
         )
         if not isinstance(recipe, Given) or numbering is None:
             return recipe
-        return Given(numbering.on_grid(recipe.operator))  # the caller's own map knows the caller's rows
+        given = recipe.build(self._structure.A)  # the caller's own map knows the caller's rows
+        return Given(numbering.on_grid(given))
 
     def _make_plans(self) -> list[Plan]:
         method, recipe, structure = self._method_given, self._recipe_given, self._structure

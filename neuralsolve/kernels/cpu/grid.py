@@ -1,7 +1,7 @@
 """Reads a CSR matrix as a stencil on a grid, numba. Definition: `neuralsolve.kernels.reference.grid`.
 
-One pass over the entries. The coordinates of a cell are counted on from those of the cell before it; an entry
-is told by its step, first along x, whose couplings come most often.
+One pass over the entries, each told by the step to its column. The steps along z and y are the same for the
+cells of a line, and made once per line.
 """
 
 from __future__ import annotations
@@ -13,54 +13,37 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
-
-@serial
-def _keep(coupling, a, i, lower, extent):
-    lower[a, i] = coupling
-    extent[a, 0] = min(extent[a, 0], coupling)
-    extent[a, 1] = max(extent[a, 1], coupling)
-    return True
+NONE = np.int64(-(2**62))  # the step to a neighbour that does not exist
 
 
 @serial
-def _take(step, value, i, cell, shape, strides, periodic, lower, extent):
-    """Take an entry between two FLUID cells for a coupling; return whether it is one."""
-    for a in (2, 1, 0):
-        side, stride = shape[a], strides[a]
-        if side == 1:
-            continue
-        if periodic[a] and side == 2:
-            if step == (stride if cell[a] == 0 else -stride):
-                return _keep(-value / 2, a, i, lower, extent)
-        elif step == -stride:
-            if cell[a] > 0:
-                return _keep(-value, a, i, lower, extent)
-        elif step == stride:
-            if cell[a] < side - 1:
-                return True
-        elif periodic[a] and abs(step) == stride * (side - 1):
-            if step > 0 and cell[a] == 0:
-                return _keep(-value, a, i, lower, extent)
-            if step < 0 and cell[a] == side - 1:
-                return True
-    return False
+def _steps(at, side, stride, periodic):
+    """Return the steps to the lower and upper neighbour of a cell along an axis, and the part of an entry."""
+    low = -stride if at > 0 else NONE
+    high = stride if at < side - 1 else NONE
+    if periodic and side > 1:
+        low = low if at > 0 else stride * (side - 1)
+        high = high if at < side - 1 else -stride * (side - 1)
+    return low, high, 0.5 if periodic and side == 2 else 1.0
 
 
 @serial
 def _rows(indptr, indices, values, place, cells, shape, periodic, rounding, lower, excess, lo, hi):
     """Rows lo..hi; return the first that is of another kind or -1, entries in outside columns, extent."""
-    _, ny, nx = shape
-    strides = (ny * nx, nx, 1)
-    outside, before, x, y, z = 0, np.int64(-2), 0, 0, 0
-    extent = np.empty((3, 2))
-    extent[:, 0], extent[:, 1] = np.inf, -np.inf
+    nz, ny, nx = shape
+    lower_z, lower_y, lower_x = lower[0], lower[1], lower[2]
+    least_z = least_y = least_x = np.inf
+    most_z = most_y = most_x = -np.inf
+    outside, line, stray = 0, np.int64(-1), -1
+    zl, zh, part_z = _steps(0, nz, ny * nx, False)
+    yl, yh, part_y = _steps(0, ny, nx, False)
     for row in range(lo, hi):
         i = np.int64(place[row])
-        if i == before + 1 and x < nx - 1:
-            x += 1
-        else:
-            z, y, x = i // (ny * nx), i // nx % ny, i % nx
-        before = i
+        if i // nx != line:
+            line = i // nx
+            zl, zh, part_z = _steps(line // ny, nz, ny * nx, periodic[0])
+            yl, yh, part_y = _steps(line % ny, ny, nx, periodic[1])
+        xl, xh, part_x = _steps(i - line * nx, nx, 1, periodic[2])
         fluid = cells[i] == 0
         total, size = 0.0, 0.0
         for p in range(indptr[row], indptr[row + 1]):
@@ -68,20 +51,32 @@ def _rows(indptr, indices, values, place, cells, shape, periodic, rounding, lowe
             if value == 0:
                 continue
             j = np.int64(place[indices[p]])
-            if not fluid:
-                if i != j:
-                    return row, outside, extent
-                excess[i] = value
-            elif cells[j] != 0:
+            step = j - i
+            if fluid and cells[j] != 0:
                 outside += 1
-            elif i == j or _take(j - i, value, i, (z, y, x), shape, strides, periodic, lower, extent):
-                total += value
-                size += abs(value)
-            else:
-                return row, outside, extent
-        if fluid and abs(total) > rounding * size:
+                continue
+            total += value
+            size += abs(value)
+            if step == 0:
+                continue
+            if not fluid:
+                stray = row
+            elif step == xl:
+                lower_x[i] = -value * part_x
+                least_x, most_x = min(least_x, lower_x[i]), max(most_x, lower_x[i])
+            elif step == yl:
+                lower_y[i] = -value * part_y
+                least_y, most_y = min(least_y, lower_y[i]), max(most_y, lower_y[i])
+            elif step == zl:
+                lower_z[i] = -value * part_z
+                least_z, most_z = min(least_z, lower_z[i]), max(most_z, lower_z[i])
+            elif step != xh and step != yh and step != zh:
+                stray = row
+        if stray >= 0:
+            break
+        if not fluid or abs(total) > rounding * size:
             excess[i] = total
-    return -1, outside, extent
+    return stray, outside, ((least_z, most_z), (least_y, most_y), (least_x, most_x))
 
 
 def csr_grid_rows(
@@ -102,6 +97,7 @@ def csr_grid_rows(
     nz, ny, nx = (int(n) for n in shape)
     rule = (nz, ny, nx), periodic.numpy(), float(rounding), lower.numpy(), excess.numpy()
     found = over_ranges(len(place), lambda lo, hi: _rows(*matrix, *rule, lo, hi), entries=values.numel())
-    extent[:, 0] = extent.new_tensor(np.min([part[2][:, 0] for part in found], 0))
-    extent[:, 1] = extent.new_tensor(np.max([part[2][:, 1] for part in found], 0))
+    extents = np.array([part[2] for part in found])
+    extent[:, 0] = extent.new_tensor(extents[..., 0].min(0))
+    extent[:, 1] = extent.new_tensor(extents[..., 1].max(0))
     return next((part[0] for part in found if part[0] >= 0), -1), sum(part[1] for part in found)
