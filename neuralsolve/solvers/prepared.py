@@ -6,6 +6,7 @@ import dataclasses
 import math
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, 
 from neuralsolve.operators.base import LinearOperator, shallow
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.structured import CallableOperator
-from neuralsolve.preconditioners.base import Recipe
+from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.given import Given, Library, as_recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import Plan, direct, plans
@@ -67,11 +68,8 @@ class Prepared:
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self._source, self._method_given, self._M_given, self.rtol, self.atol, self.maxiter)
-        return _prepare_again, (
-            *given,
-            self._null_space_given,
-            self._grid_given,
-        )  # the set-up is done anew, in the new process
+        rest = self._null_space_given, self._grid_given
+        return _prepare_again, (*given, *rest)  # the set-up is done anew, in the new process
 
     @property
     def explanation(self) -> str:
@@ -121,6 +119,8 @@ class Prepared:
     def update(self, A_next: Any) -> Prepared:
         """Follow A to its next values, keeping what the pattern allows; return self.
 
+        A grid given to `prepare` is that of A_next too.
+
         Raises
         ------
         ShapeError
@@ -163,10 +163,8 @@ class Prepared:
     # set-up
 
     def _given_recipe(self) -> Recipe | None:
-        recipe, numbering = (
-            as_recipe(self._M_given, self._source.shape[0], self._library),
-            self._structure.numbering,
-        )
+        recipe = as_recipe(self._M_given, self._source.shape[0], self._library)
+        numbering = self._structure.numbering
         if not isinstance(recipe, Given) or numbering is None:
             return recipe
         given = recipe.build(self._structure.A)  # the caller's own map knows the caller's rows
@@ -248,24 +246,18 @@ class Prepared:
         least = torch.as_tensor(atol / scale)
         if A.null_space is not None:  # what the projection's own rounding leaves of a b in the null space
             least = torch.maximum(least, 4 * torch.finfo(torch.float64).eps * removed)
-        tolerance, size = (rtol * norm(rhs)).maximum(least), passage.size
+        size = passage.size
+        tolerance = allowed = (rtol * size).maximum(least)
+        if passage.whole is not None:  # rows that stand alone do not loosen those of the fluid
+            tolerance = (rtol * norm(rhs)).maximum(least)
         matvecs, best, told = 0, None, ""
         while True:
             products, plan = Products(A), self._plans[0]
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
             observe = passage.observe(callback)
             patience = max(plan.patience, maxiter or 0) if plan.patience == PATIENCE else plan.patience
-
-            def run(
-                rhs: Tensor,
-                guess: Tensor | None,
-                plan=plan,
-                products=products,
-                rest=(limit, observe, patience),
-            ):
-                return iterate(plan.method, products.A, self._M, rhs, guess, tolerance, *rest)
-
-            outcome = passage.check(run(rhs, guess), (rtol * size).maximum(least), run)
+            run = partial(_run, plan.method, products.A, self._M, tolerance, limit, patience)
+            outcome = passage.check(run(rhs, guess, observe), allowed, run)
             matvecs += products.count
             if best is None or _better(outcome, best):
                 best, told = outcome, self.explanation
@@ -276,7 +268,7 @@ class Prepared:
             if not self._try_next_plan(outcome.status.name.lower()):
                 break
         outcome = best
-        x, status = passage.deliver(outcome, (rtol * size).maximum(least), strict)
+        x, status = passage.deliver(outcome, allowed, strict)
         allowed = (rtol * torch.hypot(size, removed)).maximum(torch.as_tensor(atol / scale))
         worst = torch.hypot(outcome.true_norm, removed) > allowed
         if status is Status.CONVERGED and bool(((removed > 0) & worst).any()):
@@ -326,6 +318,20 @@ def _prepare_again(
     grid: Any = None,
 ) -> Prepared:
     return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)
+
+
+def _run(
+    method: Method,
+    A: LinearOperator,
+    M: Preconditioner | None,
+    tolerance: Tensor,
+    maxiter: int,
+    patience: int,
+    b: Tensor,
+    x0: Tensor | None,
+    callback: Callback | None = None,
+) -> Outcome:
+    return iterate(method, A, M, b, x0, tolerance, maxiter, callback, patience)
 
 
 def _better(a: Outcome, b: Outcome) -> bool:
