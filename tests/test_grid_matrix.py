@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import neuralsolve as ns
 from neuralsolve import Status
-from neuralsolve.kernels import cpu, reference, use
+from neuralsolve.kernels import cpu, reference
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.solvers.grid_matrix import read_on_grid
 
@@ -62,19 +62,17 @@ def read(S, grid):
     st.sampled_from(["C", "F"]),
     st.sampled_from([1.0, -1.0, -3e-7, 2.5e9]),
     st.booleans(),
-    st.sampled_from(["reference", "cpu"]),
 )
 @settings(max_examples=80, deadline=None)
-def test_what_is_read_is_the_matrix(A, form, order, multiple, told, room):
+def test_what_is_read_is_the_matrix(A, form, order, multiple, told):
     assume(A.grid.fluid.any())
     S, place = as_given(A, form, order)
     S = multiple * S
     grid = A.grid if told else A.grid.cells.numpy()
-    with use(room):
-        found = read(S, grid)
-        x = torch.from_numpy(np.random.default_rng(29).standard_normal(len(place)))
-        x[found[2].alone] = 0
-        y = product(found, x).numpy()
+    found = read(S, grid)
+    x = torch.from_numpy(np.random.default_rng(29).standard_normal(len(place)))
+    x[found[2].alone] = 0
+    y = product(found, x).numpy()
     expected = S @ x.numpy()
     expected[found[2].alone] = 0
     assert np.allclose(y, expected, rtol=0, atol=1e-13 * abs(S).max() * abs(x).max())

@@ -99,24 +99,24 @@ def _places(shape: tuple[int, int], grid: Grid) -> Iterator[np.ndarray]:
         yield order if shape[0] == grid.size else order[fluid[order]]
 
 
-def _read(
+def _sort(
     A: CSROperator, grid: Grid, place: np.ndarray, rounding: float
-) -> tuple[GridRows, float, Numbering]:
-    """Sort the entries of A; raise NoStencil where one does not belong."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return lower, excess, extent and the count outside, see `csr_grid_rows`, with the axes of the grid.
+
+    Raise NoStencil where an entry does not belong.
+    """
     missing = 3 - len(grid.shape)
-    cells = grid.cells.reshape(-1)
     periodic = [n > 2 or around for n, around in zip(grid.shape, grid.periodic, strict=True)]
-    lower, excess = (
-        torch.zeros(3, grid.size, dtype=torch.float64),
-        torch.zeros(grid.size, dtype=torch.float64),
-    )
+    lower = torch.zeros(3, grid.size, dtype=torch.float64)
+    excess = torch.zeros(grid.size, dtype=torch.float64)
     extent = torch.empty(3, 2, dtype=torch.float64)
     row, outside = table().csr_grid_rows(
         A.indptr,
         A.indices,
         A.values.detach(),
         torch.from_numpy(place),
-        cells,
+        grid.cells.reshape(-1),
         (1,) * missing + grid.shape,
         torch.tensor([False] * missing + periodic),
         rounding,
@@ -125,12 +125,20 @@ def _read(
         extent,
     )
     if row >= 0:
-        raise NoStencil(_describe(A, row, place, cells))
-    alone = np.flatnonzero(cells.numpy()[place])
-    sums = excess.numpy()
+        raise NoStencil(_describe(A, row, place, grid.cells.reshape(-1)))
+    return lower[missing:].numpy(), excess.numpy(), extent[missing:].numpy(), outside
+
+
+def _read(
+    A: CSROperator, grid: Grid, place: np.ndarray, rounding: float
+) -> tuple[GridRows, float, Numbering]:
+    """Return the rows of A with couplings >= 0, the sign that this took, and where on the grid they are."""
+    lower, sums, extent, outside = _sort(A, grid, place, rounding)
+    cells = grid.cells.numpy()
+    alone = np.flatnonzero(cells.ravel()[place])
     pivots = torch.from_numpy(sums[place[alone]])
     sums[place[alone]] = 0
-    low, high = float(extent[:, 0].min()), float(extent[:, 1].max())
+    low, high = extent[:, 0].min(), extent[:, 1].max()
     if low < 0 < high:
         msg = f"couplings are of both signs, from {low:.3g} to {high:.3g}"
         raise NoStencil(msg)
@@ -138,19 +146,17 @@ def _read(
     least, most = sums[found].min(initial=0.0), sums[found].max(initial=0.0)
     sign = -1.0 if high < 0 < -low or (high == -np.inf and least < -most) else 1.0
     if sign < 0:
-        lower, extent = lower.neg_(), -extent.flip(1)
+        np.negative(lower, out=lower)
         np.negative(sums, out=sums)
-        least = -most
+        least, extent = -most, -extent[:, ::-1]
     if least < 0:
         row = int(np.flatnonzero(place == found[sums[found].argmin()])[0])
         msg = f"the diagonal of row {row} is smaller than its couplings by {-least:.3g}"
         raise NoStencil(msg)
     in_order = np.array_equal(place, np.arange(grid.size, dtype=np.int32))
     numbering = Numbering(A, grid.size, None if in_order else place, alone, pivots, outside > 0)
-    faces = lower[missing:].reshape(-1, *grid.shape).numpy()
-    read = GridRows(
-        grid.cells.numpy(), faces, sums.reshape(grid.shape), found, extent[missing:].numpy(), rounding
-    )
+    shape = grid.shape
+    read = GridRows(cells, lower.reshape(-1, *shape), sums.reshape(shape), found, extent, rounding)
     return read, sign, numbering
 
 
