@@ -337,7 +337,9 @@ def test_one_changed_entry_is_noticed(A, form, data):
     x[alone] = 0
     error = product(found, x).numpy() - S @ x.numpy()
     error[alone] = 0
-    assert abs(error).max() <= 1e-13 * abs(S).max() * float(abs(x).max())
+    stencil = found[0]  # verified to 64 eps |A||v| with |v| from 0.5 to 1.5: one entry is off by 384 eps d
+    d = float(stencil.diagonal().max()) if stencil.coefficients else 2 * sum(stencil.scale)
+    assert abs(error).max() <= 500 * np.finfo(float).eps * d * float(abs(x).max())
     assert np.array_equal(found[2].pivots.numpy(), S.diagonal()[alone])
 
 
