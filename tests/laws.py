@@ -154,6 +154,7 @@ KERNELS = {
 KERNELS_ELSEWHERE = {
     "stencil_code": "test_kernels_stencil",
     "csr_box_difference": "test_recognise",
+    "csr_grid_rows": "test_grid_matrix",
     "cyclic_solve": "test_fast_poisson",
     "tridiagonal_factor": "test_fast_poisson",
     "tridiagonal_solve": "test_fast_poisson",

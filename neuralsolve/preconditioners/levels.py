@@ -2,9 +2,10 @@
 
 A level is a box of cells with couplings to the lower neighbours and to fixed values (outlets: air, Dirichlet
 walls). The level below has one cell per block of two cells along every axis that is coarsened; strongly
-anisotropic grids coarsen the axes of strong coupling alone until the others are as strong. A coarse face is the
-parallel circuit of the fine faces in it, twice as long; an outlet lies 3/2 times as far from the centre of a
-block as from that of a cell. Sizes, odd ones too, are halved upwards: a block at the wall may hold one layer.
+anisotropic grids coarsen the axes of strong coupling alone until the others are as strong. A coarse face is
+the parallel circuit of the fine faces in it, twice as long; the way to an outlet grows by half of what a cell
+does. Sizes, odd ones too, are halved upwards: a block at the wall may hold one layer. Cells that a thin wall
+parts from the rest of their block are counted to the next one (`level_attach`).
 
 All numbers are float32, in units of A's mean coupling, so that no spacing leaves their range.
 """
@@ -90,8 +91,10 @@ class Level:
 class Hierarchy:
     """All levels, the small ones once more as one compiled call takes them, and the solution of the coarsest.
 
-    `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y, inverse,
-    red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the coarsest matrix.
+    `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y,
+    inverse, red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the
+    coarsest matrix; `unit` the number that A was divided by, `scale` the couplings along z, y, x where they are
+    constant.
     """
 
     levels: list[Level]
@@ -141,7 +144,7 @@ class _Room:
 def _allocate(
     plans: list[Plan], constant: bool, colored: bool
 ) -> tuple[list[Level], int, _Room, _Room, Tensor]:
-    """Return levels filled with zeros, the first small one, and the memory and the table of the small ones."""
+    """Return levels of zeros, the first small one, and the memory and the table of the small ones."""
     vectors = [4 + 2 * colored + 4 * (k > 0 or not constant) for k in range(len(plans))]
     first_small = next((k for k, plan in enumerate(plans) if plan.size <= SMALL), len(plans) - 1)
     small = range(first_small, len(plans))
@@ -179,7 +182,8 @@ def build(
     """
     usual = _usual_couplings(A)
     unit = max(usual) or 1.0
-    nominal = usual[0] / unit, usual[1] / unit, usual[2] / unit
+    z, y, x = (k / unit or 1.0 for k in usual)  # an axis that couples nothing may be coarsened with any other
+    nominal = z, y, x
     plans = plan_levels(A.shape3, nominal, coarsest, limit, strong)  # type: ignore[arg-type]
     levels, first_small, floats, weights, rows = _allocate(plans, A.coefficients is None, colored)
     missing = 3 - len(A.grid.shape)
@@ -207,10 +211,10 @@ def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[
     for k, (fine, level) in enumerate(pairwise(levels)):
         below = torch.from_numpy(np.zeros((3, level.plan.size), np.float32))
         plan, coarse = fine.plan, level.plan.shape
-        given = outlets, attached, plan.shape, plan.factors, plan.shares, coarse, level.faces, below
-        K.coarse_couplings(code, scale, fine.faces, *given)
+        given = outlets, attached, plan.shape, plan.factors, plan.shares, coarse
+        K.coarse_couplings(code, scale, fine.faces, *given, level.faces, below)
         if len(attached):
-            K.coarse_attached(fine.faces, *given)
+            K.coarse_attached(fine.faces, *given, periodic, level.faces, below)
         code, outlets = NO_CODE, below
         attached = _finish(level, levels[k + 2].plan if k + 2 < len(levels) else None, outlets, periodic)
     for level in levels:

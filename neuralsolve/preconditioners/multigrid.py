@@ -9,15 +9,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from neuralsolve.errors import OptionError, StructureError, nearest
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like
-from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.operators.base import output_like
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
-from neuralsolve.preconditioners.levels import COARSEST, STRONG, Hierarchy, Level, build, refill
-from neuralsolve.preconditioners.matrix import check_count
+from neuralsolve.preconditioners.levels import COARSEST, STRONG, build
 
 CYCLES = ("V", "W", "F", "full")
 SMOOTHERS = ("chebyshev", "jacobi", "red-black")

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,22 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
-from neuralsolve.operators.base import LinearOperator, copy_of, shallow
-from neuralsolve.operators.convert import Home, as_operator, as_vector, check_finite
+from neuralsolve.operators.base import LinearOperator, shallow
+from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.structured import CallableOperator
-from neuralsolve.preconditioners.base import Recipe
-from neuralsolve.preconditioners.given import Library, as_recipe
+from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.preconditioners.given import Given, Library, as_recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import Plan, direct, plans
 from neuralsolve.solvers.bounds import largest_eigenvalue
 from neuralsolve.solvers.loop import PATIENCE, Callback, Outcome, Products, iterate
 from neuralsolve.solvers.method import Method, norm
+from neuralsolve.solvers.passage import receive
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure, probe
 
 DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
 NUMBERS = (int, float, np.integer, np.floating)
-ROUNDED_LIMIT = 1e-3  # of ||b||: what rounding x to float32 may leave at the default tolerance
-SAFE_SIZE = 1e140  # beyond it, or below its inverse, squares leave float64: b is scaled by a power of two
 
 
 class Prepared:
@@ -48,14 +48,16 @@ class Prepared:
         atol: float = 0.0,
         maxiter: int | None = None,
         null_space: Any = None,
+        grid: Any = None,
     ):
         start = time.perf_counter()
         self.rtol, self.atol, self.maxiter = _tolerances(rtol, atol, maxiter)
         self._null_space_given, self._method_given, self._M_given = null_space, method, M
+        self._grid_given = grid
         self._library = Library()
         self._source = as_operator(A)
-        self._structure = probe(self._source, null_space)
-        self._recipe_given = as_recipe(M, self._source.shape[0], self._library)
+        self._structure = probe(self._source, null_space, grid)
+        self._recipe_given = self._given_recipe()
         self._plans = self._make_plans()
         self._failed: list[str] = []
         self._transposed: Prepared | None = None
@@ -66,13 +68,15 @@ class Prepared:
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self._source, self._method_given, self._M_given, self.rtol, self.atol, self.maxiter)
-        return _prepare_again, (*given, self._null_space_given)  # the set-up is done anew, in the new process
+        rest = self._null_space_given, self._grid_given
+        return _prepare_again, (*given, *rest)  # the set-up is done anew, in the new process
 
     @property
     def explanation(self) -> str:
         """What was chosen and why."""
         built = f" [{self._M.describe()}]" if self._M is not None else ""
-        return "; ".join([*self._failed, self._plans[0].reason + built])
+        told = [self._structure.note, *self._failed, self._plans[0].reason + built]
+        return "; ".join(filter(None, told))
 
     def solve(
         self,
@@ -115,6 +119,8 @@ class Prepared:
     def update(self, A_next: Any) -> Prepared:
         """Follow A to its next values, keeping what the pattern allows; return self.
 
+        A grid given to `prepare` is that of A_next too.
+
         Raises
         ------
         ShapeError
@@ -136,9 +142,10 @@ class Prepared:
         return self
 
     def _follow(self, source: LinearOperator) -> None:
-        before, structure = self._structure, probe(source, self._null_space_given)
+        before, structure = self._structure, probe(source, self._null_space_given, self._grid_given)
         self._source, self._structure, self._transposed = source, structure, None
         if _kind(structure) != _kind(before):
+            self._recipe_given = self._given_recipe()
             self._plans, self._failed = self._make_plans(), []
             self._build_first()
         elif self._M is not None:
@@ -154,6 +161,14 @@ class Prepared:
                 raise
 
     # set-up
+
+    def _given_recipe(self) -> Recipe | None:
+        recipe = as_recipe(self._M_given, self._source.shape[0], self._library)
+        numbering = self._structure.numbering
+        if not isinstance(recipe, Given) or numbering is None:
+            return recipe
+        given = recipe.build(self._structure.A)  # the caller's own map knows the caller's rows
+        return Given(numbering.on_grid(given))
 
     def _make_plans(self) -> list[Plan]:
         method, recipe, structure = self._method_given, self._recipe_given, self._structure
@@ -221,25 +236,28 @@ class Prepared:
     ) -> SolveResult:
         start = time.perf_counter()
         A = self._structure.A
-        rhs, home, removed, scale = self._receive(b)
-        guess = None if x0 is None else self._receive_guess(x0, rhs, scale)
-        self._library.torch = home.torch
+        passage = receive(self._structure, b)
+        rhs, removed, scale = passage.rhs, passage.removed, passage.scale
+        guess = passage.guess(x0)
+        self._library.torch = passage.home.torch
         strict = rtol is not None
         if rtol is None:
-            rtol = DEFAULT_RTOL[torch.float64 if home.epsilon < 1e-10 else torch.float32]
-        size = norm(rhs)
-        tolerance = (rtol * size).maximum(torch.as_tensor(atol / scale))
+            rtol = DEFAULT_RTOL[torch.float64 if passage.home.epsilon < 1e-10 else torch.float32]
+        least = torch.as_tensor(atol / scale)
         if A.null_space is not None:  # what the projection's own rounding leaves of a b in the null space
-            tolerance = torch.maximum(tolerance, 4 * torch.finfo(torch.float64).eps * removed)
+            least = torch.maximum(least, 4 * torch.finfo(torch.float64).eps * removed)
+        size = passage.size
+        tolerance = allowed = (rtol * size).maximum(least)
+        if passage.whole is not None:  # rows that stand alone do not loosen those of the fluid
+            tolerance = (rtol * norm(rhs)).maximum(least)
         matvecs, best, told = 0, None, ""
         while True:
             products, plan = Products(A), self._plans[0]
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
-            observe = _scaled(callback, scale, home)
+            observe = passage.observe(callback)
             patience = max(plan.patience, maxiter or 0) if plan.patience == PATIENCE else plan.patience
-            outcome = iterate(
-                plan.method, products.A, self._M, rhs, guess, tolerance, limit, observe, patience
-            )
+            run = partial(_run, plan.method, products.A, self._M, tolerance, limit, patience)
+            outcome = passage.check(run(rhs, guess, observe), allowed, run)
             matvecs += products.count
             if best is None or _better(outcome, best):
                 best, told = outcome, self.explanation
@@ -250,8 +268,7 @@ class Prepared:
             if not self._try_next_plan(outcome.status.name.lower()):
                 break
         outcome = best
-        largest_scale = float(scale.max()) if isinstance(scale, Tensor) else scale
-        x, status = self._deliver(outcome, rhs, home, tolerance, scale, strict)
+        x, status = passage.deliver(outcome, allowed, strict)
         allowed = (rtol * torch.hypot(size, removed)).maximum(torch.as_tensor(atol / scale))
         worst = torch.hypot(outcome.true_norm, removed) > allowed
         if status is Status.CONVERGED and bool(((removed > 0) & worst).any()):
@@ -262,77 +279,17 @@ class Prepared:
             converged=status.converged,
             iterations=outcome.iterations,
             matvecs=matvecs,
-            residual_norms=[r * largest_scale for r in outcome.residual_norms],
+            residual_norms=[r * passage.largest_scale for r in outcome.residual_norms],
             setup_seconds=self.setup_seconds,
             solve_seconds=time.perf_counter() - start,
             explanation="; ".join(filter(None, [told, outcome.note])),
             removed=float((removed * scale).max()),
         )
 
-    def _receive(self, b: Any) -> tuple[Tensor, Home, Tensor, Tensor | float]:
-        """Return b as the solver takes it (masked, flipped, projected, scaled), and what was removed."""
-        A, signs = self._structure.A, self._structure.signs
-        rhs, home = as_vector(b, A.shape[0])
-        if A.active is not None:
-            rhs = torch.where(A.active if rhs.ndim == 1 else A.active[:, None], rhs, 0.0)
-        largest = check_finite(rhs, "b")
-        if signs is not None:
-            rhs = rhs * (signs if rhs.ndim == 1 else signs[:, None])
-        scale: Tensor | float = 1.0
-        if (largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE) or _has_tiny_column(rhs):
-            size = rhs.abs().amax(0)
-            scale = torch.exp2(torch.where(size > 0, size, 1.0).log2().floor())
-            rhs = rhs / scale
-        removed = torch.zeros(rhs.shape[1:], dtype=torch.float64)
-        if A.null_space is not None and self._structure.symmetric:  # else its range is another space
-            rhs = copy_of(rhs)  # b is the caller's
-            removed = A.null_space.project(rhs)
-        return rhs, home, removed, scale
-
-    def _receive_guess(self, x0: Any, rhs: Tensor, scale: Tensor | float) -> Tensor:
-        guess, _ = as_vector(x0, len(rhs), "x0")
-        if guess.shape != rhs.shape:
-            msg = f"x0 has shape {tuple(guess.shape)}, b has {tuple(rhs.shape)}; they must agree"
-            raise ShapeError(msg)
-        A = self._structure.A
-        if A.active is not None:
-            guess = torch.where(A.active if guess.ndim == 1 else A.active[:, None], guess, 0.0)
-        check_finite(guess, "x0")
-        return guess / scale if isinstance(scale, Tensor) else guess
-
-    def _deliver(
-        self,
-        outcome: Outcome,
-        rhs: Tensor,
-        home: Home,
-        tolerance: Tensor,
-        scale: Tensor | float,
-        strict: bool,
-    ) -> tuple[Any, Status]:
-        """Return x as the caller's array, and the status of *that* array.
-
-        Rounding to float32 may cost the tolerance: a failure where the caller asked for it (`strict`).
-        """
-        x = outcome.x * scale if isinstance(scale, Tensor) else outcome.x
-        answer = home.bring(x)
-        if outcome.status is not Status.CONVERGED:
-            return answer, outcome.status
-        if isinstance(scale, Tensor) and not bool(torch.isfinite(x).all()):
-            return answer, Status.NON_FINITE
-        if home.epsilon > 1e-10:
-            rounded, _ = as_vector(answer, len(x), "x")
-            residual = norm(rhs - self._structure.A.matvec(rounded / scale))
-            outcome.residual_norms[-1] = float(residual.max())
-            if bool((residual <= tolerance).all()):
-                return answer, outcome.status
-            near = bool((residual <= ROUNDED_LIMIT * norm(rhs)).all())
-            return answer, Status.ROUNDED if near and not strict else Status.PRECISION
-        return answer, outcome.status
-
     def _adjoint(self, g: Tensor, rtol: float | None) -> Tensor:
         """Solve A^T lam = g for the gradient, to the tolerance of the forward solve."""
         rtol = rtol or DEFAULT_RTOL[torch.float64]
-        solver = self
+        solver, numbering = self, self._structure.numbering
         if not self._structure.symmetric:
             if self._transposed is None:
                 T = self._source.to(dtype=torch.float64)
@@ -341,25 +298,40 @@ class Prepared:
                 self._transposed = Prepared(transposed if matrix is None else matrix)
             solver = self._transposed
         with solver._lock:  # the tolerance of the forward solve, relative to g; its other limits were for b
-            result = solver._solve(g, None, rtol, 0.0, None, None)
+            result = solver._solve(
+                g if numbering is None else numbering.adjoint_side(g), None, rtol, 0.0, None, None
+            )
         if not result.converged:
             msg = f"the adjoint solve of the gradient ended in {result.status.name}: {result.status.value}"
             raise SolveError(msg, result)
-        return result.x
-
-
-def _has_tiny_column(rhs: Tensor) -> bool:
-    """Whether the squares of some column, but not of all, would vanish."""
-    if rhs.ndim == 1:
-        return False
-    size = rhs.abs().amax(0)
-    return bool(((size > 0) & (size < 1 / SAFE_SIZE)).any())
+        return result.x if numbering is None else numbering.finish_adjoint(result.x, g)
 
 
 def _prepare_again(
-    A: Any, method: Any, M: Any, rtol: float | None, atol: float, maxiter: int | None, null_space: Any
+    A: Any,
+    method: Any,
+    M: Any,
+    rtol: float | None,
+    atol: float,
+    maxiter: int | None,
+    null_space: Any,
+    grid: Any = None,
 ) -> Prepared:
-    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space)
+    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)
+
+
+def _run(
+    method: Method,
+    A: LinearOperator,
+    M: Preconditioner | None,
+    tolerance: Tensor,
+    maxiter: int,
+    patience: int,
+    b: Tensor,
+    x0: Tensor | None,
+    callback: Callback | None = None,
+) -> Outcome:
+    return iterate(method, A, M, b, x0, tolerance, maxiter, callback, patience)
 
 
 def _better(a: Outcome, b: Outcome) -> bool:
@@ -384,16 +356,6 @@ def _backward_stable(A: LinearOperator, outcome: Outcome, b: Tensor) -> bool:
     return bool((outcome.true_norm <= rounding * (size * norm(outcome.x) + norm(b))).all())
 
 
-def _scaled(callback: Callback | None, scale: Tensor | float, home: Home) -> Callback | None:
-    if callback is None:
-        return None
-
-    def call(iteration: int, residual_norm: float, x: Tensor) -> Any:
-        return callback(iteration, residual_norm * float(torch.as_tensor(scale).max()), home.bring(x * scale))
-
-    return call
-
-
 def _kind(structure: Structure) -> tuple[Any, ...]:
     """Return what must stay the same for an update to keep the plan."""
     Z = structure.A.null_space
@@ -401,6 +363,7 @@ def _kind(structure: Structure) -> tuple[Any, ...]:
     spd = structure.maybe_spd
     return (
         type(structure.A),
+        None if structure.numbering is None else structure.A.shape,
         structure.symmetric,
         spd,
         structure.m_matrix,

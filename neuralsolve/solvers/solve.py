@@ -22,6 +22,7 @@ def solve(
     maxiter: int | None = None,
     x0: Any = None,
     null_space: Any = None,
+    grid: Any = None,
     callback: Callback | None = None,
     throw: bool = True,
 ) -> SolveResult:
@@ -50,6 +51,11 @@ def solve(
     null_space : None finds it (constants on connected components of a symmetric A), "constant", or vectors
         (n,), (n, m) that A maps to zero; False assumes there is none. b is projected, `result.removed` says
         by how much, and x has no part in it (zero mean on every component).
+    grid : `Grid`, or its cells (ny, nx) or (nz, ny, nx) of FLUID, SOLID and AIR
+        Where the rows of a sparse A lie: on all cells in C or Fortran order, or on the FLUID ones, numbered
+        on. Where A is a stencil there, which is verified, it is solved as a `PoissonStencil`, and that is
+        what a recipe gets; else as ever, and `explanation` says what is different. Full boxes are recognised
+        without it.
     callback : called as callback(iteration, residual_norm, x); returning True stops
     throw : raise `SolveError` unless converged; with False the result says so
 
@@ -72,7 +78,9 @@ def solve(
     >>> bool(np.linalg.norm(A @ result.x - 1) <= 1e-8 * np.sqrt(50))
     True
     """
-    prepared = Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space)
+    prepared = Prepared(
+        A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid
+    )
     return prepared.solve(b, x0=x0, callback=callback, throw=throw)
 
 
@@ -85,6 +93,7 @@ def prepare(
     atol: float = 0.0,
     maxiter: int | None = None,
     null_space: Any = None,
+    grid: Any = None,
 ) -> Prepared:
     """Do the set-up of `solve` once, for many right sides; the parameters are those of `solve`.
 
@@ -96,4 +105,4 @@ def prepare(
     >>> [poisson.solve(np.full(64, f)).converged for f in (1.0, 2.0)]
     [True, True]
     """
-    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space)
+    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)

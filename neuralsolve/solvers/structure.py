@@ -7,7 +7,7 @@ for definiteness, diagonal dominance is sufficient, between the two CG is tried 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.nullspace import NullSpace, from_components, from_vectors
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.structured import Block, CallableOperator, DenseOperator
+from neuralsolve.solvers.grid_matrix import read_on_grid
+from neuralsolve.solvers.numbering import Numbering
 from neuralsolve.solvers.recognise import box_stencil
 from neuralsolve.solvers.transforms import is_constant_box
 
@@ -41,6 +43,8 @@ class Structure:
     m_matrix : no positive off-diagonal entry
     nnz : stored entries, None for functions
     box : A is the stencil of a box with one coefficient per axis, or a multiple of it
+    numbering : how the caller's rows lie on the cells of A, where A is a stencil read from a matrix
+    note : why a grid that was given is not used
     """
 
     A: LinearOperator
@@ -51,6 +55,8 @@ class Structure:
     m_matrix: bool = False
     nnz: int | None = None
     box: bool = False
+    numbering: Numbering | None = None
+    note: str = ""
 
     @property
     def n(self) -> int:
@@ -77,10 +83,12 @@ class Structure:
             words.append(self.A.null_space.describe())
         if self.A.active is not None and not bool(self.A.active.any()):
             words = ["no fluid cell, so x = 0"]
+        if self.numbering is not None:
+            words.append(self.numbering.describe())
         return f"n = {self.n}, " + ", ".join(words)
 
 
-def probe(source: LinearOperator, null_space: object = None) -> Structure:
+def probe(source: LinearOperator, null_space: object = None, grid: object = None) -> Structure:
     """Look at A; `null_space` is "constant", vectors, None (find it) or False (assume none)."""
     if source.shape[0] != source.shape[1]:
         msg = (
@@ -90,6 +98,12 @@ def probe(source: LinearOperator, null_space: object = None) -> Structure:
         raise ShapeError(msg)
     if null_space is True:
         null_space = None
+    note = ""
+    if grid is not None:
+        found = _probe_grid(source, grid, null_space)
+        if isinstance(found, Structure):
+            return found
+        note = found
     A = copy.copy(source.to(dtype=torch.float64))
     # sums of rounded entries vanish to their own precision only
     rounding = max(ROUNDING, 16 * torch.finfo(source.dtype).eps if source.dtype != torch.float64 else 0.0)
@@ -103,7 +117,29 @@ def probe(source: LinearOperator, null_space: object = None) -> Structure:
             A, None, A.symmetric, True if "spd" in A.props else None, m_matrix=True, box=box
         )
     _declare(structure.A, null_space)
-    return structure
+    return replace(structure, note=note) if note else structure
+
+
+def _probe_grid(source: LinearOperator, grid: object, null_space: object) -> Structure | str:
+    """Return the structure of a matrix that is a stencil on the grid, or why it is none."""
+    if isinstance(source, PoissonStencil):
+        if grid is source.grid:
+            return ""
+        msg = "A is a PoissonStencil, which has a grid of its own, and another is given; leave grid= out"
+        raise OptionError(msg)
+    found = read_on_grid(source, grid)
+    if isinstance(found, str):
+        return f"grid= not used: {found}"
+    A, sign, numbering = found
+    signs = None if sign > 0 else torch.tensor([sign], dtype=torch.float64)
+    if null_space is False and len(numbering.empty_rows()):
+        return "grid= not used: A has empty rows, and null_space=False"
+    if null_space is not None and not isinstance(null_space, bool | str | NullSpace):
+        from_vectors(null_space, source.shape[0])  # refuses what cannot be one
+        null_space = numbering.to_grid(torch.as_tensor(null_space).detach().to("cpu", torch.float64))
+    _declare(A, null_space)
+    nnz = len(source.values) if isinstance(source, CSROperator) else None
+    return Structure(A, signs, True, True, True, True, nnz, is_constant_box(A), numbering)
 
 
 def _probe_box(A: LinearOperator) -> Structure | None:

@@ -21,6 +21,7 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_solve,
     csr_lower_transpose_solve,
 )
+from neuralsolve.kernels.cpu.grid import csr_grid_rows
 from neuralsolve.kernels.cpu.padded import (
     level_load,
     level_prolong,
@@ -47,6 +48,7 @@ __all__ = [
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",

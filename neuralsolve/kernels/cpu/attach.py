@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import box, over_lines, row_start, strides
+from neuralsolve.kernels.cpu.padded import box, flags, over_lines, row_start, singles, strides, wrap_sides
 from neuralsolve.kernels.cpu.threads import serial
 
 
@@ -67,9 +67,8 @@ def _main_parts(faces, inverse, shape, factors, main, coarse_shape, lo, hi):
 
 @serial
 def _attach(faces, inverse, shape, factors, main, out, lo, hi):
-    """Lines lo..hi: 1 + axis for a cell outside its block's main part that touches the main part of the next."""
-    nz, ny, nx = shape
-    sides = shape
+    """Lines lo..hi: 1 + axis for a cell that belongs to the next block along it, else 0."""
+    _, ny, nx = shape
     sz, sy, _, _ = strides(shape)
     position = np.zeros(3, np.int64)
     count = 0
@@ -109,7 +108,7 @@ def _target(attached, c, position, factors, coarse_shape, out):
 
 @serial
 def _add_attached(
-    faces, outlets, attached, shape, factors, shares, coarse_shape, coarse_faces, coarse_outlets
+    faces, outlets, attached, shape, factors, shares, coarse_shape, periodic, coarse_faces, coarse_outlets
 ):
     """Add the couplings and the outlets of attached cells to the coarse level."""
     nz, ny, nx = shape
@@ -139,26 +138,28 @@ def _add_attached(
                         continue
                     _target(attached, other, beside, factors, coarse_shape, there)
                     way[:] = here
-                    _add_coupling(way, there, half * g, coarse_shape, coarse_faces)
+                    _add_coupling(way, there, half * g, coarse_shape, periodic, coarse_faces)
 
 
 @serial
-def _add_coupling(here, there, g, shape, faces):
+def _add_coupling(here, there, g, shape, periodic, faces):
     """Add a coupling between two coarse cells; m faces apart, m times as strong on all faces of a way there.
 
     The circuit in series then has the coupling that was asked for; `here` is moved to `there`.
     """
     steps = 0
     for axis in range(3):
-        forth = (there[axis] - here[axis]) % shape[axis]
-        steps += min(forth, shape[axis] - forth)
+        ahead = there[axis] - here[axis]
+        n = shape[axis]
+        steps += min(ahead % n, n - ahead % n) if periodic[axis] else abs(ahead)
     for axis in range(3):
+        n = shape[axis]
         while here[axis] != there[axis]:
-            forth = (there[axis] - here[axis]) % shape[axis]
-            up = 2 * forth <= shape[axis]
+            ahead = there[axis] - here[axis]
+            up = 2 * (ahead % n) <= n if periodic[axis] else ahead > 0
             if not up:  # the face is the lower one of the cell that is left
                 faces[axis, row_start(shape, here[0], here[1]) + here[2]] += steps * g
-            here[axis] = (here[axis] + (1 if up else -1)) % shape[axis]
+            here[axis] = (here[axis] + (1 if up else -1)) % n
             if up:
                 faces[axis, row_start(shape, here[0], here[1]) + here[2]] += steps * g
 
@@ -172,9 +173,7 @@ def level_attach(
     periodic: Sequence[bool],
     out: Tensor,
 ) -> int:
-    """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others; count them."""
-    from neuralsolve.kernels.cpu.padded import wrap_sides
-
+    """Fill out with 1 + axis for cells that belong to the next block along it, else 0; count them."""
     c, d, a = faces.numpy(), inverse.numpy(), out.numpy()
     sides, f, coarse = box(shape), box(factors), box(coarse_shape)
     main = np.zeros(len(d), np.uint8)
@@ -182,10 +181,10 @@ def level_attach(
     over_lines(coarse, len(d), lambda lo, hi: found.append(_main_parts(c, d, sides, f, main, coarse, lo, hi)))
     if not any(found):
         return 0
-    wrap_sides(main, sides, tuple(bool(p) for p in periodic))
+    wrap_sides(main, sides, flags(periodic))
     counts: list[int] = []
     over_lines(sides, len(d), lambda lo, hi: counts.append(_attach(c, d, sides, f, main, a, lo, hi)))
-    wrap_sides(a, sides, tuple(bool(p) for p in periodic))
+    wrap_sides(a, sides, flags(periodic))
     return sum(counts)
 
 
@@ -197,11 +196,11 @@ def coarse_attached(
     factors: Sequence[int],
     shares: Sequence[float],
     coarse_shape: Sequence[int],
+    periodic: Sequence[bool],
     coarse_faces: Tensor,
     coarse_outlets: Tensor,
 ) -> None:
     """Add couplings and outlets of the attached cells to the level below."""
-    from neuralsolve.kernels.cpu.padded import singles
-
     c, o, a, C, D = (t.numpy() for t in (faces, outlets, attached, coarse_faces, coarse_outlets))
-    _add_attached(c, o, a, box(shape), box(factors), singles(shares), box(coarse_shape), C, D)
+    sides, f, part, coarse = box(shape), box(factors), singles(shares), box(coarse_shape)
+    _add_attached(c, o, a, sides, f, part, coarse, flags(periodic), C, D)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import OWN, WHOLE, X, box, over_lines, row_start, singles, strides
+from neuralsolve.kernels.cpu.padded import OWN, WHOLE, X, box, flags, over_lines, row_start, singles, strides
 from neuralsolve.kernels.cpu.threads import serial
 
 
@@ -115,7 +115,7 @@ def _coarse_couplings(
     """Rows lo..hi of the coarse box: sums of the fine couplings over faces and blocks."""
     nz, ny, nx = shape
     fz, fy, _ = factors
-    Nz, Ny, Nx = coarse_shape
+    _, Ny, Nx = coarse_shape
     fields, sums = np.empty((6, nx), np.float32), np.empty((6, Nx), np.float32)
     for row in range(lo, hi):
         Z, Y = row // Ny, row % Ny
@@ -192,7 +192,7 @@ def _share(low, high, outlet, partner_above, alone):
 @serial
 def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, weights, lo, hi):
     """Weights of P on lines lo..hi of a level with couplings of its own."""
-    nz, ny, nx = shape
+    _, ny, nx = shape
     sides = shape
     sz, sy, _, _ = strides(shape)
     w, strength, fluid = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.bool_)
@@ -331,4 +331,4 @@ def level_weights(
 
 def coarsest_matrix(faces: Tensor, shape: Sequence[int], periodic: Sequence[bool], out: Tensor) -> None:
     """Add the dense matrix of a small level to out (n, n)."""
-    _coarsest_matrix(faces.numpy(), box(shape), tuple(bool(p) for p in periodic), out.numpy())
+    _coarsest_matrix(faces.numpy(), box(shape), flags(periodic), out.numpy())

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.padded import (
+    flags,
     prolong_range,
     relax_range,
     residual_range,
@@ -192,7 +193,7 @@ def small_levels_cycle(
 ) -> None:
     """Do one cycle from the first level of a table, whose x it improves."""
     arrays = (t.numpy() for t in (floats, weights, table))
-    around = tuple(bool(p) for p in periodic)
+    around = flags(periodic)
     _cycle(
         *arrays,
         0,

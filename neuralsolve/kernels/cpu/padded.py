@@ -1,8 +1,8 @@
 """Grid levels of multigrid, numba. Definitions and the layout: `neuralsolve.kernels.reference.padded`.
 
-A layer of cells around the box holds zeros (or the other side of a periodic axis), so a pass over a level is one
-loop without branches over all planes, which the compiler vectorises in float32. Every pass writes to another
-vector than those whose neighbours it reads: ranges may run side by side.
+A layer of cells around the box holds zeros (or the other side of a periodic axis), so a pass over a level is
+one loop without branches over all planes, which the compiler vectorises in float32. Every pass writes to
+another vector than those whose neighbours it reads: ranges may run side by side.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _couplings(faces, lo, hi, sz, sy):
 
 @serial
 def start_range(b, inverse, scale, faces, shape, first, second, momentum, out, lo, hi):
-    """Two steps of `relax` from zero: `weight`, then `second` with `momentum`."""
+    """Two steps of `relax_range` from zero: of weight `first`, then `second` with `momentum`."""
     sz, sy, _, _ = strides(shape)
     B, d, row = b[lo:hi], inverse[lo:hi], out[lo:hi]
     bzl, bzh, byl, byh, bxl, bxh = _beside(b, lo, hi, sz, sy)
@@ -191,7 +191,7 @@ def _add_weighted(r, weights, at, whole):
 @serial
 def prolong_range(e, weights, shape, factors, coarse_shape, x, lo, hi):
     """Rows lo..hi of the fine box: x += P e."""
-    nz, ny, nx = shape
+    _, ny, nx = shape
     fz, fy, fx = factors
     width = coarse_shape[2] + 2
     for row in range(lo, hi):
@@ -272,6 +272,12 @@ def singles(scale: Sequence[float]) -> tuple[np.float32, np.float32, np.float32]
     """Return three numbers in single precision."""
     kz, ky, kx = scale
     return np.float32(kz), np.float32(ky), np.float32(kx)
+
+
+def flags(periodic: Sequence[bool]) -> tuple[bool, bool, bool]:
+    """Return three truths as compiled code takes them."""
+    z, y, x = periodic
+    return bool(z), bool(y), bool(x)
 
 
 def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int], Any]) -> None:
@@ -388,4 +394,4 @@ def level_prolong(
 
 def level_wrap(v: Tensor, shape: Sequence[int], periodic: Sequence[bool]) -> None:
     """Fill the layer around the box from the other side along periodic axes."""
-    wrap_sides(v.numpy(), box(shape), tuple(bool(p) for p in periodic))
+    wrap_sides(v.numpy(), box(shape), flags(periodic))

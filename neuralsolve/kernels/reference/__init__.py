@@ -1,7 +1,17 @@
 """Every kernel in plain torch and Python: the definition that faster ones are tested against."""
 
 from neuralsolve.kernels.reference.box import csr_box_difference
+from neuralsolve.kernels.reference.coarsen import (
+    coarse_attached,
+    coarse_couplings,
+    coarsest_matrix,
+    code_level,
+    level_attach,
+    level_diagonal,
+    level_weights,
+)
 from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.reference.cycle import small_levels_cycle
 from neuralsolve.kernels.reference.factor import (
     csr_ic0_factor,
     csr_ilu0_factor,
@@ -10,6 +20,17 @@ from neuralsolve.kernels.reference.factor import (
     csr_lower_transpose_solve,
     faces_ic0_factor,
     faces_ic0_solve,
+)
+from neuralsolve.kernels.reference.grid import csr_grid_rows
+from neuralsolve.kernels.reference.padded import (
+    level_load,
+    level_prolong,
+    level_relax,
+    level_residual,
+    level_restrict,
+    level_start,
+    level_store,
+    level_wrap,
 )
 from neuralsolve.kernels.reference.spectral import (
     cyclic_solve,
@@ -34,10 +55,15 @@ from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, subtract_
 __all__ = [
     "axpy",
     "cg_update",
+    "coarse_attached",
+    "coarse_couplings",
+    "coarsest_matrix",
+    "code_level",
     "csr_box_difference",
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",
@@ -54,6 +80,18 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "level_attach",
+    "level_diagonal",
+    "level_load",
+    "level_prolong",
+    "level_relax",
+    "level_residual",
+    "level_restrict",
+    "level_start",
+    "level_store",
+    "level_weights",
+    "level_wrap",
+    "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",
