@@ -12,7 +12,7 @@ All numbers are float32, in units of A's mean coupling, so that no spacing leave
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -93,8 +93,8 @@ class Hierarchy:
 
     `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y,
     inverse, red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the
-    coarsest matrix; `unit` the number that A was divided by, `scale` the couplings along z, y, x where they are
-    constant.
+    coarsest matrix; `unit` the number that A was divided by, `scale` the couplings along z, y, x where they
+    are constant, `outside` the cells that take no part, `spare` room for the outlets of the coarse levels.
     """
 
     levels: list[Level]
@@ -106,6 +106,8 @@ class Hierarchy:
     scale: tuple[float, float, float]
     periodic: tuple[bool, bool, bool]
     inverse: Tensor
+    outside: Tensor | None
+    spare: list[Tensor]
 
 
 def plan_levels(shape: Sides, nominal: Couplings, coarsest: int, limit: int, strong: float) -> list[Plan]:
@@ -170,6 +172,7 @@ def build(
     limit: int = 40,
     strong: float = STRONG,
     colored: bool = False,
+    before: Hierarchy | None = None,
 ) -> Hierarchy:
     """Make all levels of a stencil.
 
@@ -179,23 +182,43 @@ def build(
     limit : at most so many levels
     strong : an axis is coarsened where its usual coupling is at least so large a part of the strongest
     colored : prepare red-black sweeps
+    before : levels made with the same options, whose room is used again where the shapes agree
     """
     usual = _usual_couplings(A)
     unit = max(usual) or 1.0
     z, y, x = (k / unit or 1.0 for k in usual)  # an axis that couples nothing may be coarsened with any other
-    nominal = z, y, x
-    plans = plan_levels(A.shape3, nominal, coarsest, limit, strong)  # type: ignore[arg-type]
-    levels, first_small, floats, weights, rows = _allocate(plans, A.coefficients is None, colored)
+    nz, ny, nx = A.shape3
+    plans = plan_levels((nz, ny, nx), (z, y, x), coarsest, limit, strong)
     missing = 3 - len(A.grid.shape)
     # a side of one cell is its own neighbour across a periodic wall, which couples nothing
     long = [n > 1 for n in A.shape3]
-    periodic = tuple(p and n for p, n in zip((False,) * missing + A.grid.periodic, long, strict=True))
-    inverse = refill(A, levels, unit, periodic)
-    scale = tuple(s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
-    return Hierarchy(levels, first_small, floats.all, weights.all, rows, unit, scale, periodic, inverse)  # type: ignore[arg-type]
+    pz, py, px = (p and n for p, n in zip((False,) * missing + A.grid.periodic, long, strict=True))
+    kz, ky, kx = (s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
+    outside = None if A.active is None else ~A.active
+    if before is not None and _serves(before, plans, (pz, py, px), A):
+        inverse = refill(A, before.levels, unit, before.periodic, before.spare)
+        return replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse, outside=outside)
+    levels, first_small, floats, weights, rows = _allocate(plans, A.code is not None, colored)
+    spare = [torch.from_numpy(np.zeros((3, plan.size), np.float32)) for plan in plans[1:]]
+    inverse = refill(A, levels, unit, (pz, py, px), spare)
+    room = floats.all, weights.all, rows
+    return Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, outside, spare)
 
 
-def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[bool, ...]) -> Tensor:
+def _serves(h: Hierarchy, plans: list[Plan], periodic: tuple[bool, bool, bool], A: PoissonStencil) -> bool:
+    """Whether the room of a hierarchy fits another operator."""
+    same = [level.plan.shape for level in h.levels] == [plan.shape for plan in plans]
+    constant = not h.levels[0].faces.numel()
+    if not same or h.periodic != periodic or constant != (A.code is not None):
+        return False
+    for level, plan in zip(h.levels, plans, strict=True):
+        level.plan = plan
+    return True
+
+
+def refill(
+    A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[bool, ...], spare: list[Tensor]
+) -> Tensor:
     """Fill the levels with the couplings of A; return the inverse of the coarsest matrix."""
     K, scale = table(A.device), tuple(s / unit for s in A.scale)
     finest, outlets = levels[0], NO_OUTLETS
@@ -209,7 +232,7 @@ def refill(A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[
     if A.code is None:
         attached = _finish(finest, levels[1].plan if len(levels) > 1 else None, outlets, periodic)
     for k, (fine, level) in enumerate(pairwise(levels)):
-        below = torch.from_numpy(np.zeros((3, level.plan.size), np.float32))
+        below = spare[k]
         plan, coarse = fine.plan, level.plan.shape
         given = outlets, attached, plan.shape, plan.factors, plan.shares, coarse
         K.coarse_couplings(code, scale, fine.faces, *given, level.faces, below)

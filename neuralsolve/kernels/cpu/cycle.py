@@ -192,18 +192,7 @@ def small_levels_cycle(
     fresh: bool,
 ) -> None:
     """Do one cycle from the first level of a table, whose x it improves."""
-    arrays = (t.numpy() for t in (floats, weights, table))
-    around = flags(periodic)
-    _cycle(
-        *arrays,
-        0,
-        singles(scale),
-        inverse.numpy(),
-        pre.numpy(),
-        post.numpy(),
-        np.float32(gain),
-        around,
-        bool(colored),
-        int(kind),
-        bool(fresh),
-    )
+    numbers, parts, rows, dense = floats.numpy(), weights.numpy(), table.numpy(), inverse.numpy()
+    steps, around, k = (pre.numpy(), post.numpy()), flags(periodic), singles(scale)
+    g, both = np.float32(gain), bool(colored)
+    _cycle(numbers, parts, rows, 0, k, dense, *steps, g, around, both, int(kind), bool(fresh))

@@ -218,7 +218,7 @@ def prolong_range(e, weights, shape, factors, coarse_shape, x, lo, hi):
             u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
         if nx % 2:
             i, j = nx - 1, nx // 2
-            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j]
+            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j] + np.float32(wx[i]) * own[j]
             u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
 
 

@@ -24,8 +24,8 @@ def code_level(
 ) -> None:
     """Fill 1/diagonal and the weights of P of a level with constant coefficients.
 
-    A cell takes a quarter from the next block along every axis on which both its partner in the block is
-    fluid and the way to the next block is open; where that leads to air, it takes a quarter of the value zero.
+    A cell takes a quarter from the next block along every axis on which its partner in the block is fluid and
+    the way to the next block is open; where that leads to air, it takes a quarter of the value zero.
     """
     bits = code.to(torch.int32).view(tuple(shape))
     diagonal = torch.zeros(tuple(shape))
