@@ -162,12 +162,10 @@ def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, lo, hi):
                     whole[i] += np.float32(own[i]) * v[i]
                     flow[i] += np.float32(wx[i]) * v[i]
             if fy == 2:
-                for y in (Y * 2 - 1, min(Y * 2 + 2, ny)):
-                    _add_weighted(r, weights[1], row_start(shape, z, y) - 1, whole)
+                _add_sides(r, weights[1], shape, 1, Y, z, whole)
         if fz == 2:
-            for z in (Z * 2 - 1, min(Z * 2 + 2, nz)):
-                for y in range(Y * fy, min(Y * fy + fy, ny)):
-                    _add_weighted(r, weights[0], row_start(shape, z, y) - 1, whole)
+            for y in range(Y * fy, min(Y * fy + fy, ny)):
+                _add_sides(r, weights[0], shape, 0, Z, y, whole)
         s = row_start(coarse_shape, Z, Y)
         target = out[s : s + coarse_shape[2]]
         if fx == 1:
@@ -175,6 +173,8 @@ def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, lo, hi):
             for i in range(nx):
                 target[i] = unit * source[i]
             continue
+        if nx % 2:
+            flow[0] = 0
         for i in range(nx // 2):
             target[i] = unit * (whole[2 * i + 1] + whole[2 * i + 2] + flow[2 * i] + flow[2 * i + 3])
         if nx % 2:
@@ -182,10 +182,20 @@ def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, lo, hi):
 
 
 @serial
-def _add_weighted(r, weights, at, whole):
-    v, w = r[at : at + whole.size], weights[at : at + whole.size]
-    for i in range(whole.size):
-        whole[i] += np.float32(w[i]) * v[i]
+def _add_sides(r, weights, shape, axis, block, across, whole):
+    """Add what the lines before and after a block along z or y give to it.
+
+    Across the seam of an odd side nothing comes up: the last block is a single cell, which looks down.
+    """
+    n = shape[axis]
+    before, after = 2 * block - 1, min(2 * block + 2, n)
+    for line in (before, after):
+        if line == -1 and n % 2:
+            continue
+        at = row_start(shape, line, across) if axis == 0 else row_start(shape, across, line)
+        v, w = r[at - 1 : at - 1 + whole.size], weights[at - 1 : at - 1 + whole.size]
+        for i in range(whole.size):
+            whole[i] += np.float32(w[i]) * v[i]
 
 
 @serial
