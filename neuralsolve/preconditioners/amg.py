@@ -33,7 +33,7 @@ from neuralsolve.preconditioners.matrix import check_count, divisors, matrix_of
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.coarsening import Hierarchy, Rows
 
-KINDS = ("rs", "sa")
+KINDS = ("rs", "sa", "aggregation")
 CYCLES = ("V", "W")
 INTERPOLATIONS = ("classical", "direct")
 STRENGTHS = (
@@ -111,12 +111,26 @@ class AMG(Recipe):
         if self.kind == "rs" and self.near_null_space is not None:
             msg = "AMG(kind='rs') takes no near_null_space; use AMG(kind='sa', near_null_space=...)"
             raise OptionError(msg)
-        if self.kind == "sa" and self.interpolation is not None:
-            msg = "AMG(kind='sa') takes no interpolation; use AMG(kind='rs', interpolation=...)"
+        if self.kind != "rs" and self.interpolation is not None:
+            msg = f"AMG(kind={self.kind!r}) takes no interpolation; use AMG(kind='rs', interpolation=...)"
             raise OptionError(msg)
+        if self.kind == "aggregation":
+            for name, value, default in (
+                ("strength", self.strength, None),
+                ("cycle", self.cycle, "V"),
+                ("sweeps", self.sweeps, 1),
+            ):
+                if value != default:
+                    msg = f"AMG(kind='aggregation') takes no {name}; use AMG(kind='sa', {name}={value!r})"
+                    raise OptionError(msg)
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Coarsen A until few rows are left."""
+        if self.kind == "aggregation":
+            from neuralsolve.preconditioners.aggregation import SmoothedAggregation
+
+            near = _near_null_space(self, A)
+            return SmoothedAggregation(A, near, self.max_coarse, self.max_levels)
         return _AlgebraicMultigrid(A, self)
 
 
@@ -171,7 +185,7 @@ class _AlgebraicMultigrid(Preconditioner):
         return out
 
     def _coarsen(self, S: Any, A: LinearOperator, kept: np.ndarray) -> Hierarchy:
-        from neuralsolve.preconditioners.coarsening import aggregation, classical
+        from neuralsolve.preconditioners.coarsening import classical, smoothed_aggregation
 
         recipe = self.recipe
         options: dict[str, Any] = {"max_coarse": recipe.max_coarse, "max_levels": recipe.max_levels}
@@ -183,7 +197,7 @@ class _AlgebraicMultigrid(Preconditioner):
         if recipe.kind == "rs":
             return classical(S, A.symmetric, singular, recipe.interpolation, options)
         near = _near_null_space(recipe, A)
-        return aggregation(S, A.symmetric, singular, None if near is None else near[kept], options)
+        return smoothed_aggregation(S, A.symmetric, singular, None if near is None else near[kept], options)
 
 
 class _Cycle:

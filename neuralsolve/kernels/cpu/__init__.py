@@ -1,7 +1,15 @@
 """Every kernel in numba, for tensors on the CPU; definitions are in `neuralsolve.kernels.reference`."""
 
+from neuralsolve.kernels.cpu.aggregation import (
+    csr_aggregate,
+    csr_galerkin,
+    csr_row_sizes,
+    csr_smoothed_aggregates,
+    csr_transpose,
+)
+from neuralsolve.kernels.cpu.blocks import csr_block_backward, csr_block_forward, csr_block_split
 from neuralsolve.kernels.cpu.box import csr_box_difference
-from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot, csr_residual
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
 from neuralsolve.kernels.cpu.faces_sweeps import faces_redblack_sweep, faces_sor_sweep
@@ -15,15 +23,20 @@ from neuralsolve.kernels.cpu.factor import (
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
-from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, subtract_means, xpby
+from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
 
 __all__ = [
     "axpy",
     "cg_update",
+    "csr_aggregate",
+    "csr_block_backward",
+    "csr_block_forward",
+    "csr_block_split",
     "csr_box_difference",
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_galerkin",
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",
@@ -31,7 +44,11 @@ __all__ = [
     "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
+    "csr_residual",
+    "csr_row_sizes",
+    "csr_smoothed_aggregates",
     "csr_sor_sweep",
+    "csr_transpose",
     "cyclic_solve",
     "dot",
     "faces_ic0_factor",
@@ -40,6 +57,7 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "scaled_copy",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

@@ -1,7 +1,21 @@
 """Every kernel in plain torch and Python: the definition that faster ones are tested against."""
 
+from neuralsolve.kernels.reference.aggregation import (
+    csr_aggregate,
+    csr_galerkin,
+    csr_row_sizes,
+    csr_smoothed_aggregates,
+    csr_transpose,
+)
+from neuralsolve.kernels.reference.blocks import csr_block_backward, csr_block_forward, csr_block_split
 from neuralsolve.kernels.reference.box import csr_box_difference
-from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.reference.csr import (
+    csr_coloring,
+    csr_diagonal,
+    csr_matvec,
+    csr_matvec_dot,
+    csr_residual,
+)
 from neuralsolve.kernels.reference.factor import (
     csr_ic0_factor,
     csr_ilu0_factor,
@@ -29,15 +43,20 @@ from neuralsolve.kernels.reference.sweeps import (
     faces_redblack_sweep,
     faces_sor_sweep,
 )
-from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, subtract_means, xpby
+from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
 
 __all__ = [
     "axpy",
     "cg_update",
+    "csr_aggregate",
+    "csr_block_backward",
+    "csr_block_forward",
+    "csr_block_split",
     "csr_box_difference",
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_galerkin",
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",
@@ -45,7 +64,11 @@ __all__ = [
     "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
+    "csr_residual",
+    "csr_row_sizes",
+    "csr_smoothed_aggregates",
     "csr_sor_sweep",
+    "csr_transpose",
     "cyclic_solve",
     "dot",
     "faces_ic0_factor",
@@ -54,6 +77,7 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "scaled_copy",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",
