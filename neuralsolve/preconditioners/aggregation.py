@@ -68,15 +68,17 @@ class Level:
         self.starts = torch.searchsorted(indptr, equal)  # of equal work
         self.starts[-1] = self.n = len(indptr) - 1
         parts = table("cpu").csr_block_split(*made.A, self.starts, factor, dtype)
-        self.lower, self.rest, self.inverse = parts[:3], parts[3:6], parts[6]
-        self.count, self.dtype = made.count, dtype
-        self.P, self.R = (None if M is None else (M[0], M[1], M[2].to(dtype)) for M in (made.P, made.R))
+        self.lower, self.rest, self.divisor, self.inverse = parts[:3], parts[3:6], parts[6], parts[7]
+        self.count, self.dtype, self.P, self.R = made.count, dtype, None, None
+        if made.P is not None and made.R is not None:
+            self.P = table("cpu").csr_padded(*made.P, dtype)
+            self.R = made.R[0], made.R[1], made.R[2].to(dtype)
         self.room: tuple[Tensor, ...] = ()
 
     def vectors(self, tail: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Return room for b, x and y here and for b and x one level down, kept from call to call."""
+        """Return room for b, x twice and a residual here, b one level down, kept from call to call."""
         if not self.room or self.room[0].shape[1:] != tail:
-            sizes = (self.n, self.n, self.n, self.count, self.count)
+            sizes = (self.n, 2 * self.n, self.n, self.count)
             self.room = tuple(torch.empty((size, *tail), dtype=self.dtype) for size in sizes)
         return self.room
 
@@ -122,13 +124,13 @@ class SmoothedAggregation(Preconditioner):
         weighted = r if self.weights is None else r * self._weights_like(r)
         exponent = torch.frexp(K.dot(weighted, weighted).double().sqrt())[1]
         scale = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), -exponent)
-        if self.levels:
-            b, x = self.levels[0].vectors(tuple(r.shape[1:]))[:2]
-        else:
-            b, x = (torch.empty(r.shape, dtype=self.dtype) for _ in range(2))
+        b = (
+            self.levels[0].vectors(tuple(r.shape[1:]))[0]
+            if self.levels
+            else torch.empty(r.shape, dtype=self.dtype)
+        )
         K.scaled_copy(scale, weighted, b)
-        self._cycle(0, b, x)
-        K.scaled_copy(self.factor / scale, x, out)
+        K.scaled_copy(self.factor / scale, self._cycle(0, b), out)
         return out if self.weights is None else out.mul_(self._weights_like(r))
 
     def describe(self) -> str:
@@ -140,22 +142,20 @@ class SmoothedAggregation(Preconditioner):
             words.append(f"coarsening stopped at {self.levels[-1].n} rows, which are relaxed only")
         return ", ".join(words)
 
-    def _cycle(self, depth: int, b: Tensor, x: Tensor) -> None:
-        """Overwrite x with one V-cycle from zero."""
+    def _cycle(self, depth: int, b: Tensor) -> Tensor:
+        """Return what one V-cycle makes of b from zero, in room that the next call overwrites."""
         if depth == len(self.levels):
-            torch.matmul(self.inverse, b, out=x)  # type: ignore[arg-type]
-            return
+            assert self.inverse is not None
+            return self.inverse @ b
         K, level = table(b.device), self.levels[depth]
-        _, _, y, coarse_b, coarse_x = level.vectors(tuple(b.shape[1:]))
+        _, x, residual, coarse_b = level.vectors(tuple(b.shape[1:]))
         K.csr_block_forward(*level.lower, level.inverse, level.starts, b, x)
-        if level.P is None or level.R is None:
-            y.copy_(x)
-        else:
-            K.csr_matvec(*level.rest, x, y)  # minus the residual: b - A x = -E x
-            K.csr_matvec(*level.R, y, coarse_b)
-            self._cycle(depth + 1, coarse_b, coarse_x)
-            K.csr_residual(*level.P, coarse_x, x, y)  # y = x + P (the correction)
-        K.csr_block_backward(*level.lower, *level.rest, level.inverse, level.starts, b, y, x)
+        if level.P is not None and level.R is not None:
+            K.csr_block_residual(*level.rest, level.divisor, x, residual)
+            K.csr_matvec(*level.R, residual, coarse_b)
+            K.csr_block_correct(*level.P, self._cycle(depth + 1, coarse_b), x)
+        K.csr_block_backward(*level.lower, *level.rest, level.inverse, level.starts, b, x)
+        return x[: level.n]
 
     def _weights_like(self, r: Tensor) -> Tensor:
         return self.weights if r.ndim == 1 else self.weights[:, None]  # type: ignore[index]

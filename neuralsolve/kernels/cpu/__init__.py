@@ -7,9 +7,16 @@ from neuralsolve.kernels.cpu.aggregation import (
     csr_smoothed_aggregates,
     csr_transpose,
 )
-from neuralsolve.kernels.cpu.blocks import csr_block_backward, csr_block_forward, csr_block_split
+from neuralsolve.kernels.cpu.blocks import (
+    csr_block_backward,
+    csr_block_correct,
+    csr_block_forward,
+    csr_block_residual,
+    csr_block_split,
+    csr_padded,
+)
 from neuralsolve.kernels.cpu.box import csr_box_difference
-from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot, csr_residual
+from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
 from neuralsolve.kernels.cpu.faces_sweeps import faces_redblack_sweep, faces_sor_sweep
@@ -30,7 +37,9 @@ __all__ = [
     "cg_update",
     "csr_aggregate",
     "csr_block_backward",
+    "csr_block_correct",
     "csr_block_forward",
+    "csr_block_residual",
     "csr_block_split",
     "csr_box_difference",
     "csr_color_sweep",
@@ -44,7 +53,7 @@ __all__ = [
     "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
-    "csr_residual",
+    "csr_padded",
     "csr_row_sizes",
     "csr_smoothed_aggregates",
     "csr_sor_sweep",

@@ -13,12 +13,14 @@ import torch
 from numba import uint64
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.prefetch import prefetch
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
 Rows = tuple[Tensor, Tensor, Tensor]
 Part = tuple[np.ndarray, np.ndarray]  # columns and values of a range of rows
 
 ROOM = 4  # entries of A P per entry of A, to begin with; 1.3 for a 7-point matrix
+AHEAD = 6  # rows of A P that are asked for before they are needed
 
 
 @serial
@@ -214,7 +216,7 @@ def _r_times(indptr, indices, values, diagonal, ends, columns, numbers, rounding
     m = indptr.size - 1
     room = 4 * (indptr[hi] - indptr[lo]) + 1024
     made, out = np.empty(room, np.int32), np.empty(room, np.float64)
-    mark = np.full(m, -1, np.int64)
+    mark, last = np.full(m, -1, np.int64), uint64(indices.size - 1)
     q = 0
     for i in range(lo, hi):
         first, size = q, 0.0
@@ -230,6 +232,9 @@ def _r_times(indptr, indices, values, diagonal, ends, columns, numbers, rounding
                 made, out = more, also
         for p in range(uint64(indptr[i]), uint64(indptr[i + 1])):
             j, w = uint64(indices[p]), np.float64(values[p])
+            next_row = uint64(ends[indices[min(p + uint64(AHEAD), last)], 0])
+            prefetch(columns, next_row)
+            prefetch(numbers, next_row)
             size += w * w * diagonal[j]
             for r in range(uint64(ends[j, 0]), uint64(ends[j, 1])):
                 k = uint64(columns[r])

@@ -127,47 +127,6 @@ def csr_matvec_dot(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, o
     return total(_product(indptr, indices, values, x, x, out), x)
 
 
-@ordered
-def _residual(indptr, indices, values, x, b, out, lo, hi):
-    first, last = _row_range(indptr, values.size, lo, hi)
-    one, two, far = uint64(1), uint64(2), values.size > IN_CACHE
-    p = uint64(indptr[first])
-    for i in range(uint64(first), uint64(last)):
-        end = uint64(indptr[i + one])
-        s = b[i]
-        if far:
-            prefetch(values, p + uint64(AHEAD))
-            prefetch(indices, p + uint64(AHEAD))
-        while p + two <= end:
-            s -= values[p] * x[uint64(indices[p])] + values[p + one] * x[uint64(indices[p + one])]
-            p += two
-        if p < end:
-            s -= values[p] * x[uint64(indices[p])]
-            p += one
-        out[i] = s
-
-
-@ordered
-def _residual_columns(indptr, indices, values, x, b, out, lo, hi):
-    first, last = _row_range(indptr, values.size, lo, hi)
-    for i in range(first, last):
-        for c in range(out.shape[1]):
-            out[i, c] = b[i, c]
-        for p in range(indptr[i], indptr[i + 1]):
-            a, j = values[p], indices[p]
-            for c in range(out.shape[1]):
-                out[i, c] -= a * x[j, c]
-
-
-def csr_residual(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, b: Tensor, out: Tensor) -> None:
-    """Out = b - A x; x (n,) or (n, k), b and out (m,) or (m, k), out overwritten."""
-    starts, columns, entries = indptr.numpy(), indices.numpy(), values.numpy()
-    X, B, Y = numbers(x), numbers(b), numbers(out)
-    kernel = _residual if X.ndim == 1 else _residual_columns
-    work = len(entries) * (1 if X.ndim == 1 else X.shape[1])
-    over_ranges(len(entries), lambda lo, hi: kernel(starts, columns, entries, X, B, Y, lo, hi), entries=work)
-
-
 @serial
 def _diagonal(indptr, indices, values, out):
     for i in range(out.size):

@@ -7,14 +7,20 @@ from neuralsolve.kernels.reference.aggregation import (
     csr_smoothed_aggregates,
     csr_transpose,
 )
-from neuralsolve.kernels.reference.blocks import csr_block_backward, csr_block_forward, csr_block_split
+from neuralsolve.kernels.reference.blocks import (
+    csr_block_backward,
+    csr_block_correct,
+    csr_block_forward,
+    csr_block_residual,
+    csr_block_split,
+    csr_padded,
+)
 from neuralsolve.kernels.reference.box import csr_box_difference
 from neuralsolve.kernels.reference.csr import (
     csr_coloring,
     csr_diagonal,
     csr_matvec,
     csr_matvec_dot,
-    csr_residual,
 )
 from neuralsolve.kernels.reference.factor import (
     csr_ic0_factor,
@@ -50,7 +56,9 @@ __all__ = [
     "cg_update",
     "csr_aggregate",
     "csr_block_backward",
+    "csr_block_correct",
     "csr_block_forward",
+    "csr_block_residual",
     "csr_block_split",
     "csr_box_difference",
     "csr_color_sweep",
@@ -64,7 +72,7 @@ __all__ = [
     "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
-    "csr_residual",
+    "csr_padded",
     "csr_row_sizes",
     "csr_smoothed_aggregates",
     "csr_sor_sweep",

@@ -31,12 +31,6 @@ def csr_matvec_dot(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, o
     return dot(x, out)
 
 
-def csr_residual(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, b: Tensor, out: Tensor) -> None:
-    """Out = b - A x; x (n,) or (n, k), b and out (m,) or (m, k), out overwritten."""
-    csr_matvec(indptr, indices, values, x, out)
-    torch.sub(b, out, out=out)
-
-
 def csr_diagonal(indptr: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> None:
     """out_i = A_ii, 0 where it is not stored; out (min(m, n),)."""
     rows = _rows(indptr)
