@@ -12,9 +12,8 @@ from neuralsolve.kernels.cpu.blocks import (
     csr_block_correct,
     csr_block_forward,
     csr_block_residual,
-    csr_block_split,
-    csr_padded,
 )
+from neuralsolve.kernels.cpu.blocks_split import csr_block_split, csr_padded
 from neuralsolve.kernels.cpu.box import csr_box_difference
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot

@@ -1,7 +1,7 @@
 """Set-up of smoothed aggregation, numba. Definitions: `neuralsolve.kernels.reference.aggregation`.
 
-The rows of a product are made one after the other; a marker says where a column stands in the present row, if it
-does already. Ranges of rows do so side by side, each with a marker of its own.
+The rows of a product are made one after the other; a marker says where a column stands in the present row, if
+it does already. Ranges of rows do so side by side, each with a marker of its own.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def csr_block_split(
 ) -> tuple[Tensor, ...]:
     """Split factor * A; return D^-1 L and D^-1 E, three tensors each, D and D^-1, in `dtype`.
 
-    Rows whose diagonal is not positive are zero in all of them, D^-1 too: they are left out. E holds a_ii - D_i
-    where that is not zero.
+    Rows whose diagonal is not positive are zero in all of them, D^-1 too: they are left out. E holds
+    a_ii - D_i where that is not zero.
     """
     rows, n = _entries(indptr, indices, values), len(indptr) - 1
     lower: list[dict[int, float]] = []
@@ -110,7 +110,7 @@ def csr_block_backward(
     b: Tensor,
     x: Tensor,
 ) -> None:
-    """Add B^-T (b - A x) to the first half of x, whose second half is equal to it: row by row from the last."""
+    """Add B^-T (b - A x) to the first half of x, the second being equal to it: row by row from the last."""
     for i in range(len(inverse) - 1, -1, -1):
         before = slice(int(l_indptr[i]), int(l_indptr[i + 1]))
         others = slice(int(e_indptr[i]), int(e_indptr[i + 1]))
