@@ -203,9 +203,8 @@ def csr_block_backward(
     x: Tensor,
 ) -> None:
     """Add B^-T (b - A x) to the first half of x, whose second half is equal to it."""
-    parts = l_indptr, l_indices, l_values, e_indptr, e_indices, e_values, inverse
-    A: list[np.ndarray] = [*(part.numpy() for part in parts), numbers(b)]
-    X = numbers(x)
+    L, E = (l_indptr.numpy(), l_indices.numpy(), l_values.numpy()), (e_indptr.numpy(), e_indices.numpy())
+    A, D, B, X = (*L, *E, e_values.numpy()), inverse.numpy(), numbers(b), numbers(x)
     kernel, k = (_backward, 1) if X.ndim == 1 else (_backward_columns, X.shape[1])
     work = k * (len(l_values) + len(e_values) + 2 * len(inverse))
-    over_blocks(starts, lambda lo, hi: kernel(*A, X, lo, hi), work)
+    over_blocks(starts, lambda lo, hi: kernel(*A, D, B, X, lo, hi), work)
