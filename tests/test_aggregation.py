@@ -122,6 +122,21 @@ def test_a_mesh_without_structure_converges(generator):
     assert ns.solve(A, b, ns.CG(), M=ns.AMG("aggregation")).iterations <= 18
 
 
+@pytest.mark.parametrize("where", [0, -1], ids=["first", "last"])
+def test_a_row_coupled_to_all_others_does_not_fill_the_hierarchy(where, generator):
+    """A reservoir that every cell leaks into: smoothed, it would couple all aggregates."""
+    n = 3600
+    A = sp.lil_array((n + 1, n + 1))
+    hub, cells = (0, slice(1, n + 1)) if where == 0 else (n, slice(0, n))
+    A[cells, cells] = poisson(60, 60) + sp.eye_array(n)
+    A[hub, cells] = A[cells, hub] = -1.0
+    A[hub, hub] = 2.0 * n
+    M = ns.AMG("aggregation").build(spd(sp.csr_array(A)))
+    assert sum(M.sizes) <= 2 * M.sizes[0]
+    b = torch.randn(n + 1, dtype=torch.float64, generator=generator)
+    assert ns.solve(sp.csr_array(A), b, ns.CG(), M=ns.AMG("aggregation")).iterations <= 20
+
+
 @pytest.mark.parametrize("walls", ["neumann", "periodic"])
 def test_singular_systems_take_as_few_iterations_as_regular_ones(walls, generator):
     A = ns.PoissonStencil(ns.Grid((64, 64), walls=walls))

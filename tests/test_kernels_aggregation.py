@@ -90,10 +90,10 @@ def smoothed(A, labels, count):
     return T - W[:, None] * (filtered @ T)
 
 
-def level(kernels, A):
+def level(kernels, A, longest=N):
     diagonal, scale = sizes(kernels, A)
     labels, count = aggregates(kernels, A)
-    P = kernels.csr_smoothed_aggregates(*csr(A), scale, THETA, OMEGA, labels, count)
+    P = kernels.csr_smoothed_aggregates(*csr(A), scale, THETA, OMEGA, labels, count, longest)
     return diagonal, labels, count, P
 
 
@@ -104,6 +104,17 @@ def test_prolongation_is_its_formula(all_kernels, generator):
     torch.testing.assert_close(
         dense(*P, count), smoothed(A, labels, count), rtol=0.0, atol=4 * torch.finfo(F32).eps
     )
+
+
+def test_long_rows_are_not_smoothed(all_kernels, generator):
+    A = graph(generator)
+    lengths = (A != 0).sum(1)
+    longest = int(lengths.median())
+    _, labels, count, P = level(all_kernels, A, longest)
+    expected = smoothed(A, labels, count)
+    expected[lengths > longest] = (labels[:, None] == torch.arange(count)).to(F64)[lengths > longest]
+    torch.testing.assert_close(dense(*P, count), expected, rtol=0.0, atol=4 * torch.finfo(F32).eps)
+    assert len(P[2]) == int((expected != 0).sum())
 
 
 def test_prolongation_keeps_the_constant_of_a_laplacian(all_kernels, generator):

@@ -41,8 +41,10 @@ from neuralsolve.preconditioners.matrix import divisors, matrix_of
 
 THETA = 0.25  # a coupling is strong from this share of the geometric mean of its rows' largest
 OMEGA = 1.6  # 4/3 to 2 serve alike; half of it is the usual damping where rows sum to zero
+LONG, LONG_MEANS = 200, 10  # entries, and multiples of the mean: longer rows are not smoothed
 BLOCKS = 8  # of rows, for large matrices: as many threads can work on a sweep
 SMALL = 250_000  # entries below which one block, plain Gauss-Seidel, is as fast
+MOST = 2**29  # entries: filled with zeros their number must fit 31 bits
 SPAN = 1e-20  # of diagonal entries, below which float32 is too narrow
 CONDITION = 1e-9  # of the coarsest matrix, below which float32 is too coarse
 SINGULAR_CUTOFF = 1e-10  # of the terms of the coarsest matrix of a singular A, and
@@ -181,7 +183,8 @@ class SmoothedAggregation(Preconditioner):
             made.append(Coarsening(A, diagonal, labels, count))
             if count == 0:
                 return made
-            P = K.csr_smoothed_aggregates(*A, scale, THETA, OMEGA, labels, count)
+            longest = max(LONG, LONG_MEANS * len(A[2]) // n)
+            P = K.csr_smoothed_aggregates(*A, scale, THETA, OMEGA, labels, count, longest)
             R = K.csr_transpose(*P, count)
             made[-1].P, made[-1].R = P, R
             A = K.csr_galerkin(*A, diagonal, *P, *R, ROUNDING)
@@ -217,6 +220,12 @@ class SmoothedAggregation(Preconditioner):
             )
             raise StructureError(msg)
         rows = matrix_of(A, "AMG")
+        if len(rows.values) > MOST:
+            msg = (
+                f"AMG(kind='aggregation') takes up to {MOST} entries, A has {len(rows.values)}; use "
+                "ns.CG() with M=ns.Jacobi()"
+            )
+            raise StructureError(msg)
         indptr, indices = rows.indptr.to(torch.int32), rows.indices.to(torch.int32)
         values, near = rows.values.detach(), self._near(A)
         if near is not None:

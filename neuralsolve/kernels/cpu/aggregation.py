@@ -91,13 +91,19 @@ def csr_aggregate(
 
 
 @serial
-def _smoothed(indptr, indices, values, scale, theta, omega, labels, count, lengths, lo, hi):
+def _smoothed(indptr, indices, values, scale, theta, omega, labels, count, longest, lengths, lo, hi):
     room = indptr[hi] - indptr[lo] + hi - lo
     columns, numbers = np.empty(room, np.int32), np.empty(room, np.float32)
     mark, sums = np.full(count, -1, np.int64), np.empty(256)
     q = 0
     for i in range(lo, hi):
         first, limit, d, size = q, theta * scale[i], 0.0, 0.0
+        if indptr[i + 1] - indptr[i] > longest:
+            lengths[i] = labels[i] >= 0
+            if labels[i] >= 0:
+                columns[q], numbers[q] = labels[i], 1.0
+                q += 1
+            continue
         if sums.size < indptr[i + 1] - indptr[i] + 1:
             sums = np.empty(2 * (indptr[i + 1] - indptr[i]))
         for p in range(uint64(indptr[i]), uint64(indptr[i + 1])):
@@ -135,10 +141,11 @@ def csr_smoothed_aggregates(
     omega: float,
     labels: Tensor,
     count: int,
+    longest: int,
 ) -> Rows:
-    """Return P = (I - W A_F) T, (n, count) with float32 values."""
+    """Return P = (I - W A_F) T, (n, count) with float32 values; rows longer than `longest` are those of T."""
     A = indptr.numpy(), indices.numpy(), values.numpy()
-    more = scale.numpy(), float(theta), float(omega), labels.numpy(), count
+    more = scale.numpy(), float(theta), float(omega), labels.numpy(), count, longest
     return _made(len(A[0]) - 1, lambda lengths, lo, hi: _smoothed(*A, *more, lengths, lo, hi), len(A[2]))
 
 

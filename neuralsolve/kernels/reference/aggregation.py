@@ -88,8 +88,13 @@ def csr_smoothed_aggregates(
     omega: float,
     labels: Tensor,
     count: int,
+    longest: int,
 ) -> Rows:
-    """Return P = (I - W A_F) T, (n, count) with float32 values, of the aggregates in `labels` (n,)."""
+    """Return P = (I - W A_F) T, (n, count) with float32 values, of the aggregates in `labels` (n,).
+
+    Rows of A with more than `longest` entries have W_ii = 0: a row coupled to everything would otherwise fill
+    P^T A P.
+    """
     q, label = scale.tolist(), labels.tolist()
     made: list[dict[int, float]] = []
     for i, row in enumerate(_entries(indptr, indices, values)):
@@ -97,10 +102,10 @@ def csr_smoothed_aggregates(
         diagonal = sum(a for (j, a), left in zip(row, weak, strict=True) if left or j == i)
         strong = [(j, a) for (j, a), left in zip(row, weak, strict=True) if not left and j != i]
         size = abs(diagonal) + sum(abs(a) for _, a in strong)
-        w = omega / size if size > 0 else 0.0
+        w = omega / size if size > 0 and len(row) <= longest else 0.0
         new: dict[int, float] = {}
         for j, a in strong:
-            if label[j] >= 0:
+            if label[j] >= 0 and w > 0:
                 new[label[j]] = new.get(label[j], 0.0) - w * a
         if label[i] >= 0:
             new[label[i]] = new.get(label[i], 0.0) + 1 - w * diagonal
