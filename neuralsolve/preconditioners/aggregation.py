@@ -25,6 +25,7 @@ having many; rows without any strong coupling are relaxed only.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,8 +128,7 @@ class SmoothedAggregation(Preconditioner):
         out = output_like(r, len(r), out)
         K = table(r.device)
         weighted = r if self.weights is None else r * self._weights_like(r)
-        exponent = torch.frexp(K.dot(weighted, weighted).double().sqrt())[1]
-        scale = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), -exponent)
+        scale = _towards_one(K.dot(weighted, weighted))
         b = (
             self.levels[0].vectors(tuple(r.shape[1:]))[0]
             if self.levels
@@ -245,6 +245,14 @@ class SmoothedAggregation(Preconditioner):
             )
             raise StructureError(msg)
         return torch.from_numpy(np.ascontiguousarray(near[:, 0]))
+
+
+def _towards_one(squares: Tensor) -> Tensor | float:
+    """Return the power of two that brings each norm, of which the squares are given, to 1/2 to 1."""
+    if squares.ndim == 0:
+        return 2.0 ** -math.frexp(math.sqrt(float(squares)))[1]
+    exponent = torch.frexp(squares.double().sqrt())[1]
+    return torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), -exponent)
 
 
 def _check_diagonal(diagonal: Tensor, A: LinearOperator) -> None:

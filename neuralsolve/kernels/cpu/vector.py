@@ -124,8 +124,8 @@ def _scale_columns(a, x, out, k, lo, hi):
             v[j] = a[j] * u[j]
 
 
-def scaled_copy(alpha: Tensor, x: Tensor, out: Tensor) -> None:
-    """Out = alpha x, in the dtype of out; alpha () for (n,), () or (k,) for (n, k)."""
+def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
+    """Out = alpha x, in the dtype of out; alpha a number or () for (n,), () or (k,) for (n, k)."""
     X, Y = numbers(x), numbers(out)
     if X.ndim == 1:
         a = float(alpha)

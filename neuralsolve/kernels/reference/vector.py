@@ -26,8 +26,8 @@ def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
     y.copy_(x + beta * y)
 
 
-def scaled_copy(alpha: Tensor, x: Tensor, out: Tensor) -> None:
-    """Out = alpha x, in the dtype of out; alpha () for (n,), () or (k,) for (n, k)."""
+def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
+    """Out = alpha x, in the dtype of out; alpha a number or () for (n,), () or (k,) for (n, k)."""
     out.copy_(alpha * x)
 
 
