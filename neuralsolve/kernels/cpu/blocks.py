@@ -90,7 +90,7 @@ def csr_block_forward(
     A = l_indptr.numpy(), l_indices.numpy(), l_values.numpy(), inverse.numpy(), numbers(b)
     X = numbers(x)
     kernel, k = (_forward, 1) if X.ndim == 1 else (_forward_columns, X.shape[1])
-    over_blocks(starts, lambda lo, hi: kernel(*A, X, lo, hi), k * (len(l_values) + 2 * len(inverse)))
+    over_blocks(starts, lambda lo, hi: kernel(*A, X, lo, hi), k * (len(A[2]) + 2 * len(A[3])))
 
 
 @ordered
@@ -126,7 +126,7 @@ def csr_block_residual(
     A = e_indptr.numpy(), e_indices.numpy(), e_values.numpy(), divisor.numpy(), numbers(x)
     Y = numbers(out)
     kernel, k = (_residual, 1) if Y.ndim == 1 else (_residual_columns, Y.shape[1])
-    over_ranges(len(Y), lambda lo, hi: kernel(*A, Y, lo, hi), entries=k * len(e_values))
+    over_ranges(len(Y), lambda lo, hi: kernel(*A, Y, lo, hi), entries=k * len(A[2]))
 
 
 @ordered
@@ -158,10 +158,10 @@ def _correct_columns(indptr, indices, values, e, x, lo, hi):
 
 def csr_block_correct(p_indptr: Tensor, p_indices: Tensor, p_values: Tensor, e: Tensor, x: Tensor) -> None:
     """Add P e to the first half of x and copy it to the second; P from `csr_padded`."""
-    P, n = (p_indptr.numpy(), p_indices.numpy(), p_values.numpy(), numbers(e)), len(p_indptr) - 1
-    X = numbers(x)
+    P = p_indptr.numpy(), p_indices.numpy(), p_values.numpy(), numbers(e)
+    n, X = len(P[0]) - 1, numbers(x)
     kernel, k = (_correct, 1) if X.ndim == 1 else (_correct_columns, X.shape[1])
-    over_ranges(n, lambda lo, hi: kernel(*P, X, lo, hi), entries=k * len(p_values))
+    over_ranges(n, lambda lo, hi: kernel(*P, X, lo, hi), entries=k * len(P[2]))
 
 
 @ordered
@@ -206,5 +206,5 @@ def csr_block_backward(
     L, E = (l_indptr.numpy(), l_indices.numpy(), l_values.numpy()), (e_indptr.numpy(), e_indices.numpy())
     A, D, B, X = (*L, *E, e_values.numpy()), inverse.numpy(), numbers(b), numbers(x)
     kernel, k = (_backward, 1) if X.ndim == 1 else (_backward_columns, X.shape[1])
-    work = k * (len(l_values) + len(e_values) + 2 * len(inverse))
+    work = k * (len(A[2]) + len(A[5]) + 2 * len(D))
     over_blocks(starts, lambda lo, hi: kernel(*A, D, B, X, lo, hi), work)
