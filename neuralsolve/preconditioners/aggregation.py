@@ -13,7 +13,7 @@ so much that it has to be. Both sweeps contract in the A-norm for every SPD A, s
 whatever the signs of the couplings, without an estimate of an eigenvalue. A bad fit costs iterations, never
 definiteness.
 
-Cost: the set-up is worth some fifty products with A, a cycle about four. Matrices are formed in float64 and
+Cost: the set-up is worth some hundred products with A, a cycle about four. Matrices are formed in float64 and
 cycled over in float32, half the memory traffic, with r scaled to a norm of 1/2 to 1; in float64 where the
 diagonals or the coarsest matrix span too much for float32. The blocks depend on A alone, not on the machine;
 so does M.
