@@ -247,7 +247,7 @@ def test_describe_tells_the_size_of_the_hierarchy():
     ("options", "message"),
     [
         ({"kind": "rsa"}, "did you mean"),
-        ({"kind": "smoothed"}, "known: rs, sa"),
+        ({"kind": "smoothed"}, "known: aggregation, rs, sa"),
         ({"cycle": "F"}, "known: V, W"),
         ({"strength": "symetric"}, "did you mean 'symmetric'"),
         ({"strength": ("clasical", {"theta": 0.5})}, "did you mean 'classical'"),

@@ -3,6 +3,8 @@
     rs  classical coarsening and interpolation              Ruge and Stueben (1987); Trottenberg et al. (2001)
     sa  smoothed aggregation, with near-null-space vectors  Vanek, Mandel and Brezina (1996)
 
+A third kind, "aggregation", does without PyAMG: `neuralsolve.preconditioners.aggregation`.
+
 M r is one cycle on A x = r from x = 0, with PyAMG's own smoother: a forward and a backward Gauss-Seidel sweep
 before and after each coarse correction. With R = P^T and A_c = R A P such a cycle contracts the error in the
 A-norm, so M is SPD for SPD A and serves CG (Trottenberg et al. 2001, app. A). On the coarsest level A_c is
@@ -33,7 +35,7 @@ from neuralsolve.preconditioners.matrix import check_count, divisors, matrix_of
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.coarsening import Hierarchy, Rows
 
-KINDS = ("rs", "sa")
+KINDS = ("rs", "sa", "aggregation")
 CYCLES = ("V", "W")
 INTERPOLATIONS = ("classical", "direct")
 STRENGTHS = (
@@ -52,22 +54,24 @@ COARSE_SWEEPS = 4  # pairs of sweeps on a coarsest level that is too large to be
 
 @dataclass(frozen=True, eq=False)
 class AMG(Recipe):
-    """Algebraic multigrid by PyAMG, one cycle from zero.
+    """Algebraic multigrid, one cycle from zero; the hierarchy by PyAMG, or by our own aggregation.
 
     `kind="rs"` suits M-matrices: scalar diffusion, pressure. Everything else, elasticity above all, takes
-    `kind="sa"`, with near-null-space vectors where they are known. Neither is made for indefinite or strongly
-    convective A.
+    `kind="sa"`, with near-null-space vectors where they are known. `kind="aggregation"` is set up
+    in parallel, for symmetric A of scalar equations, couplings of either sign, above all where A changes
+    often. None is made for indefinite or strongly convective A.
 
     Parameters
     ----------
-    kind : "rs" or "sa"
-    near_null_space : (n,) or (n, m) NumPy or torch, for "sa"
+    kind : "rs", "sa" or "aggregation"
+    near_null_space : (n,) or (n, m) NumPy or torch, for "sa"; one vector without zeros for "aggregation"
         Vectors that A nearly annihilates: constants by default, the rigid-body modes for elasticity. A null
         space that is known and not constant stands in where nothing is given.
-    strength : name, or (name, options) of PyAMG's strength of connection
+    strength : name, or (name, options) of PyAMG's strength of connection, not for "aggregation"
         By default ("classical", {"theta": 0.25}) for "rs", "symmetric" for "sa".
-    cycle : "V" or "W"
+    cycle : "V" or "W", "V" for "aggregation"
     sweeps : pairs of Gauss-Seidel sweeps before and after each coarse correction
+        "aggregation" takes one sweep forward before and one backward after it.
     max_coarse : rows at which coarsening stops
     max_levels : at most so many levels
     interpolation : "classical" or "direct", for "rs"
@@ -77,14 +81,16 @@ class AMG(Recipe):
     ------
     OptionError
     ShapeError, NonFiniteError, StructureError
-        From `build`: near-null-space vectors of the wrong size; A is a function, has a zero diagonal, or
-        makes PyAMG divide by zero.
+        From `build`: near-null-space vectors of the wrong size; A is a function, has a zero diagonal,
+        makes PyAMG divide by zero, or is not symmetric ("aggregation").
 
     Examples
     --------
     >>> import neuralsolve as ns, numpy as np
     >>> A = ns.PoissonStencil(ns.Grid((64, 64), walls=("neumann", ("dirichlet", "neumann"))))
     >>> ns.solve(A, np.ones(64 * 64), ns.CG(), M=ns.AMG()).iterations < 12
+    True
+    >>> ns.solve(A, np.ones(64 * 64), ns.CG(), M=ns.AMG("aggregation")).iterations < 14
     True
     """
 
@@ -111,12 +117,26 @@ class AMG(Recipe):
         if self.kind == "rs" and self.near_null_space is not None:
             msg = "AMG(kind='rs') takes no near_null_space; use AMG(kind='sa', near_null_space=...)"
             raise OptionError(msg)
-        if self.kind == "sa" and self.interpolation is not None:
-            msg = "AMG(kind='sa') takes no interpolation; use AMG(kind='rs', interpolation=...)"
+        if self.kind != "rs" and self.interpolation is not None:
+            msg = f"AMG(kind={self.kind!r}) takes no interpolation; use AMG(kind='rs', interpolation=...)"
             raise OptionError(msg)
+        if self.kind == "aggregation":
+            for name, value, default in (
+                ("strength", self.strength, None),
+                ("cycle", self.cycle, "V"),
+                ("sweeps", self.sweeps, 1),
+            ):
+                if value != default:
+                    msg = f"AMG(kind='aggregation') takes no {name}; use AMG(kind='sa', {name}={value!r})"
+                    raise OptionError(msg)
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Coarsen A until few rows are left."""
+        if self.kind == "aggregation":
+            from neuralsolve.preconditioners.aggregation import SmoothedAggregation
+
+            near = _near_null_space(self, A)
+            return SmoothedAggregation(A, near, self.max_coarse, self.max_levels)
         return _AlgebraicMultigrid(A, self)
 
 
@@ -171,7 +191,7 @@ class _AlgebraicMultigrid(Preconditioner):
         return out
 
     def _coarsen(self, S: Any, A: LinearOperator, kept: np.ndarray) -> Hierarchy:
-        from neuralsolve.preconditioners.coarsening import aggregation, classical
+        from neuralsolve.preconditioners.coarsening import classical, smoothed_aggregation
 
         recipe = self.recipe
         options: dict[str, Any] = {"max_coarse": recipe.max_coarse, "max_levels": recipe.max_levels}
@@ -183,7 +203,7 @@ class _AlgebraicMultigrid(Preconditioner):
         if recipe.kind == "rs":
             return classical(S, A.symmetric, singular, recipe.interpolation, options)
         near = _near_null_space(recipe, A)
-        return aggregation(S, A.symmetric, singular, None if near is None else near[kept], options)
+        return smoothed_aggregation(S, A.symmetric, singular, None if near is None else near[kept], options)
 
 
 class _Cycle:

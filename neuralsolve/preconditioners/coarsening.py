@@ -101,7 +101,7 @@ def classical(
     return _hierarchy(levels, symmetric, singular, notes, "rs")
 
 
-def aggregation(
+def smoothed_aggregation(
     S: scipy.sparse.csr_array,
     symmetric: bool,
     singular: bool,
@@ -129,7 +129,7 @@ def _hierarchy(levels: list[Any], symmetric: bool, singular: bool, notes: list[s
     for fine, coarse in pairwise(levels):
         _clear_rounding(fine, coarse)
     last = levels[-1].A.tocsr()
-    inverse = _pseudo_inverse(last, symmetric, (1e-10 if singular else 1e-14) * _rounding_scale(levels))
+    inverse = pseudo_inverse(last, symmetric, (1e-10 if singular else 1e-14) * _rounding_scale(levels))
     if inverse is None:
         notes.append(f"coarsening stopped at {last.shape[0]} rows, which are relaxed only")
     made = [Level(_rows(fine.A), _rows(fine.P), _rows(fine.R), fine.P.shape) for fine in levels[:-1]]
@@ -163,7 +163,8 @@ def _squared(P: Any) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((P.data**2, P.indices, P.indptr), shape=P.shape)
 
 
-def _pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, cutoff: float) -> Tensor | None:
+def pseudo_inverse(A: scipy.sparse.csr_array, symmetric: bool, cutoff: float) -> Tensor | None:
+    """Return the pseudo-inverse of A, singular values up to `cutoff` left out; None where A is too large."""
     if A.shape[0] > DENSE_LIMIT:  # type: ignore[index]
         return None
     dense = A.toarray()

@@ -1,6 +1,20 @@
 """Every kernel in numba, for tensors on the CPU; definitions are in `neuralsolve.kernels.reference`."""
 
+from neuralsolve.kernels.cpu.aggregation import (
+    csr_aggregate,
+    csr_galerkin,
+    csr_row_sizes,
+    csr_smoothed_aggregates,
+    csr_transpose,
+)
 from neuralsolve.kernels.cpu.attach import coarse_attached, level_attach
+from neuralsolve.kernels.cpu.blocks import (
+    csr_block_backward,
+    csr_block_correct,
+    csr_block_forward,
+    csr_block_residual,
+)
+from neuralsolve.kernels.cpu.blocks_split import csr_block_split, csr_padded
 from neuralsolve.kernels.cpu.box import csr_box_difference
 from neuralsolve.kernels.cpu.coarsen import (
     coarse_couplings,
@@ -35,7 +49,7 @@ from neuralsolve.kernels.cpu.padded import (
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
-from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, subtract_means, xpby
+from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
 
 __all__ = [
     "axpy",
@@ -44,10 +58,17 @@ __all__ = [
     "coarse_couplings",
     "coarsest_matrix",
     "code_level",
+    "csr_aggregate",
+    "csr_block_backward",
+    "csr_block_correct",
+    "csr_block_forward",
+    "csr_block_residual",
+    "csr_block_split",
     "csr_box_difference",
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_galerkin",
     "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",
@@ -56,7 +77,11 @@ __all__ = [
     "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
+    "csr_padded",
+    "csr_row_sizes",
+    "csr_smoothed_aggregates",
     "csr_sor_sweep",
+    "csr_transpose",
     "cyclic_solve",
     "dot",
     "faces_ic0_factor",
@@ -76,6 +101,7 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "scaled_copy",
     "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",

@@ -109,6 +109,34 @@ def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
 
 
 @serial
+def _scale(a, x, out, lo, hi):
+    x, out = x[lo:hi], out[lo:hi]
+    for i in range(x.size):
+        out[i] = a * x[i]
+
+
+@serial
+def _scale_columns(a, x, out, k, lo, hi):
+    for start in range(lo * k, hi * k, a.size):
+        stop = min(start + a.size, hi * k)
+        u, v = x[start:stop], out[start:stop]
+        for j in range(u.size):
+            v[j] = a[j] * u[j]
+
+
+def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
+    """Out = alpha x, in the dtype of out; alpha a number or () for (n,), () or (k,) for (n, k)."""
+    X, Y = numbers(x), numbers(out)
+    if X.ndim == 1:
+        a = float(alpha)
+        over_ranges(len(X), lambda lo, hi: _scale(a, X, Y, lo, hi))
+        return
+    n, k = X.shape
+    X, Y, alphas = X.reshape(-1), Y.reshape(-1), tiled(alpha, x)
+    over_ranges(n, lambda lo, hi: _scale_columns(alphas, X, Y, k, lo, hi), entries=n * k)
+
+
+@serial
 def _cg_update(alpha, p, Ap, x, r, lo, hi):
     p, Ap, x, r = p[lo:hi], Ap[lo:hi], x[lo:hi], r[lo:hi]
     s = 0.0

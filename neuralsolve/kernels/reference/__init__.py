@@ -1,5 +1,20 @@
 """Every kernel in plain torch and Python: the definition that faster ones are tested against."""
 
+from neuralsolve.kernels.reference.aggregation import (
+    csr_aggregate,
+    csr_galerkin,
+    csr_row_sizes,
+    csr_smoothed_aggregates,
+    csr_transpose,
+)
+from neuralsolve.kernels.reference.blocks import (
+    csr_block_backward,
+    csr_block_correct,
+    csr_block_forward,
+    csr_block_residual,
+    csr_block_split,
+    csr_padded,
+)
 from neuralsolve.kernels.reference.box import csr_box_difference
 from neuralsolve.kernels.reference.coarsen import (
     coarse_attached,
@@ -50,7 +65,7 @@ from neuralsolve.kernels.reference.sweeps import (
     faces_redblack_sweep,
     faces_sor_sweep,
 )
-from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, subtract_means, xpby
+from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
 
 __all__ = [
     "axpy",
@@ -59,10 +74,17 @@ __all__ = [
     "coarse_couplings",
     "coarsest_matrix",
     "code_level",
+    "csr_aggregate",
+    "csr_block_backward",
+    "csr_block_correct",
+    "csr_block_forward",
+    "csr_block_residual",
+    "csr_block_split",
     "csr_box_difference",
     "csr_color_sweep",
     "csr_coloring",
     "csr_diagonal",
+    "csr_galerkin",
     "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",
@@ -71,7 +93,11 @@ __all__ = [
     "csr_lower_transpose_solve",
     "csr_matvec",
     "csr_matvec_dot",
+    "csr_padded",
+    "csr_row_sizes",
+    "csr_smoothed_aggregates",
     "csr_sor_sweep",
+    "csr_transpose",
     "cyclic_solve",
     "dot",
     "faces_ic0_factor",
@@ -91,6 +117,7 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "scaled_copy",
     "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",

@@ -26,6 +26,11 @@ def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
     y.copy_(x + beta * y)
 
 
+def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
+    """Out = alpha x, in the dtype of out; alpha a number or () for (n,), () or (k,) for (n, k)."""
+    out.copy_(alpha * x)
+
+
 def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
     """Step in place: x += alpha p, r -= alpha Ap; returns the new r.r.
 
