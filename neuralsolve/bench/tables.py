@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from neuralsolve.bench.bars import BarRow
     from neuralsolve.bench.compare import Row
     from neuralsolve.bench.measures import Measure
 
@@ -77,6 +78,48 @@ def measures_markdown(rows: Sequence[Measure]) -> str:
             f"| {row.measure} | {row.value:.3g} {row.unit} | {bar} | {word} | {times} | {row.what} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def bars_markdown(rows: Sequence[BarRow]) -> str:
+    """Return the table of quantities with two bars, and that of kernels beside the floor of memory."""
+    barred = [row for row in rows if row.must is not None or not row.measured]
+    lines = [
+        "| problem | quantity | median | worst | must | aim | | set-up, s | solve, s | compared with "
+        "| its time, s | iterations | true residual | runs | seeds | note |",
+        "|---|---|---:|---:|---:|---:|---|---:|---:|---|---:|---:|---:|---:|---|---|",
+    ]
+    lines += [_bar_line(row) for row in barred]
+    floors = [row for row in rows if row.must is None and row.measured]
+    if floors:
+        lines += ["", *_floor_lines(floors)]
+    return "\n".join(lines) + "\n"
+
+
+def _bar_line(row: BarRow) -> str:
+    bars = ["" if bar is None else f"{row.sense} {bar:g}" for bar in (row.must, row.aim)]
+    cells = [row.problem, row.quantity, "", "", *bars, row.verdict()]
+    if row.measured:
+        cells[2:4] = [f"{row.median:.3g} {row.unit}", f"{row.worst:.3g}"]
+    cells += [_short(row.setup_s), _short(row.solve_s), row.baseline, _short(row.baseline_s)]
+    cells += [_short(row.iterations), "" if row.residual is None else f"{row.residual:.1e}"]
+    cells += [str(row.repeats) if row.repeats else "", row.seeds, row.note]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _floor_lines(rows: Sequence[BarRow]) -> list[str]:
+    """Return a sentence on the bandwidth and a table of everything that is measured against it."""
+    floors = [row for row in rows if row.baseline_s is not None]
+    lines = [
+        f"Bandwidth of a {row.problem}: {row.median:.3g} {row.unit}." for row in rows if row not in floors
+    ]
+    lines += ["", "| kernel | where | moves at least | floor, ms | measured, ms | measured / floor |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    for row in floors:
+        floor, measured = (1e3 * (seconds or 0.0) for seconds in (row.baseline_s, row.solve_s))
+        name = row.quantity.removesuffix(" / floor")
+        cells = f"{row.note} | {floor:.3g} | {measured:.3g} | {row.median:.3g}"
+        lines.append(f"| {name} | {row.problem} | {cells} |")
+    return lines
 
 
 def _short(value: float | None) -> str:
