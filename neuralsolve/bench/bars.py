@@ -32,10 +32,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar that must be met and one that is aimed at; at least so much, or at most."""
+    """A bar that must be met and one that is aimed at, if any; at least so much, or at most."""
 
     must: float
-    aim: float
+    aim: float | None = None
     at_least: bool = False
 
     @property
@@ -97,16 +97,15 @@ class BarRow:
 
     def verdict(self) -> str:
         """Return how the median stands to the bars, and the worst case where it stands otherwise."""
-        if self.must is None or self.aim is None or not self.measured:
+        if self.must is None or not self.measured:
             return ""
         words = [self._stands(value) for value in (self.median, self.worst)]
         return words[0] if words[0] == words[1] else f"{words[0]}, worst case {words[1]}"
 
     def _stands(self, value: float) -> str:
         assert self.must is not None
-        assert self.aim is not None
         sign = -1 if self.sense == ">=" else 1
-        if sign * value <= sign * self.aim:
+        if self.aim is not None and sign * value <= sign * self.aim:
             return "aim met"
         return "met" if sign * value <= sign * self.must else "**short**"
 

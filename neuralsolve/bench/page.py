@@ -22,14 +22,14 @@ that of the fastest method that is not ours, in the same run: below 1 is faster.
 """
 
 BARS = """Quantities against two bars that were set beforehand; a row that misses its bar stays. Medians are
-over geometries (the seeds, none of which took part in tuning), each with the median of its own runs; the worst
-geometry stands beside them. Totals of ours hold everything from the cells of the grid on: A,
+over geometries (the seeds, none of which took part in tuning), each with the median of its own runs; the
+worst geometry stands beside them. Totals of ours hold everything from the cells of the grid on: A,
 `ns.prepare(A, ns.CG(), M=ns.Multigrid())` and the solve. PyAMG and PETSc start from the assembled matrix of
-the fluid cells, the making of which is not charged to them; PyAMG runs at its defaults with its own CG, PETSc
-on two ranks of one thread with the norm of the true residual. A rival that takes longer than five seconds runs
-once per geometry, and ours before each of its runs. The right side is white noise, for Darcy's problem one.
-Bytes that a kernel moves are those of its arguments, each read or written once, and twice where it is both;
-the floor is these bytes over the bandwidth of a copy, of which reads and writes count.
+the fluid cells, the making of which is not charged to them; PyAMG runs at its defaults with its own CG,
+PETSc on two ranks of one thread with the norm of the true residual. A rival that takes longer than five
+seconds runs once per geometry, and ours before each of its runs. The right side is white noise, for Darcy's
+problem one. Bytes that a kernel moves are those of its arguments, each read or written once, and twice where
+it is both; the floor is these bytes over the bandwidth of the fastest copy, its reads and writes counted.
 """
 
 _Record = TypeVar("_Record", Row, Measure, BarRow)
