@@ -32,7 +32,7 @@ def test_the_suite_of_multigrid_runs_at_toy_sizes_and_says_what_it_left_out(monk
     assert {each.quantity for each in absent} >= {f"{name}, 2 ranks / ours" for name in PETSC}
     (tmp_path / "multigrid.csv").write_text(csv_text(rows))
     text = page(tmp_path)  # the rows survive being text
-    assert text.count("\n|") == bars_markdown(rows).count("\n|") + 1
+    assert bars_markdown(rows) in text
     assert all(each.problem in text for each in rows)
     with pytest.raises(OptionError, match="masked_2d"):
         take_multigrid(1, only=["masked2d"])

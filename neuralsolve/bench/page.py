@@ -30,6 +30,8 @@ PETSc on two ranks of one thread with the norm of the true residual. A rival tha
 seconds runs once per geometry, and ours before each of its runs. The right side is white noise, for Darcy's
 problem one. Bytes that a kernel moves are those of its arguments, each read or written once, and twice where
 it is both; the floor is these bytes over the bandwidth of the fastest copy, its reads and writes counted.
+
+![What was measured over what must be reached](images/bench_multigrid.png)
 """
 
 _Record = TypeVar("_Record", Row, Measure, BarRow)

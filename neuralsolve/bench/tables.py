@@ -81,29 +81,63 @@ def measures_markdown(rows: Sequence[Measure]) -> str:
 
 
 def bars_markdown(rows: Sequence[BarRow]) -> str:
-    """Return the table of quantities with two bars, and that of kernels beside the floor of memory."""
-    barred = [row for row in rows if row.must is not None or not row.measured]
-    lines = [
-        "| problem | quantity | median | worst | must | aim | | set-up, s | solve, s | compared with "
-        "| its time, s | iterations | true residual | runs | seeds | note |",
-        "|---|---|---:|---:|---:|---:|---|---:|---:|---|---:|---:|---:|---:|---|---|",
-    ]
-    lines += [_bar_line(row) for row in barred]
-    floors = [row for row in rows if row.must is None and row.measured]
+    """Return tables of times and of counts with their bars, what was left out, and kernels beside memory."""
+    timed = [row for row in rows if row.measured and row.must is not None and row.baseline]
+    counted = [row for row in rows if row.measured and row.must is not None and not row.baseline]
+    floors = [row for row in rows if row.measured and row.must is None]
+    lines = []
+    if timed:
+        lines += [
+            "| problem | quantity | median | worst | must | aim | | set-up, s | solve, s | compared with, s "
+            "| iterations | true residual | runs | seeds | note |",
+            "|---|---|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---|---|",
+        ]
+        for row in timed:
+            times = [_short(row.setup_s), _short(row.solve_s), _short(row.baseline_s), _short(row.iterations)]
+            lines.append(
+                _cells(*_against_bars(row), *times, _residual(row), str(row.repeats), row.seeds, row.note)
+            )
+        lines.append("")
+    if counted:
+        lines += [
+            "| problem | quantity | median | worst | must | aim | | true residual | seeds | note |",
+            "|---|---|---:|---:|---:|---:|---|---:|---|---|",
+        ]
+        lines += [_cells(*_against_bars(row), _residual(row), row.seeds, row.note) for row in counted]
+        lines.append("")
+    for row in rows:
+        if not row.measured:
+            lines += [f"- {row.problem}: {row.quantity}{_bars_in_words(row)}: {row.note}"]
     if floors:
         lines += ["", *_floor_lines(floors)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).strip() + "\n"
 
 
-def _bar_line(row: BarRow) -> str:
+def _cells(*texts: str) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _against_bars(row: BarRow) -> list[str]:
     bars = ["" if bar is None else f"{row.sense} {bar:g}" for bar in (row.must, row.aim)]
-    cells = [row.problem, row.quantity, "", "", *bars, row.verdict()]
-    if row.measured:
-        cells[2:4] = [f"{row.median:.3g} {row.unit}", f"{row.worst:.3g}"]
-    cells += [_short(row.setup_s), _short(row.solve_s), row.baseline, _short(row.baseline_s)]
-    cells += [_short(row.iterations), "" if row.residual is None else f"{row.residual:.1e}"]
-    cells += [str(row.repeats) if row.repeats else "", row.seeds, row.note]
-    return "| " + " | ".join(cells) + " |"
+    return [
+        row.problem,
+        row.quantity,
+        f"{row.median:.3g} {row.unit}",
+        f"{row.worst:.3g}",
+        *bars,
+        row.verdict(),
+    ]
+
+
+def _bars_in_words(row: BarRow) -> str:
+    if row.must is None:
+        return ""
+    aim = "" if row.aim is None else f", aim {row.aim:g}"
+    return f" (must {row.sense} {row.must:g}{aim})"
+
+
+def _residual(row: BarRow) -> str:
+    return "" if row.residual is None else f"{row.residual:.1e}"
 
 
 def _floor_lines(rows: Sequence[BarRow]) -> list[str]:

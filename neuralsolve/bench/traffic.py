@@ -93,7 +93,7 @@ def traffic(name: str, arguments: tuple[Any, ...]) -> int:
 
 
 def copying(entries: int) -> Callable[[], float]:
-    """Return a measurement of the bytes a second that a float64 copy reads and writes, one part per thread."""
+    """Return a measurement of the bytes a second that a float64 copy moves, one part per thread."""
     source, target = np.ones(entries), np.zeros(entries)
     parts = torch.get_num_threads()
     pieces = list(zip(np.array_split(target, parts), np.array_split(source, parts), strict=True))
@@ -116,7 +116,7 @@ def kernels(settings: Settings) -> Iterator[BarRow]:
     M.apply(r, out)
     bandwidths, cycles, calls = [copy()], [], []
     for _ in range(settings.repeats):
-        bandwidths += [copy(), copy()]
+        bandwidths += [copy() for _ in range(5)]
         cycles.append(timed(lambda: M.apply(r, out))[0])
         with recorded() as more:
             M.apply(r, out)

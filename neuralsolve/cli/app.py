@@ -178,13 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _with_two_threads(arguments: list[str]) -> None:
     """Start Python anew where the environment does not hold every library to the same number of threads.
 
-    OpenBLAS and OpenMP read it once, when they are loaded, which is before this line.
+    OpenBLAS and OpenMP read it once, when they are loaded, which is before this line. Threads that wait
+    sleep, unless the caller has said otherwise.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     threads = os.environ.get("NEURALSOLVE_BENCH_THREADS", str(min(THREADS, os.cpu_count() or 1)))
     if all(os.environ.get(name) == threads for name in names):
         return
-    _start_anew(arguments, dict.fromkeys(names, threads))
+    policy = os.environ.get("OMP_WAIT_POLICY", "passive")
+    _start_anew(arguments, dict.fromkeys(names, threads) | {"OMP_WAIT_POLICY": policy})
 
 
 def _with_quiet_threads(arguments: list[str]) -> None:
