@@ -1,8 +1,11 @@
 """The suite of multigrid: what its rows say, who counts in a race, what a kernel moves."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import neuralsolve as ns
 from neuralsolve.bench import bars_markdown, csv_text, multigrid_costs, take_multigrid
@@ -12,8 +15,10 @@ from neuralsolve.bench.page import page
 from neuralsolve.bench.rivals import OURS, PETSC, Trial, petsc, petsc_missing, race, stencil_system
 from neuralsolve.bench.scenes import inclusions, two_phase
 from neuralsolve.bench.traffic import copying, recorded
+from neuralsolve.cli import app
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table
+from neuralsolve.plot import bars_figure
 
 
 def test_the_suite_of_multigrid_runs_at_toy_sizes_and_says_what_it_left_out(monkeypatch, tmp_path):
@@ -70,6 +75,27 @@ def test_a_race_counts_only_where_both_reached_the_tolerance():
     assert f"{OURS} missed 1e-08 in 1 of 3" in record.note
     assert not race_row("g", "p", "q", bars, [lost], "a", 1e-8).measured
     assert race_row("g", "p", "q", Bars(25.0), [good], "a", 1e-8).median == 0.25
+
+
+def test_what_never_converged_is_short_and_stays_in_the_picture():
+    rows = [
+        row("g", "p", "q", "its", Bars(20, 12), [9, math.inf, math.inf]),
+        row("g", "p", "r", "its", Bars(5), [4]),
+    ]
+    assert [each.verdict() for each in rows] == ["**short**", "met"]
+    assert "| inf its | inf |" in bars_markdown(rows)
+    figure = bars_figure([each.as_dict() for each in rows])
+    assert len(figure.axes[0].patches) == len(rows)
+    assert np.isfinite(figure.axes[0].get_xlim()).all()
+
+
+def test_parts_of_the_suite_belong_to_the_suite():
+    for words in (["--quick"], ["--only", "darcy"], ["--suite", "kernels", "--quick"]):
+        result = CliRunner().invoke(app, ["bench", *words])
+        assert result.exit_code == 2
+        assert "--suite multigrid" in result.stderr
+    table = CliRunner().invoke(app, ["bench", "--suite", "multigrid", "--quick", "--only", "anisotropy"])
+    assert table.stdout.count("| aim met |") >= 2
 
 
 def test_a_slow_rival_runs_once_and_ours_before_each_rival():

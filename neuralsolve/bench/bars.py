@@ -183,7 +183,8 @@ def _remarks(races: Sequence[dict[str, Trial]], names: Sequence[str], rtol: floa
         found = medians([trials[name] for trials in races])
         if found.iterations:
             steps = f"{found.setup_s:.3g} + {found.solve_s:.3g} s, at most {found.iterations} its"
-            parts.append(f"{name}: {steps}, residual {found.residual:.1e}")
+            version = f", {found.version}" if found.version else ""
+            parts.append(f"{name}: {steps}, residual {found.residual:.1e}{version}")
     for name in (OURS, *names):
         missed = sum(trials[name].residual > SLACK * rtol for trials in races)
         if missed:

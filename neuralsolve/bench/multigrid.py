@@ -66,7 +66,14 @@ def take_multigrid(
                 rows.append(row)
                 if progress is not None:
                     progress(f"{name}: {row.quantity}, {row.problem}")
-        except (InputError, SolveError, ArithmeticError, RuntimeError, subprocess.SubprocessError) as error:
+        except (
+            InputError,
+            SolveError,
+            ArithmeticError,
+            RuntimeError,
+            OSError,
+            subprocess.SubprocessError,
+        ) as error:
             what = f"{type(error).__name__}: {error}"[:200]
             rows.append(missing(name, "the rest of the group", "", "", None, what))
     return rows

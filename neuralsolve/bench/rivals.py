@@ -50,6 +50,7 @@ class Trial:
     iterations : the most of one run
     residual : ||b - A x|| / ||b||, the largest, recomputed from the assembled matrix
     runs : how many there were
+    version : of what ran, where the environment of the benchmark does not tell
     """
 
     setup_s: float
@@ -57,6 +58,7 @@ class Trial:
     iterations: int = 0
     residual: float = 0.0
     runs: int = 1
+    version: str = ""
 
     @property
     def total_s(self) -> float:
@@ -139,7 +141,8 @@ def petsc(options: list[str], system: System, rtol: float) -> Run:
                 raise RuntimeError(msg)
             found = json.loads(done.stdout.splitlines()[-1])
             residual = system.residual(np.load(target))
-        return Trial(found["setup_s"], found["solve_s"], found["iterations"], residual)
+        times = found["setup_s"], found["solve_s"]
+        return Trial(*times, found["iterations"], residual, version=found["version"])
 
     return run
 
@@ -173,6 +176,7 @@ def medians(trials: list[Trial]) -> Trial:
         max(trial.iterations for trial in trials),
         max(trial.residual for trial in trials),
         len(trials),
+        trials[-1].version,
     )
 
 
