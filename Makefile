@@ -22,7 +22,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Twenty minutes on two quiet cores; the rows and the page made from them are committed.
+# Half an hour on two quiet cores; the rows and the page made from them are committed. PETSc takes part where
+# NEURALSOLVE_PETSC_PYTHON names an interpreter that has petsc4py and mpi4py, real matrices where
+# NEURALSOLVE_DATA names a folder that holds them.
 bench: $(READY)
 	$(BIN)/neuralsolve bench --csv data/bench/kernels.csv --plot docs/images/bench_kernels.png --repeats 7 --force
 	$(BIN)/neuralsolve bench poisson_box_2d poisson_box_3d poisson_masked poisson_layers step_channel \
@@ -31,6 +33,8 @@ bench: $(READY)
 	  $$(ls "$$NEURALSOLVE_DATA"/matrices/{bcsstk1[36],gr_30_30,lap2D_5pt_n100,lap3D_7pt_n20,olm1000}.mtx \
 	  "$$NEURALSOLVE_DATA"/matrices/bunny35k_cotan_laplacian.npz) \
 	  --csv data/bench/matrices.csv --plot docs/images/bench_matrices.png --force
+	$(BIN)/neuralsolve bench --suite multigrid \
+	  --csv data/bench/multigrid.csv --plot docs/images/bench_multigrid.png --force
 	NEURALSOLVE_DATA= $(BIN)/neuralsolve simulate smoke_bunny --out-dir out/bench_smoke --force
 	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md

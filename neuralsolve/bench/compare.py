@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neuralsolve.bench.baselines import Attempt, SetUp, Solve, baselines
+from neuralsolve.bench.baselines import SLACK, Attempt, SetUp, Solve, baselines
 from neuralsolve.bench.clock import timed
 from neuralsolve.bench.system import System, assembled
 from neuralsolve.errors import InputError
@@ -23,10 +23,6 @@ from neuralsolve.solvers.solve import prepare
 
 if TYPE_CHECKING:
     from neuralsolve.cases import Problem
-
-SLACK = (
-    1.01  # foreign solvers stop on a recurrence, which may differ from the true residual in the third digit
-)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _last_number(code: str, more: dict[str, str] | None = None) -> float:
     return float(run.stdout.splitlines()[-1])
 
 
-def vectors_of_a_solve(side: int, obstacles: bool, method: str, M: str) -> float:
+def vectors_of_a_solve(side: int, obstacles: bool, method: str, M: str, count_A: bool = False) -> float:
     """Return the most memory held at once by set-up and solve, beyond A and b, in vectors of A's length.
 
     Measured in a new process. torch's allocations are read from its profiler, NumPy's from tracemalloc; the
@@ -60,15 +60,16 @@ def vectors_of_a_solve(side: int, obstacles: bool, method: str, M: str) -> float
     side : cells along each of three axes
     obstacles : a free surface with balls, or a Dirichlet box
     method, M : Python text, for example ``"ns.CG()"``
+    count_A : count what A holds beyond the cells of the grid as well
     """
     return _last_number(
         "import neuralsolve as ns\n"
         "from neuralsolve.bench.footprint import held_vectors\n"
-        f"print(held_vectors({side}, {obstacles}, {method}, {M}))"
+        f"print(held_vectors({side}, {obstacles}, {method}, {M}, {count_A}))"
     )
 
 
-def held_vectors(side: int, obstacles: bool, method: Any, M: Any) -> float:
+def held_vectors(side: int, obstacles: bool, method: Any, M: Any, count_A: bool = False) -> float:
     """Do what `vectors_of_a_solve` says in this process."""
     grid = Grid((side,) * 3, walls="dirichlet")
     if obstacles:
@@ -77,10 +78,11 @@ def held_vectors(side: int, obstacles: bool, method: Any, M: Any) -> float:
     # kernels and the profiler are loaded outside the count; the second A remembers nothing of the first run
     with _memory_profile():
         prepare(PoissonStencil(grid), method, M=M, rtol=1e-6).solve(b)
-    A = PoissonStencil(grid)
+    A = None if count_A else PoissonStencil(grid)
     tracemalloc.start()
     try:
         with _memory_profile() as profiler:
+            A = A or PoissonStencil(grid)
             prepare(A, method, M=M, rtol=1e-6).solve(b)
         numpy_peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from neuralsolve.bench.bars import BarRow
     from neuralsolve.bench.compare import Row
     from neuralsolve.bench.measures import Measure
 
@@ -77,6 +78,82 @@ def measures_markdown(rows: Sequence[Measure]) -> str:
             f"| {row.measure} | {row.value:.3g} {row.unit} | {bar} | {word} | {times} | {row.what} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def bars_markdown(rows: Sequence[BarRow]) -> str:
+    """Return tables of times and of counts with their bars, what was left out, and kernels beside memory."""
+    timed = [row for row in rows if row.measured and row.must is not None and row.baseline]
+    counted = [row for row in rows if row.measured and row.must is not None and not row.baseline]
+    floors = [row for row in rows if row.measured and row.must is None]
+    lines = []
+    if timed:
+        lines += [
+            "| problem | quantity | median | worst | must | aim | | set-up, s | solve, s | compared with, s "
+            "| iterations | true residual | runs | seeds | note |",
+            "|---|---|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---|---|",
+        ]
+        for row in timed:
+            times = [_short(row.setup_s), _short(row.solve_s), _short(row.baseline_s), _short(row.iterations)]
+            lines.append(
+                _cells(*_against_bars(row), *times, _residual(row), str(row.repeats), row.seeds, row.note)
+            )
+        lines.append("")
+    if counted:
+        lines += [
+            "| problem | quantity | median | worst | must | aim | | true residual | seeds | note |",
+            "|---|---|---:|---:|---:|---:|---|---:|---|---|",
+        ]
+        lines += [_cells(*_against_bars(row), _residual(row), row.seeds, row.note) for row in counted]
+        lines.append("")
+    for row in rows:
+        if not row.measured:
+            lines += [f"- {row.problem}: {row.quantity}{_bars_in_words(row)}: {row.note}"]
+    if floors:
+        lines += ["", *_floor_lines(floors)]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _cells(*texts: str) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _against_bars(row: BarRow) -> list[str]:
+    bars = ["" if bar is None else f"{row.sense} {bar:g}" for bar in (row.must, row.aim)]
+    return [
+        row.problem,
+        row.quantity,
+        f"{row.median:.3g} {row.unit}",
+        f"{row.worst:.3g}",
+        *bars,
+        row.verdict(),
+    ]
+
+
+def _bars_in_words(row: BarRow) -> str:
+    if row.must is None:
+        return ""
+    aim = "" if row.aim is None else f", aim {row.aim:g}"
+    return f" (must {row.sense} {row.must:g}{aim})"
+
+
+def _residual(row: BarRow) -> str:
+    return "" if row.residual is None else f"{row.residual:.1e}"
+
+
+def _floor_lines(rows: Sequence[BarRow]) -> list[str]:
+    """Return a sentence on the bandwidth and a table of everything that is measured against it."""
+    floors = [row for row in rows if row.baseline_s is not None]
+    lines = [
+        f"Bandwidth of a {row.problem}: {row.median:.3g} {row.unit}." for row in rows if row not in floors
+    ]
+    lines += ["", "| kernel | where | moves at least | floor, ms | measured, ms | measured / floor |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    for row in floors:
+        floor, measured = (1e3 * (seconds or 0.0) for seconds in (row.baseline_s, row.solve_s))
+        name = row.quantity.removesuffix(" / floor")
+        cells = f"{row.note} | {floor:.3g} | {measured:.3g} | {row.median:.3g}"
+        lines.append(f"| {name} | {row.problem} | {cells} |")
+    return lines
 
 
 def _short(value: float | None) -> str:

@@ -110,7 +110,7 @@ def bench(
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="matrices, meshes or cases")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="kernels: the measures of speed and memory")
+        str | None, typer.Option(metavar="NAME", help="kernels, or multigrid: measures against their bars")
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option("--method", metavar="NAME[+M]", help="'cg+amg', ...; may be repeated")
@@ -119,8 +119,17 @@ def bench(
     rhs: Annotated[
         str | None, typer.Option(metavar="FILE|NAME", help="b: a file, or ones, random, sine, dipole")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="timings per row; the median counts")] = 3,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="timings per row, the median counts; by default 3, for the suite multigrid 5"
+        ),
+    ] = None,
     limit: Annotated[float, typer.Option(help="seconds after which a method is not repeated")] = 30.0,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP", help="of the suite multigrid; may be repeated")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="the suite multigrid at toy sizes")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="write the rows")] = None,
     plot: Plot = None,
     json: Json = False,
@@ -129,7 +138,14 @@ def bench(
     """Measure our methods beside SciPy, PyAMG and PETSc; without SOURCE, the package's own measures."""
     from neuralsolve.cli.bench import run
 
-    options = {"rtol": rtol, "rhs": rhs, "repeats": repeats, "limit": limit}
+    options = {
+        "rtol": rtol,
+        "rhs": rhs,
+        "repeats": repeats,
+        "limit": limit,
+        "only": only or [],
+        "quick": quick,
+    }
     run(sources or [], suite, methods or [], options, csv, plot, json=json, force=force)
 
 
@@ -162,13 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _with_two_threads(arguments: list[str]) -> None:
     """Start Python anew where the environment does not hold every library to the same number of threads.
 
-    OpenBLAS and OpenMP read it once, when they are loaded, which is before this line.
+    OpenBLAS and OpenMP read it once, when they are loaded, which is before this line. Threads that wait
+    sleep, unless the caller has said otherwise.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     threads = os.environ.get("NEURALSOLVE_BENCH_THREADS", str(min(THREADS, os.cpu_count() or 1)))
     if all(os.environ.get(name) == threads for name in names):
         return
-    _start_anew(arguments, dict.fromkeys(names, threads))
+    policy = os.environ.get("OMP_WAIT_POLICY", "passive")
+    _start_anew(arguments, dict.fromkeys(names, threads) | {"OMP_WAIT_POLICY": policy})
 
 
 def _with_quiet_threads(arguments: list[str]) -> None:

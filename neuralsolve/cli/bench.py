@@ -9,15 +9,18 @@ from typing import Any
 import typer
 
 from neuralsolve.bench import (
+    BarRow,
     Contender,
     Measure,
     Row,
+    bars_markdown,
     compare,
     comparison_markdown,
     csv_text,
     environment,
     measures_markdown,
     take_measures,
+    take_multigrid,
 )
 from neuralsolve.cases import open_problem
 from neuralsolve.cli.names import method_from, recipe_from
@@ -27,7 +30,8 @@ from neuralsolve.errors import OptionError, nearest
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
 
-SUITES = ("kernels",)
+SUITES = ("kernels", "multigrid")
+REPEATS = {"kernels": 3, "multigrid": 5}
 
 
 def run(
@@ -49,14 +53,21 @@ def run(
         if sources and suite is not None:
             msg = f"SOURCE and --suite {suite} exclude each other; leave one out"
             raise OptionError(msg)
+        if suite != "multigrid" and (options["only"] or options["quick"]):
+            msg = "--only and --quick belong to --suite multigrid; add it, or leave them out"
+            raise OptionError(msg)
         if csv is not None:
             with told_of("--csv"):
                 check_target(csv, force)
         if plot is not None:
             with told_of("--plot"):
                 check_picture(plot, force)
-        rows: list[Row] | list[Measure]
-        rows = _compared(sources, methods, options, json) if sources else _measured(options, json)
+        options["repeats"] = options["repeats"] or REPEATS.get(suite or "", 3)
+        rows: list[Row] | list[Measure] | list[BarRow]
+        if sources:
+            rows = _compared(sources, methods, options, json)
+        else:
+            rows = _barred(options, json) if suite == "multigrid" else _measured(options, json)
         if csv is not None:
             with replacing(csv, force) as temporary:
                 temporary.write_text(csv_text(rows), encoding="utf-8")
@@ -107,19 +118,36 @@ def _measured(options: dict[str, Any], json: bool) -> list[Measure]:
         return take_measures(max(3, options["repeats"]), progress=lambda note: tell(0, note))
 
 
-def _draw(rows: list[Row] | list[Measure], plot: Path, force: bool) -> None:
-    from neuralsolve.plot import bench_figure, measures_figure, save
+def _barred(options: dict[str, Any], json: bool) -> list[BarRow]:
+    with progress("bench", quiet=json) as tell:
+        return take_multigrid(
+            options["repeats"],
+            only=options["only"],
+            quick=options["quick"],
+            progress=lambda note: tell(0, note),
+        )
 
+
+def _draw(rows: list[Row] | list[Measure] | list[BarRow], plot: Path, force: bool) -> None:
+    from neuralsolve.plot import bars_figure, bench_figure, measures_figure, save
+
+    barred = [row.as_dict() for row in rows if isinstance(row, BarRow) and row.must and row.measured]
+    if any(isinstance(row, BarRow) for row in rows):
+        save(bars_figure(barred), plot, overwrite=force)
+        return
     compared = [row.as_dict() for row in rows if isinstance(row, Row) and row.setup_s == row.setup_s]
     measured = [row.as_dict() for row in rows if isinstance(row, Measure) and row.bar is not None]
     save(bench_figure(compared) if compared else measures_figure(measured), plot, overwrite=force)
 
 
-def _tell(rows: list[Row] | list[Measure], written: list[Path]) -> None:
+def _tell(rows: list[Row] | list[Measure] | list[BarRow], written: list[Path]) -> None:
     compared = [row for row in rows if isinstance(row, Row)]
     measured = [row for row in rows if isinstance(row, Measure)]
+    barred = [row for row in rows if isinstance(row, BarRow)]
     where = environment()
     lines = [comparison_markdown(compared) if compared else measures_markdown(measured)]
+    if barred:
+        lines = [bars_markdown(barred)]
     lines.append(
         f"{where['machine']}; {where['threads']} threads; Python {where['python']}; {where['versions']}"
     )

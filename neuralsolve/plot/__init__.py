@@ -3,8 +3,16 @@
 Figures are made without pyplot, so nothing global changes and no window opens.
 """
 
-from neuralsolve.plot.charts import bench_figure, history_figure, measures_figure, smoke_figure
+from neuralsolve.plot.charts import bars_figure, bench_figure, history_figure, measures_figure, smoke_figure
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
 
-__all__ = ["bench_figure", "history_figure", "measures_figure", "save", "smoke_figure", "solution_figure"]
+__all__ = [
+    "bars_figure",
+    "bench_figure",
+    "history_figure",
+    "measures_figure",
+    "save",
+    "smoke_figure",
+    "solution_figure",
+]

@@ -111,6 +111,48 @@ def measures_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figur
     return figure
 
 
+def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Return what was measured as a part of what must be reached: within left of the line, short right of it.
+
+    A diamond marks the aim, a line goes to the worst case. Where more is better, the part is turned over.
+    """
+    figure = new_figure(9.2, 1.3 + 0.3 * len(rows))
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    places = np.arange(len(rows))[::-1]
+    extremes, edge = [1.0], _edge(rows)
+    for place, row in zip(places, rows, strict=True):
+        sign = -1.0 if row["sense"] == ">=" else 1.0
+        share, worst = (min(edge, (row[key] / row["must"]) ** sign) for key in ("median", "worst"))
+        extremes += [share, worst]
+        axes.barh(place, share, height=0.6, color=OURS if share <= 1 else SHORT)
+        axes.plot([share, worst], [place, place], color=INK, linewidth=1.2)
+        sense, wanted = "≥" if row["sense"] == ">=" else "≤", ""
+        if row["aim"] is not None:
+            aim = (row["aim"] / row["must"]) ** sign
+            axes.plot(aim, place, marker="D", markersize=4.5, color="white", markeredgecolor=INK, zorder=3)
+            extremes.append(aim)
+            wanted = f", aim {row['aim']:g}"
+        text = f"{row['median']:.3g} {row['unit']} (must {sense} {row['must']:g}{wanted})"
+        axes.text(1.08 * max(share, worst, 1.0), place, text, va="center", fontsize=7.5, color=INK)
+    axes.axvline(1.0, color=INK, linewidth=1)
+    names = [f"{row['problem']}: {row['quantity']}" for row in rows]
+    axes.set_yticks(places, names, fontsize=7.5)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    low, high = 0.7 * min(extremes), max(extremes)
+    axes.set_xlim(low, 4 * high * (high / low) ** 0.75)  # room for the words
+    axes.set_xlabel("measured / must, turned over where more is better; diamonds: the aim", fontsize=8)
+    plain_axes(axes)
+    figure.suptitle(title or "Multigrid against its bars", fontsize=10, color=INK)
+    return figure
+
+
+def _edge(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return how far bars go whose value is infinite: beyond all others."""
+    shares = [(row["worst"] / row["must"]) ** (-1.0 if row["sense"] == ">=" else 1.0) for row in rows]
+    return 3 * max([1.0, *(share for share in shares if np.isfinite(share))])
+
+
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], form: str) -> None:
     places = np.arange(len(names))[::-1]
     axes.barh(places, values, height=0.55, color=[OURS if i == 0 else OTHERS for i in range(len(names))])
