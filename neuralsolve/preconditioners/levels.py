@@ -94,7 +94,7 @@ class Hierarchy:
     `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y,
     inverse, red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the
     coarsest matrix; `unit` the number that A was divided by, `scale` the couplings along z, y, x where they
-    are constant, `outside` the cells that take no part, `spare` room for the outlets of the coarse levels.
+    are constant, `spare` room for the outlets of the coarse levels.
     """
 
     levels: list[Level]
@@ -106,7 +106,6 @@ class Hierarchy:
     scale: tuple[float, float, float]
     periodic: tuple[bool, bool, bool]
     inverse: Tensor
-    outside: Tensor | None
     spare: list[Tensor]
 
 
@@ -194,15 +193,14 @@ def build(
     long = [n > 1 for n in A.shape3]
     pz, py, px = (p and n for p, n in zip((False,) * missing + A.grid.periodic, long, strict=True))
     kz, ky, kx = (s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
-    outside = None if A.active is None else ~A.active
     if before is not None and _serves(before, plans, (pz, py, px), A):
         inverse = refill(A, before.levels, unit, before.periodic, before.spare)
-        return replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse, outside=outside)
+        return replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
     levels, first_small, floats, weights, rows = _allocate(plans, A.code is not None, colored)
     spare = [torch.from_numpy(np.zeros((3, plan.size), np.float32)) for plan in plans[1:]]
     inverse = refill(A, levels, unit, (pz, py, px), spare)
     room = floats.all, weights.all, rows
-    return Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, outside, spare)
+    return Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
 
 
 def _serves(h: Hierarchy, plans: list[Plan], periodic: tuple[bool, bool, bool], A: PoissonStencil) -> bool:

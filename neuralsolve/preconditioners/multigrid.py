@@ -222,8 +222,6 @@ class GridCycle(Preconditioner):
         else:
             self._cycle(0, {"V": V, "W": W, "F": F}[self._used.cycle], True)
         K.level_store(self._vectors(0)[0], size / h.unit, finest.plan.shape, out)
-        if h.outside is not None:
-            out.masked_fill_(h.outside, 0.0)
 
     def _vectors(self, depth: int) -> tuple[Tensor, Tensor]:
         """Return x and y of a level: in the small ones, steps change their places."""

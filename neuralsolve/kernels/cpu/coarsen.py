@@ -30,7 +30,7 @@ def _code_level(code, scale, shape, factors, inverse, weights, lo, hi):
     """Lines lo..hi of the finest level with constant coefficients: 1/diagonal, and the weights of P."""
     kz, ky, kx = scale
     nz, ny, nx = shape
-    quarter, whole = WHOLE // 4, WHOLE
+    whole = WHOLE
     for line in range(lo, hi):
         z, y = line // ny, line % ny
         s = row_start(shape, z, y)
@@ -45,28 +45,28 @@ def _code_level(code, scale, shape, factors, inverse, weights, lo, hi):
             weights[X, s : s + nx],
             weights[OWN, s : s + nx],
         )
-        sz, sy = 1 - z % 2, 1 - y % 2  # the side on which the cell's partner in the block lies: 1 above
-        has_z = factors[0] == 2 and not (sz and z == nz - 1)
-        has_y = factors[1] == 2 and not (sy and y == ny - 1)
         for i in range(nx):
-            b = np.int32(bits[i])
-            inner = b >> sz & 1 if has_z else 0
-            ways = inner == 1 and (b >> 6 & 3) == 2
-            fluid = b >> (1 - sz) & 1
-            wz[i] = quarter if ways and fluid == 1 else 0
-            lost = quarter if ways else 0
-            inner = b >> 2 + sy & 1 if has_y else 0
-            ways = inner == 1 and (b >> 8 & 3) == 2
-            fluid = b >> 3 - sy & 1
-            wy[i] = quarter if ways and fluid == 1 else 0
-            lost += quarter if ways else 0
-            sx = 1 - (i & 1)
-            inner = b >> 4 + sx & 1 if factors[2] == 2 and not (sx == 1 and i == nx - 1) else 0
-            ways = inner == 1 and (b >> 10 & 3) == 2
-            fluid = b >> 5 - sx & 1
-            wx[i] = quarter if ways and fluid == 1 else 0
-            lost += quarter if ways else 0
-            own[i] = whole - lost if b != 0 else 0
+            own[i] = whole if bits[i] != 0 else 0
+            wz[i], wy[i], wx[i] = 0, 0, 0
+        if factors[0] == 2 and (z % 2 == 1 or z < nz - 1):
+            _quarters(bits, 0, z % 2, wz, own)
+        if factors[1] == 2 and (y % 2 == 1 or y < ny - 1):
+            _quarters(bits, 1, y % 2, wy, own)
+        if factors[2] == 2:
+            pairs = nx - nx % 2  # a last cell of an odd side has no partner
+            _quarters(bits[0:pairs:2], 2, 0, wx[0:pairs:2], own[0:pairs:2])
+            _quarters(bits[1:pairs:2], 2, 1, wx[1:pairs:2], own[1:pairs:2])
+
+
+@serial
+def _quarters(bits, axis, odd, taken, own):
+    """Weights along an axis of cells whose partners lie above (even ones) or below (odd ones)."""
+    partner, beyond = 2 * axis + 1 - odd, 2 * axis + odd
+    for i in range(bits.size):
+        b = np.int32(bits[i])
+        open_ways = (b >> partner & 1) & (b >> (7 + 2 * axis) & 1)  # two faces open: the count's upper bit
+        own[i] -= np.uint8((WHOLE // 4) * open_ways)
+        taken[i] = np.uint8((WHOLE // 4) * (open_ways & (b >> beyond & 1)))
 
 
 @serial
