@@ -1,4 +1,4 @@
-"""Cells cut off from their block, numba. Definitions: `neuralsolve.kernels.reference.attach`."""
+"""Cells that leave their block for the next, numba. Definitions: `neuralsolve.kernels.reference.attach`."""
 
 from __future__ import annotations
 
@@ -10,50 +10,82 @@ from torch import Tensor
 from neuralsolve.kernels.cpu.padded import box, flags, over_lines, row_start, singles, strides, wrap_sides
 from neuralsolve.kernels.cpu.threads import serial
 
+TIGHT = np.float32(0.02)  # see the definition
+
+
+@serial
+def _strongest(faces, c, sz, sy):
+    """Return the strongest coupling of a cell."""
+    top = max(faces[0, c], faces[1, c], faces[2, c])
+    return max(top, faces[0, c + sz], faces[1, c + sy], faces[2, c + 1])
+
+
+@serial
+def _holds(faces, axis, upper, step, sz, sy):
+    """Whether a cell and its lower neighbour along an axis hold together."""
+    g = faces[axis, upper]
+    return g > 0 and g >= TIGHT * max(
+        _strongest(faces, upper, sz, sy), _strongest(faces, upper - step, sz, sy)
+    )
+
+
+@serial
+def _find_parts(faces, cell, part, sz, sy):
+    """Find the parts of a block whose cells hold together, numbered by their first cells."""
+    for k in range(8):
+        part[k] = k if cell[k] >= 0 else -1
+    for _ in range(2):  # twice over the twelve faces joins every part of eight cells
+        for k in range(8):
+            for axis in range(3):
+                other = k ^ (4 >> axis)
+                if other > k or part[k] < 0 or part[other] < 0 or part[k] == part[other]:
+                    continue
+                step = sz if axis == 0 else (sy if axis == 1 else 1)
+                if _holds(faces, axis, cell[k], step, sz, sy):
+                    low, high = min(part[k], part[other]), max(part[k], part[other])
+                    for q in range(8):
+                        if part[q] == high:
+                            part[q] = low
+
+
+@serial
+def _mark_main(faces, cell, part, main, sz, sy):
+    """Mark the cells that stay in a block; return whether others exist."""
+    strength, size = np.zeros(8, np.float32), np.zeros(8, np.int64)
+    for k in range(8):
+        if part[k] >= 0:
+            strength[part[k]] = max(strength[part[k]], _strongest(faces, cell[k], sz, sy))
+            size[part[k]] += 1
+    best, bound, split = -1, TIGHT * strength.max(), False
+    for p in range(8):
+        if size[p] > 0 and strength[p] >= bound and (best < 0 or size[p] > size[best]):
+            best = p
+    for k in range(8):
+        if part[k] >= 0:
+            leaves = part[k] != best and strength[part[k]] >= bound
+            main[cell[k]] = 0 if leaves else 1
+            split |= leaves
+    return split
+
 
 @serial
 def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
-    """Mark in every block of a coarse row the largest part that is connected; return whether others exist."""
+    """Mark the cells of a coarse row that stay in their blocks; return whether others exist."""
     nz, ny, nx = shape
     fz, fy, fx = factors
+    sz, sy, _, _ = strides(shape)
     Z, Y = row // coarse_shape[1], row % coarse_shape[1]
     part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
     split = False
     for X in range(coarse_shape[2]):
-        count = 0
         for k in range(8):
             z, y, x = k >> 2, k >> 1 & 1, k & 1
-            inside = z < fz and y < fy and x < fx
-            inside &= Z * fz + z < nz and Y * fy + y < ny and X * fx + x < nx
-            cell[k] = row_start(shape, Z * fz + z, Y * fy + y) + X * fx + x if inside else -1
-            if inside and inverse[cell[k]] == 0:
-                cell[k] = -1
-            part[k] = k if cell[k] >= 0 else -1
-            count += cell[k] >= 0
-        if count == 0:
-            continue
-        for _ in range(2):  # twice over twelve edges joins every part of eight cells
-            for k in range(8):
-                for axis in range(3):
-                    other = k ^ (4 >> axis)
-                    if other > k or part[k] < 0 or part[other] < 0 or part[k] == part[other]:
-                        continue
-                    if faces[axis, cell[k]] > 0:
-                        low, high = min(part[k], part[other]), max(part[k], part[other])
-                        for q in range(8):
-                            if part[q] == high:
-                                part[q] = low
-        best, size = -1, 0
-        for p in range(8):
-            n = 0
-            for q in range(8):
-                n += part[q] == p
-            if n > size:
-                best, size = p, n
-        for k in range(8):
-            if cell[k] >= 0:
-                main[cell[k]] = 1 if part[k] == best else 0
-        split |= size < count
+            cell[k] = -1
+            if z < fz and y < fy and x < fx and Z * fz + z < nz and Y * fy + y < ny and X * fx + x < nx:
+                c = row_start(shape, Z * fz + z, Y * fy + y) + X * fx + x
+                cell[k] = c if inverse[c] != 0 else -1
+        _find_parts(faces, cell, part, sz, sy)
+        split |= _mark_main(faces, cell, part, main, sz, sy)
     return split
 
 
@@ -88,7 +120,11 @@ def _attach(faces, inverse, shape, factors, main, out, lo, hi):
                 above = position[axis] % 2 == 1
                 upper = c + step if above else c
                 other = upper if above else c - step
-                if main[other] and faces[axis, upper] > strongest:
+                if (
+                    main[other]
+                    and faces[axis, upper] > strongest
+                    and _holds(faces, axis, upper, step, sz, sy)
+                ):
                     strongest = faces[axis, upper]
                     out[c] = 1 + axis
             count += out[c] > 0

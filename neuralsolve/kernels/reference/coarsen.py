@@ -15,6 +15,8 @@ from torch import Tensor
 
 from neuralsolve.kernels.reference.padded import OWN, WHOLE, beside, boxed, inside, level_wrap
 
+TIGHT = 0.02  # of the strongest coupling of two cells: weaker ones let them go apart
+
 Shape = Sequence[int]
 Cell = tuple[int, int, int]
 
@@ -134,13 +136,20 @@ def level_attach(
 ) -> int:
     """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others.
 
-    The main part of a block is its largest connected one, the first of equal ones. A cell outside that is
-    attached to the next block along the axis of its strongest coupling to the main part of one. Where there
-    is none it stays. Returns the number of attached cells. Without this, a coarse cell would tie together
-    what a thin wall parts.
+    Two cells hold together where their coupling is at least `TIGHT` of the strongest that either has. A block
+    falls into parts that do; of those about as strong as its strongest one the largest stays, the first of
+    equal ones, and the others leave: a cell of them is attached to the next block along the axis of its
+    strongest coupling to a cell that stays there and that it holds to. Where there is none it stays. Weak parts
+    stay too. Returns the number of attached cells.
+
+    Without this a coarse cell would tie together what a thin wall parts, or two conductors with an insulator
+    between them: modes of little energy, of which the coarse level would think that they have much.
     """
     main = torch.zeros_like(out)
     flags, active, lower = inside(main, shape), inside(inverse, shape) != 0, inside(faces[:3], shape)
+    strongest = torch.stack(
+        [inside(faces[a], shape) for a in range(3)] + [beside(faces[a], shape, a, 1) for a in range(3)]
+    ).amax(0)
     for block in _cells(coarse_shape):
         corner = [b * f for b, f in zip(block, factors, strict=True)]
         cells = [
@@ -149,26 +158,41 @@ def level_attach(
             if all(c + i < n for c, i, n in zip(corner, k, shape, strict=True))
             and active[cell := (corner[0] + k[0], corner[1] + k[1], corner[2] + k[2])]
         ]
-        parts = {cell: i for i, cell in enumerate(cells)}
-        for _ in cells:
-            for cell, axis in product(cells, range(3)):
-                below = _moved(cell, axis, -1, shape)
-                if cell[axis] > corner[axis] and below in parts and lower[axis][cell] > 0:
-                    parts[cell] = parts[below] = min(parts[cell], parts[below])
-        sizes = [list(parts.values()).count(i) for i in range(len(cells))]
-        for cell in cells:
-            flags[cell] = parts[cell] == sizes.index(max(sizes))
+        for cell, stays in zip(cells, _staying(cells, lower, strongest, shape), strict=True):
+            flags[cell] = stays
     level_wrap(main, shape, periodic)
     best, choice = torch.zeros(tuple(shape)), torch.zeros(tuple(shape), dtype=torch.uint8)
     for axis in range(3):
         above = _positions(shape, axis) % 2 == 1
         g = torch.where(above, beside(faces[axis], shape, axis, 1), lower[axis])
         other = torch.where(above, beside(main, shape, axis, 1), beside(main, shape, axis, -1))
-        better = active & (flags == 0) & (other != 0) & (g > best) & (factors[axis] == 2)
+        holds = g >= TIGHT * torch.where(
+            above, strongest.roll(-1, axis).maximum(strongest), strongest.roll(1, axis).maximum(strongest)
+        )
+        better = active & (flags == 0) & (other != 0) & (g > best) & holds & (factors[axis] == 2)
         best, choice = torch.where(better, g, best), torch.where(better, 1 + axis, choice)
     inside(out, shape).copy_(choice)
     level_wrap(out, shape, periodic)
     return int((choice > 0).sum())
+
+
+def _staying(cells: list[Cell], lower: Tensor, strongest: Tensor, shape: Shape) -> list[bool]:
+    """Return which cells of a block stay in it."""
+    parts = {cell: i for i, cell in enumerate(cells)}
+    for _ in cells:
+        for cell, axis in product(cells, range(3)):
+            below = _moved(cell, axis, -1, shape)
+            if cell[axis] == 0 or below not in parts:
+                continue
+            g = lower[axis][cell]
+            if g > 0 and g >= TIGHT * max(strongest[cell], strongest[below]):
+                parts[cell] = parts[below] = min(parts[cell], parts[below])
+    numbers = list(parts.values())
+    strength = {p: max(float(strongest[c]) for c in cells if parts[c] == p) for p in set(numbers)}
+    bound = float(torch.tensor(TIGHT) * max(strength.values(), default=0.0))
+    strong = sorted(p for p in strength if strength[p] >= bound)
+    best = max(strong, key=numbers.count, default=-1)
+    return [parts[cell] == best or strength[parts[cell]] < bound for cell in cells]
 
 
 def level_diagonal(faces: Tensor, outlets: Tensor, shape: Shape, inverse: Tensor) -> None:
