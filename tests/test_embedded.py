@@ -63,8 +63,22 @@ def test_a_next_grid_is_followed():
 
 
 def test_other_operators_are_refused():
-    grid = ns.Grid((4, 4))
-    faces = [torch.ones(5, 4), torch.ones(4, 5)]
-    for A in (ns.as_operator(np.eye(3)), ns.PoissonStencil(grid, faces)):
-        with pytest.raises(ns.StructureError, match="IncompleteCholesky"):
-            EmbeddedBox().build(A)
+    with pytest.raises(ns.StructureError, match="grid=cells"):
+        EmbeddedBox().build(ns.as_operator(np.eye(3)))
+
+
+@pytest.mark.parametrize("walls", ["neumann", "dirichlet"])
+def test_the_spectrum_spreads_no_more_than_the_coefficients(walls):
+    grid = ns.Grid((9, 11), spacing=(0.5, 1.0), walls=walls)
+    rng = np.random.default_rng(5077)
+    faces = [torch.from_numpy(rng.uniform(1, 1.8, shape)) for shape in ((10, 11), (9, 12))]
+    A = ns.PoissonStencil(grid, faces)
+    M = EmbeddedBox().build(A).apply(torch.eye(99, dtype=torch.float64)).numpy()
+    size, vectors = np.linalg.eigh(A.to_scipy().toarray())
+    root = vectors * np.sqrt(np.maximum(size, 0))
+    mu = np.linalg.eigvalsh(root.T @ M @ root)[int(A.null_space is not None) :]
+    # c_a in [1, 1.8] over its mean, per axis
+    least = min(float(c.min() / c.mean()) for c in faces)
+    largest = max(float(c.max() / c.mean()) for c in faces)
+    assert mu[0] >= least - 1e-12
+    assert mu[-1] <= largest + 1e-12

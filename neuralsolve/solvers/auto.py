@@ -2,11 +2,12 @@
 
 The rules, by what `structure.probe` saw (measured on the project's benchmark set, docs/benchmarks.md):
 
-1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n);
-   the same with obstacles or air in it: CG with the inverse of the box around them
+1. a constant-coefficient box (as a stencil, or recognised in a CSR matrix): FastPoisson, exact, O(n log n)
 2. diagonal plus low rank: Woodbury; dense, or at most `SMALL` unknowns: LU
-3. nothing speaks against SPD: CG with AMG, Ruge-Stueben for M-matrices, smoothed aggregation else; MIC(0)
-   before it on stencils of variable coefficients, where AMG's set-up costs more than it saves; IC(0) after
+3. nothing speaks against SPD: CG, on every other stencil with geometric multigrid (in 2D up to `BOX_LIMIT`
+   cells with few solids, no air and coefficients within `MILD` of each other: the inverse of the box), on
+   matrices with AMG by our own aggregation, then PyAMG's, Ruge-Stueben for M-matrices and smoothed
+   aggregation else; IC(0) after that
 4. symmetric indefinite: MINRES, with Jacobi where the diagonal is positive
 5. nonsymmetric: GMRES with ILU(0)
 6. where 3 to 5 fail in a few hundred steps: sparse LU while its memory is bounded, then MINRES for longer, or
@@ -20,11 +21,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
+from neuralsolve.operators.grid import AIR
+from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.structured import CallableOperator, DenseOperator, DiagonalPlusLowRank
 from neuralsolve.preconditioners.amg import AMG
 from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.preconditioners.incomplete import IncompleteCholesky, IncompleteLU
+from neuralsolve.preconditioners.multigrid import Multigrid
 from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.solvers.bicgstab import BiCGStab
 from neuralsolve.solvers.direct import SparseLU
@@ -39,7 +45,9 @@ from neuralsolve.solvers.richardson import Richardson
 from neuralsolve.solvers.structure import Structure
 
 SMALL = 3000  # unknowns up to which a sparse LU beats any set-up
-MIC_LIMIT = 250_000  # cells of a 2D stencil up to which MIC(0) beats the set-up of AMG; in 3D it always does
+BOX_LIMIT = 150_000  # cells of a 2D stencil up to which the box around few obstacles beats multigrid
+FEW = 0.1  # of the cells: solids that the inverse of the box may overlook
+MILD = 2.0  # largest over smallest coefficient that it may overlook
 LU_LIMIT = 60_000  # unknowns up to which the last resort may factorise: under a gigabyte even in 3D
 REFINEMENTS = 10  # steps of a direct method: each gains the digits that the factorisation holds
 
@@ -114,16 +122,33 @@ def _spd_plans(structure: Structure, seen: str, has_entries: bool) -> Iterator[P
         return
     A = structure.A
     if isinstance(A, PoissonStencil):
-        if A.coefficients is None:
-            yield Plan(
-                CG(), EmbeddedBox(), f"CG with the inverse of the box around the obstacles: {seen}", 150
-            )
-        elif len(A.grid.shape) == 3 or structure.n <= MIC_LIMIT:
-            yield Plan(CG(), IncompleteCholesky(0.97), f"CG with MIC(0): stencil, {seen}", 1000)
+        if _box_serves(A):
+            yield Plan(CG(), EmbeddedBox(), f"CG with the inverse of the box around: {seen}", 60)
+        yield Plan(CG(), Multigrid(), f"CG with multigrid: stencil, {seen}", 200)
+    elif _only_constants(A.null_space):
+        yield Plan(CG(), AMG(kind="aggregation"), f"CG with AMG (aggregation): {seen}", 200)
     kind = "rs" if structure.m_matrix else "sa"
     why = "an M-matrix" if structure.m_matrix else "couplings of both signs"
     yield Plan(CG(), AMG(kind=kind), f"CG with AMG ({kind}): {seen}, {why}", 200)
     yield Plan(CG(), IncompleteCholesky(), f"CG with IC(0): {seen}", 3000)
+
+
+def _only_constants(Z: NullSpace | None) -> bool:
+    """Whether the null space is none that aggregation had to be told of."""
+    return Z is None or Z.basis is None
+
+
+def _box_serves(A: PoissonStencil) -> bool:
+    """Whether the inverse of the box around the obstacles is the faster M."""
+    cells = A.grid.cells
+    if cells.ndim == 3 or cells.numel() > BOX_LIMIT or bool((cells == AIR).any()):
+        return False
+    if int(torch.count_nonzero(cells)) > FEW * cells.numel():
+        return False
+    if A.coefficients is None:
+        return True
+    least = min(float(c.detach().min()) for c in A.coefficients)
+    return least > 0 and max(float(c.detach().max()) for c in A.coefficients) <= MILD * least
 
 
 def direct(recipe: Recipe, reason: str) -> Plan:

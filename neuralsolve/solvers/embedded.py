@@ -1,6 +1,6 @@
 """A box with obstacles, preconditioned by the exact inverse of the box without them (fictitious domain).
 
-Problem: A x = b on the fluid cells of a `PoissonStencil` with SOLID cells, constant coefficients. M extends
+Problem: A x = b on the fluid cells of a `PoissonStencil` with SOLID cells, mild coefficients. M extends
 the residual by zero into the solids, applies the inverse of the full box, and keeps the fluid values:
 M = R L^-1 R^T. M^-1 is the Schur complement of L on the fluid: x . M^-1 x is the least y . L y over all
 extensions y of x into the solids. A leaves out the energy in there, so all eigenvalues of M A lie in (0, 1].
@@ -8,7 +8,8 @@ Below they are bounded by the norm of the discrete extension, which depends on t
 not on the spacing: CG takes the same number of steps on every grid (fictitious domain: Marchuk, Kuznetsov and
 Matsokin, Sov. J. Numer. Anal. Math. Modelling 1, 1986; the capacitance matrix of Proskurowski and Widlund,
 Math. Comp. 30, 1976, is a relative). Narrow slits between solids raise that number; interior AIR cells, where
-zero is prescribed, let it grow with the grid.
+zero is prescribed, let it grow with the grid. Coefficients that vary are replaced by their mean along every
+axis; that widens the spectrum by their largest ratio and no more.
 Cost: that of `FastPoisson` on the box and one pass over z.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from neuralsolve.errors import StructureError
@@ -38,7 +40,7 @@ class EmbeddedBox(Recipe):
     Raises
     ------
     StructureError
-        At `build`: A is no `PoissonStencil` with constant coefficients.
+        At `build`: A is no `PoissonStencil`.
 
     Examples
     --------
@@ -68,15 +70,15 @@ class EmbeddedBoxInverse(Preconditioner):
 
     def update(self, A_next: LinearOperator) -> None:
         """Take other obstacles or walls."""
-        if not isinstance(A_next, PoissonStencil) or A_next.coefficients is not None:
-            kind = "face coefficients" if isinstance(A_next, PoissonStencil) else type(A_next).__name__
+        if not isinstance(A_next, PoissonStencil):
             msg = (
-                f"EmbeddedBox needs a PoissonStencil with constant coefficients, given {kind}; "
-                "use M=ns.IncompleteCholesky(0.97) or ns.AMG()"
+                f"EmbeddedBox needs a PoissonStencil, given {type(A_next).__name__}; pass grid=cells to "
+                "ns.solve or ns.prepare where the matrix comes from a grid, or use M=ns.AMG()"
             )
             raise StructureError(msg)
         grid = A_next.grid
-        self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, grid.spacing, grid.walls)))
+        spacing = [h / mean**0.5 for h, mean in zip(grid.spacing, _means(A_next), strict=True)]
+        self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, spacing, grid.walls)))
         self._outside = None if A_next.active is None else ~A_next.active.numpy()
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
@@ -87,3 +89,14 @@ class EmbeddedBoxInverse(Preconditioner):
 
     def describe(self) -> str:
         return f"obstacles ignored, {self._inverse.describe()}"
+
+
+def _means(A: PoissonStencil) -> list[float]:
+    """Return the mean coefficient of the open faces along every axis."""
+    if A.coefficients is None:
+        return [1.0] * len(A.grid.shape)
+    means = []
+    for c in A.coefficients:
+        count = int(torch.count_nonzero(c.detach()))
+        means.append(float(c.detach().sum()) / count if count else 1.0)
+    return means
