@@ -31,9 +31,12 @@ class Preconditioner(ABC):
     ----------
     symmetric : bool
         M = M^T and positive definite, as CG and MINRES need it.
+    by_columns : bool
+        Several right sides cost as much together as one by one: the loop then solves one after the other.
     """
 
     symmetric: bool = False
+    by_columns: bool = False
 
     @abstractmethod
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:

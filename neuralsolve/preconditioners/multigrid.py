@@ -36,7 +36,7 @@ from neuralsolve.errors import OptionError, StructureError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.stencil import PoissonStencil
-from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.preconditioners.base import Preconditioner, Recipe, by_columns
 from neuralsolve.preconditioners.levels import COARSEST, STRONG, Hierarchy, Level, build
 from neuralsolve.preconditioners.matrix import check_count
 
@@ -46,6 +46,7 @@ SMOOTHERS = ("chebyshev", "jacobi", "red-black")
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
 POWER_STEPS = 8
+TESTED = 20_000  # padded cells of the level on which a W-cycle is tested
 SAMPLES = 4096  # entries of r that tell its size
 
 
@@ -157,6 +158,8 @@ def smoothing_steps(recipe: Multigrid, count: int) -> list[tuple[float, float]]:
 class GridCycle(Preconditioner):
     """A cycle on the levels of a grid, float32 inside; made by `Multigrid().build(A)`."""
 
+    by_columns = True
+
     def __init__(self, A: LinearOperator, recipe: Multigrid):
         self.recipe = recipe
         self._hierarchy: Hierarchy | None = None
@@ -175,16 +178,18 @@ class GridCycle(Preconditioner):
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
         self._choose(recipe)
-        if recipe.cycle != "V" and self._growth(fresh.first_small) > CONTRACTION:
+        level = next(
+            k
+            for k, level in enumerate(fresh.levels)
+            if level.plan.size <= TESTED or level is fresh.levels[-1]
+        )
+        if recipe.cycle != "V" and self._growth(level) > CONTRACTION:
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
-        columns = [(r, out)] if r.ndim == 1 else zip(r.unbind(1), out.unbind(1), strict=True)
-        for column, result in columns:
-            self._apply(column, result)
-        return out
+        return by_columns(self._apply, r, out) if r.ndim == 2 else self._apply(r, out)
 
     def describe(self) -> str:
         levels = self._levels()
@@ -207,14 +212,14 @@ class GridCycle(Preconditioner):
         assert self._hierarchy is not None
         return self._hierarchy.levels
 
-    def _apply(self, r: Tensor, out: Tensor) -> None:
+    def _apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        out = torch.empty_like(r) if out is None else out
         K, h, finest = table(), self._hierarchy, self._levels()[0]
         assert h is not None
         # float32 has no room for any size of r; M is linear, so a power of two changes nothing else
         size = float(r[:: len(r) // SAMPLES + 1].abs().max()) or float(r.abs().max())
         if size == 0:
-            out.zero_()
-            return
+            return out.zero_()
         size = 2.0 ** math.frexp(size)[1] if math.isfinite(size) else 1.0
         K.level_load(r, 1 / size, finest.plan.shape, finest.b)
         if self._used.cycle == "full":
@@ -222,6 +227,7 @@ class GridCycle(Preconditioner):
         else:
             self._cycle(0, {"V": V, "W": W, "F": F}[self._used.cycle], True)
         K.level_store(self._vectors(0)[0], size / h.unit, finest.plan.shape, out)
+        return out
 
     def _vectors(self, depth: int) -> tuple[Tensor, Tensor]:
         """Return x and y of a level: in the small ones, steps change their places."""

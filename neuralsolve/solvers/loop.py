@@ -84,7 +84,7 @@ def iterate(
     patience : steps without a new smallest residual after which the run is given up as stagnated
     """
     patience = min(patience, 10 * len(b) + 50)
-    if b.ndim == 1 or method.batched:
+    if b.ndim == 1 or (method.batched and not (M is not None and M.by_columns)):
         return _Run(method, A, M, b, tolerance, maxiter, callback, patience).go(x0)
     columns: list[Outcome] = []
     for j in range(b.shape[1]):

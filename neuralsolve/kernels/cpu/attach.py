@@ -69,7 +69,7 @@ def _mark_main(faces, cell, part, main, sz, sy):
 
 
 @serial
-def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
+def _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound):
     """Mark the cells of a coarse row that stay in their blocks; return whether others exist."""
     nz, ny, nx = shape
     fz, fy, fx = factors
@@ -77,7 +77,12 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
     Z, Y = row // coarse_shape[1], row % coarse_shape[1]
     part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
     split = False
+    whole_row = Z * fz + fz <= nz and Y * fy + fy <= ny
     for X in range(coarse_shape[2]):
+        if whole_row and X * fx + fx <= nx:
+            first = row_start(shape, Z * fz, Y * fy) + X * fx
+            if _all_hold(faces, first, fz, fy, fx, sz, sy, bound, main):
+                continue
         for k in range(8):
             z, y, x = k >> 2, k >> 1 & 1, k & 1
             cell[k] = -1
@@ -90,10 +95,29 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
 
 
 @serial
-def _main_parts(faces, inverse, shape, factors, main, coarse_shape, lo, hi):
+def _all_hold(faces, first, fz, fy, fx, sz, sy, bound, main):
+    """Whether all couplings in a block reach a bound; if so, mark its cells. Most blocks end here."""
+    cz, cy, cx = faces[0], faces[1], faces[2]
+    for z in range(fz):
+        for y in range(fy):
+            c = first + z * sz + y * sy
+            if fx == 2 and not cx[c + 1] >= bound:
+                return False
+            for x in range(fx):
+                if (y and not cy[c + x] >= bound) or (z and not cz[c + x] >= bound):
+                    return False
+    for z in range(fz):
+        for y in range(fy):
+            for x in range(fx):
+                main[first + z * sz + y * sy + x] = 1
+    return fz * fy * fx > 1
+
+
+@serial
+def _main_parts(faces, inverse, shape, factors, main, coarse_shape, bound, lo, hi):
     split = False
     for row in range(lo, hi):
-        split |= _main_part(faces, inverse, shape, factors, main, row, coarse_shape)
+        split |= _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound)
     return split
 
 
@@ -213,8 +237,11 @@ def level_attach(
     c, d, a = faces.numpy(), inverse.numpy(), out.numpy()
     sides, f, coarse = box(shape), box(factors), box(coarse_shape)
     main = np.zeros(len(d), np.uint8)
+    bound = np.float32(TIGHT * c[:3].max()) or np.float32(1)
     found: list[bool] = []
-    over_lines(coarse, len(d), lambda lo, hi: found.append(_main_parts(c, d, sides, f, main, coarse, lo, hi)))
+    over_lines(
+        coarse, len(d), lambda lo, hi: found.append(_main_parts(c, d, sides, f, main, coarse, bound, lo, hi))
+    )
     if not any(found):
         return 0
     wrap_sides(main, sides, flags(periodic))

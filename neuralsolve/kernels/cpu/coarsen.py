@@ -177,16 +177,26 @@ def _level_diagonal(faces, outlets, shape, inverse, lo, hi):
 
 
 @serial
-def _share(low, high, outlet, partner_above, alone):
-    """Return (half of the outward part, strength, whether it leads to a fluid cell) of one axis."""
-    outward = low if partner_above else high
-    inward = np.float32(0) if alone else (high if partner_above else low)
-    fluid = outward > 0
-    if not fluid:
-        outward = outlet
-    if inward <= 0 or outward <= 0:
-        return np.float32(0), max(inward, outward), False
-    return np.float32(0.5) * outward / (outward + inward), max(inward, outward), fluid
+def _axis_weights(low, high, outlets, above, alone, scale, w, fluid, strength):
+    """Weights along one axis: half of the outward part of a cell's couplings, and its strength there."""
+    for i in range(w.size):
+        outward = low[i] if above else high[i]
+        inward = np.float32(0) if alone else (high[i] if above else low[i])
+        fluid[i] = outward > 0
+        outward = outward if outward > 0 else outlets[i]
+        both = inward > 0 and outward > 0
+        w[i] = np.float32(0.5) * outward / (outward + inward) if both else np.float32(0)
+        strength[i] = scale * max(inward, outward)
+
+
+@serial
+def _without_attached(attached, at, step, odd, stride, w, outlets, low, high, scale, strength):
+    """Cells beside attached ones: those say nothing about these blocks, so there is no partner."""
+    for i in range(w.size):
+        c = at + stride * i
+        if attached[c - step] or attached[c + step]:
+            outward = high[i] if odd else low[i]
+            w[i], strength[i] = 0, scale * (outward if outward > 0 else outlets[i])
 
 
 @serial
@@ -195,43 +205,68 @@ def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, w
     _, ny, nx = shape
     sides = shape
     sz, sy, _, _ = strides(shape)
-    w, strength, fluid = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.bool_)
-    position = np.zeros(3, np.int64)
+    w, strength = np.zeros((3, nx), np.float32), np.zeros((3, nx), np.float32)
+    fluid = np.zeros((3, nx), np.uint8)
     for line in range(lo, hi):
-        position[0], position[1] = line // ny, line % ny
-        s = row_start(shape, position[0], position[1])
-        for i in range(nx):
-            position[2] = i
-            c, strongest = s + i, np.float32(0)
-            if attached.size > 0 and attached[c]:
-                weights[OWN, c] = 0
-                for axis in range(3):
-                    weights[axis, c] = WHOLE if attached[c] == 1 + axis else 0
+        z, y = line // ny, line % ny
+        s = row_start(shape, z, y)
+        for axis in range(3):
+            if factors[axis] == 1:
                 continue
+            step = sz if axis == 0 else (sy if axis == 1 else 1)
+            scale = np.float32(1) / nominal[axis]
+            low, high = faces[axis, s : s + nx], faces[axis, s + step : s + step + nx]
+            out, wa, fa, sa = outlets[axis, s : s + nx], w[axis], fluid[axis], strength[axis]
+            if axis < 2:
+                position = z if axis == 0 else y
+                odd = position % 2
+                alone = odd == 0 and position == sides[axis] - 1
+                _axis_weights(low, high, out, odd == 0, alone, scale, wa, fa, sa)
+                if attached.size > 0:
+                    _without_attached(attached, s, step, odd, 1, wa, out, low, high, scale, sa)
+                continue
+            for odd in range(2):
+                wo, fo, so = wa[odd:nx:2], fa[odd:nx:2], sa[odd:nx:2]
+                lo_, hi_, oo = low[odd:nx:2], high[odd:nx:2], out[odd:nx:2]
+                _axis_weights(lo_, hi_, oo, odd == 0, False, scale, wo, fo, so)
+                if attached.size > 0:
+                    _without_attached(attached, s + odd, step, odd, 2, wo, oo, lo_, hi_, scale, so)
+            if nx % 2:  # a last cell of an odd side has no partner
+                wa[nx - 1] = 0
+                sa[nx - 1] = scale * (low[nx - 1] if low[nx - 1] > 0 else out[nx - 1])
+        _store_weights(w, strength, fluid, inverse[s : s + nx], weights, s)
+        if attached.size > 0:
+            _store_attached(attached, weights, s, nx)
+
+
+@serial
+def _store_weights(w, strength, fluid, inverse, weights, s):
+    nx = inverse.size
+    w0, w1, w2, s0, s1, s2 = w[0], w[1], w[2], strength[0], strength[1], strength[2]
+    f0, f1, f2 = fluid[0], fluid[1], fluid[2]
+    t0, t1, t2, own = (
+        weights[0, s : s + nx],
+        weights[1, s : s + nx],
+        weights[X, s : s + nx],
+        weights[OWN, s : s + nx],
+    )
+    for i in range(nx):
+        strongest = max(s0[i], max(s1[i], s2[i]))
+        part = np.float32(1) / strongest if strongest > 0 else np.float32(1)
+        a, b, c = w0[i] * s0[i] * part, w1[i] * s1[i] * part, w2[i] * s2[i] * part
+        shrink = np.float32(WHOLE) / max(a + b + c, np.float32(1))
+        p, q, r = np.int32(shrink * a), np.int32(shrink * b), np.int32(shrink * c)
+        t0[i], t1[i], t2[i] = p * f0[i], q * f1[i], r * f2[i]
+        own[i] = WHOLE - p - q - r if inverse[i] > 0 else 0
+
+
+@serial
+def _store_attached(attached, weights, s, nx):
+    for c in range(s, s + nx):
+        if attached[c]:
             for axis in range(3):
-                w[axis], strength[axis], fluid[axis] = 0, 0, False
-                if factors[axis] == 2:
-                    step = sz if axis == 0 else (sy if axis == 1 else 1)
-                    above = position[axis] % 2 == 0
-                    alone = above and position[axis] == sides[axis] - 1
-                    if attached.size > 0:  # neighbours that belong elsewhere say nothing about these blocks
-                        alone |= attached[c - step] > 0 or attached[c + step] > 0
-                    w[axis], strength[axis], fluid[axis] = _share(
-                        faces[axis, c], faces[axis, c + step], outlets[axis, c], above, alone
-                    )
-                    strength[axis] /= nominal[axis]
-                    strongest = max(strongest, strength[axis])
-            lost, total = 0, np.float32(0)
-            for axis in range(3):
-                if strongest > 0:
-                    w[axis] *= strength[axis] / strongest
-                total += w[axis]
-            shrink = np.float32(WHOLE) / max(total, np.float32(1))
-            for axis in range(3):
-                part = int(shrink * w[axis])
-                lost += part
-                weights[axis, c] = part if fluid[axis] else 0
-            weights[OWN, c] = WHOLE - lost if inverse[c] > 0 else 0
+                weights[axis, c] = WHOLE if attached[c] == 1 + axis else 0
+            weights[OWN, c] = 0
 
 
 @serial

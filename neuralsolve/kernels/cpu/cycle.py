@@ -122,7 +122,7 @@ def _up(floats, bytes_, level, below, periodic):
     if periodic[0] or periodic[1] or periodic[2]:
         wrap_sides(e, coarse, periodic)
     weights = bytes_[level[WEIGHTS] : level[WEIGHTS] + 4 * level[SIZE]].reshape(4, level[SIZE])
-    prolong_range(e, weights, shape, factors, coarse, _vector(floats, level, XX), 0, shape[0] * shape[1])
+    prolong_range(e, weights, shape, factors, coarse, _vector(floats, level, XX), 0, coarse[0] * coarse[1])
 
 
 @serial

@@ -199,37 +199,62 @@ def _add_sides(r, weights, shape, axis, block, across, whole):
 
 
 @serial
+def _spread(values, first, factor, out):
+    """Repeat coarse values, from the first on, over the fine cells of their blocks."""
+    v = values[first : first + (out.size + factor - 1) // factor]
+    if factor == 1:
+        for i in range(out.size):
+            out[i] = v[i]
+        return
+    for i in range(out.size // 2):
+        out[2 * i] = v[i]
+        out[2 * i + 1] = v[i]
+    if out.size % 2:
+        out[out.size - 1] = v[v.size - 1]
+
+
+@serial
+def _spread_sides(values, first, out):
+    """Give every fine cell the coarse value on its side of the block along x."""
+    low, high = values[first - 1 :], values[first + 1 :]
+    for i in range(out.size // 2):
+        out[2 * i] = low[i]
+        out[2 * i + 1] = high[i]
+    if out.size % 2:
+        out[out.size - 1] = low[out.size // 2]
+
+
+@serial
+def _blend(u, w, wz, wy, wx, own, ez, ey, ex):
+    for i in range(u.size):
+        sides = np.float32(wz[i]) * ez[i] + np.float32(wy[i]) * ey[i] + np.float32(wx[i]) * ex[i]
+        u[i] += UNIT * (np.float32(w[i]) * own[i] + sides)
+
+
+@serial
 def prolong_range(e, weights, shape, factors, coarse_shape, x, lo, hi):
-    """Rows lo..hi of the fine box: x += P e."""
-    _, ny, nx = shape
+    """Rows lo..hi of the coarse box: x += P e on their blocks."""
+    nz, ny, nx = shape
     fz, fy, fx = factors
-    width = coarse_shape[2] + 2
+    own, ex = np.empty(nx, np.float32), np.zeros(nx, np.float32)
+    ez, ey = np.zeros((2, nx), np.float32), np.zeros((2, nx), np.float32)
     for row in range(lo, hi):
-        z, y = row // ny, row % ny
-        Z, Y = z // fz, y // fy
-        s, c = row_start(shape, z, y), row_start(coarse_shape, Z, Y)
-        # where an axis is not coarsened, or has but one coarse cell, no weight refers to a neighbour
-        beside = row_start(coarse_shape, Z, Y + 2 * (y % 2) - 1) if fy == 2 else c
-        ahead = row_start(coarse_shape, Z + 2 * (z % 2) - 1, Y) if fz == 2 and coarse_shape[0] > 1 else c
-        own, ey, ez = e[c - 1 : c - 1 + width], e[beside : beside + width], e[ahead : ahead + width]
-        u, w = x[s : s + nx], weights[OWN, s : s + nx]
-        wz, wy, wx = weights[0, s : s + nx], weights[1, s : s + nx], weights[X, s : s + nx]
-        if fx == 1:
-            for i in range(nx):
-                sides = np.float32(wz[i]) * ez[i] + np.float32(wy[i]) * ey[i]
-                u[i] += UNIT * (np.float32(w[i]) * own[i + 1] + sides)
-            continue
-        for j in range(nx // 2):
-            i = 2 * j
-            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j] + np.float32(wx[i]) * own[j]
-            u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
-            i = 2 * j + 1
-            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j] + np.float32(wx[i]) * own[j + 2]
-            u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
-        if nx % 2:
-            i, j = nx - 1, nx // 2
-            sides = np.float32(wz[i]) * ez[j] + np.float32(wy[i]) * ey[j] + np.float32(wx[i]) * own[j]
-            u[i] += UNIT * (np.float32(w[i]) * own[j + 1] + sides)
+        Z, Y = row // coarse_shape[1], row % coarse_shape[1]
+        c = row_start(coarse_shape, Z, Y)
+        _spread(e, c, fx, own)
+        if fx == 2:
+            _spread_sides(e, c, ex)
+        for k in range(2):  # along an axis that is not coarsened no weight refers to a neighbour
+            if fy == 2:
+                _spread(e, row_start(coarse_shape, Z, Y + 2 * k - 1), fx, ey[k])
+            if fz == 2:  # the only coarse plane is its own neighbour, if any
+                there = Z + 2 * k - 1 if coarse_shape[0] > 1 else Z
+                _spread(e, row_start(coarse_shape, there, Y), fx, ez[k])
+        for z in range(Z * fz, min(Z * fz + fz, nz)):
+            for y in range(Y * fy, min(Y * fy + fy, ny)):
+                s = row_start(shape, z, y)
+                wz, wy, wx = weights[0, s : s + nx], weights[1, s : s + nx], weights[X, s : s + nx]
+                _blend(x[s : s + nx], weights[OWN, s : s + nx], wz, wy, wx, own, ez[z % 2], ey[y % 2], ex)
 
 
 @serial
@@ -399,7 +424,7 @@ def level_prolong(
         box(factors),
         box(coarse_shape),
     )
-    over_lines(sides, X.size, lambda lo, hi: prolong_range(E, w, sides, f, coarse, X, lo, hi))
+    over_lines(coarse, X.size, lambda lo, hi: prolong_range(E, w, sides, f, coarse, X, lo, hi))
 
 
 def level_wrap(v: Tensor, shape: Sequence[int], periodic: Sequence[bool]) -> None:
