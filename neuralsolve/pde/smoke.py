@@ -107,7 +107,7 @@ class Plume:
     ----------
     case : SmokeCase
     method, M
-        As in `ns.prepare`, which chooses CG with `EmbeddedBox`, or `FastPoisson` where there is no obstacle.
+        As in `ns.prepare`, which chooses CG with `Multigrid`, or `FastPoisson` where there is no obstacle.
 
     Attributes
     ----------

@@ -46,8 +46,8 @@ from neuralsolve.solvers.structure import Structure
 
 SMALL = 3000  # unknowns up to which a sparse LU beats any set-up
 BOX_LIMIT = 150_000  # cells of a 2D stencil up to which the box around few obstacles beats multigrid
-FEW = 0.1  # of the cells: solids that the inverse of the box may overlook
-MILD = 2.0  # largest over smallest coefficient that it may overlook
+FEW = 0.02  # of the cells: solids that the inverse of the box may overlook
+MILD = 1.5  # largest over smallest coefficient that it may overlook
 LU_LIMIT = 60_000  # unknowns up to which the last resort may factorise: under a gigabyte even in 3D
 REFINEMENTS = 10  # steps of a direct method: each gains the digits that the factorisation holds
 
