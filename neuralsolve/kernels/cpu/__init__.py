@@ -7,6 +7,7 @@ from neuralsolve.kernels.cpu.aggregation import (
     csr_smoothed_aggregates,
     csr_transpose,
 )
+from neuralsolve.kernels.cpu.assemble import faces_assemble, faces_code, faces_kinds, faces_outlets
 from neuralsolve.kernels.cpu.attach import coarse_attached, level_attach
 from neuralsolve.kernels.cpu.blocks import (
     csr_block_backward,
@@ -46,6 +47,7 @@ from neuralsolve.kernels.cpu.padded import (
     level_store,
     level_wrap,
 )
+from neuralsolve.kernels.cpu.regions import stencil_regions
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
@@ -84,10 +86,14 @@ __all__ = [
     "csr_transpose",
     "cyclic_solve",
     "dot",
+    "faces_assemble",
+    "faces_code",
     "faces_ic0_factor",
     "faces_ic0_solve",
+    "faces_kinds",
     "faces_matvec",
     "faces_matvec_dot",
+    "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
     "level_attach",
@@ -106,6 +112,7 @@ __all__ = [
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",
+    "stencil_regions",
     "subtract_means",
     "tridiagonal_factor",
     "tridiagonal_solve",

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 from neuralsolve.kernels.cpu.vector import BLOCK, folded, numbers, total
-from neuralsolve.kernels.reference.stencil import AIR, FLUID, PERIODIC, SOLID
+from neuralsolve.kernels.reference.stencil import AIR, DIRICHLET, FLUID, PERIODIC, SOLID
 
 Z_LOW, Z_HIGH, Y_LOW, Y_HIGH, X_LOW, X_HIGH, INSIDE = 1, 2, 4, 8, 16, 32, 4096
+ALL_FLUID = INSIDE | 2 << 6 | 2 << 8 | 2 << 10 | 63
+SEGMENT = 4096  # cells of whole lines whose codes are made in one loop
 
 
 @serial
@@ -28,40 +30,76 @@ def wrapped_offsets(position, side, stride):
 
 
 @serial
-def _beside(cells, beyond, start, nx, position, side, stride, wall, up):
-    """Line of cells next to a line along z or y: of the box, or what its wall stands for."""
+def beside(cells, beyond, start, stop, position, side, stride, wall, up):
+    """Return the cells next to those of start..stop along z or y: of the box, or what its wall stands for."""
     low, high = wrapped_offsets(position, side, stride)
     at_wall = position == side - 1 if up else position == 0
     if at_wall and (wall != PERIODIC or side == 1):
-        return beyond[wall]
-    there = start + (high if up else low)
-    return cells[there : there + nx]
+        return beyond[AIR if wall == DIRICHLET else SOLID, : stop - start]
+    offset = high if up else low
+    return cells[start + offset : stop + offset]
+
+
+@serial
+def lines_alike(line, hi, ny, nx):
+    """Line after those, of a plane and not at its edge, whose neighbours lie at the same offsets."""
+    inner = 0 < line % ny < ny - 1
+    return min(hi, (line // ny + 1) * ny - 1, line + 1 + SEGMENT // nx) if inner else line + 1
+
+
+@serial
+def ghosts(shape):
+    """Cells that are SOLID and cells that are AIR, as many as lines are taken at once: (3, cells)."""
+    _, _, nx = shape
+    beyond = np.empty((3, nx + SEGMENT), np.uint8)
+    beyond[SOLID], beyond[AIR] = SOLID, AIR
+    return beyond
+
+
+@serial
+def _x_bits(low, high):
+    bits = (low == FLUID) * X_LOW | (high == FLUID) * X_HIGH
+    return bits | ((low != SOLID) + (high != SOLID)) << 10
+
+
+@serial
+def _line_ends(cells, start, nx, walls, out):
+    """Set what the codes of the first and last cell of a line say of their neighbours along x."""
+    last, keep = start + nx - 1, ~(X_LOW | X_HIGH | 3 << 10)
+    closed = walls[4] != PERIODIC or nx == 1
+    low = (AIR if walls[4] == DIRICHLET else SOLID) if closed else cells[last]
+    high = (AIR if walls[5] == DIRICHLET else SOLID) if closed else cells[start]
+    if cells[start] == FLUID:
+        out[start] = (out[start] & keep) | _x_bits(low, high if nx == 1 else cells[start + 1])
+    if nx > 1 and cells[last] == FLUID:
+        out[last] = (out[last] & keep) | _x_bits(cells[last - 1], high)
 
 
 @serial
 def _code(cells, shape, walls, out, lo, hi):
     """Codes of the lines that start among the cells lo..hi."""
     nz, ny, nx = shape
-    beyond, padded = np.empty((3, nx), np.uint8), np.empty(nx + 2, np.uint8)
-    beyond[0], beyond[1], beyond[2] = SOLID, AIR, SOLID  # a periodic side of one cell is closed
-    for line in range(-(-lo // nx), -(-hi // nx)):
-        z, y, start = line // ny, line % ny, line * nx
-        z_low = _beside(cells, beyond, start, nx, z, nz, ny * nx, walls[0], False)
-        z_high = _beside(cells, beyond, start, nx, z, nz, ny * nx, walls[1], True)
-        y_low = _beside(cells, beyond, start, nx, y, ny, nx, walls[2], False)
-        y_high = _beside(cells, beyond, start, nx, y, ny, nx, walls[3], True)
-        for i in range(nx):
-            padded[i + 1] = cells[start + i]
-        padded[0] = padded[nx] if walls[4] == PERIODIC and nx > 1 else beyond[walls[4], 0]
-        padded[nx + 1] = padded[1] if walls[5] == PERIODIC and nx > 1 else beyond[walls[5], 0]
-        x_low, x0, x_high, row = padded[:nx], padded[1 : nx + 1], padded[2:], out[start : start + nx]
-        for i in range(nx):
-            zl, zh, yl, yh, xl, xh = z_low[i], z_high[i], y_low[i], y_high[i], x_low[i], x_high[i]
-            bits = (zl == FLUID) * Z_LOW | (zh == FLUID) * Z_HIGH | (yl == FLUID) * Y_LOW
-            bits |= (yh == FLUID) * Y_HIGH | (xl == FLUID) * X_LOW | (xh == FLUID) * X_HIGH
-            bits |= ((zl != SOLID) + (zh != SOLID)) << 6 | ((yl != SOLID) + (yh != SOLID)) << 8
-            bits |= ((xl != SOLID) + (xh != SOLID)) << 10 | INSIDE
-            row[i] = bits if x0[i] == FLUID else 0
+    line, hi, beyond, padded = -(-lo // nx), -(-hi // nx), ghosts(shape), np.zeros(nx + SEGMENT + 2, np.uint8)
+    while line < hi:
+        after, z, y = lines_alike(line, hi, ny, nx), line // ny, line % ny
+        start, stop = line * nx, after * nx
+        z_low = beside(cells, beyond, start, stop, z, nz, ny * nx, walls[0], False)
+        z_high = beside(cells, beyond, start, stop, z, nz, ny * nx, walls[1], True)
+        y_low = beside(cells, beyond, start, stop, y, ny, nx, walls[2], False)
+        y_high = beside(cells, beyond, start, stop, y, ny, nx, walls[3], True)
+        padded[1 : stop - start + 1] = cells[start:stop]  # its ends are wrong, as those of every line are
+        x_low, x0, x_high, row = padded, padded[1:], padded[2:], out[start:stop]
+        for i in range(row.size):
+            # FLUID 0, SOLID 1, AIR 2: k & 1 says SOLID, k + 1 >> 1 not FLUID
+            zl, zh, yl, yh = np.int32(z_low[i]), np.int32(z_high[i]), np.int32(y_low[i]), np.int32(y_high[i])
+            xl, xh = np.int32(x_low[i]), np.int32(x_high[i])
+            solid = ((zl & 1) + (zh & 1)) << 6 | ((yl & 1) + (yh & 1)) << 8 | ((xl & 1) + (xh & 1)) << 10
+            other = (zl + 1) >> 1 | (zh + 1) & 2 | ((yl + 1) & 2) << 1 | ((yh + 1) & 2) << 2
+            other |= ((xl + 1) & 2) << 3 | ((xh + 1) & 2) << 4
+            row[i] = (ALL_FLUID - solid - other) if x0[i] == FLUID else 0
+        for first in range(start, stop, nx):
+            _line_ends(cells, first, nx, walls, out)
+        line = after
 
 
 def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:

@@ -7,6 +7,7 @@ from neuralsolve.kernels.reference.aggregation import (
     csr_smoothed_aggregates,
     csr_transpose,
 )
+from neuralsolve.kernels.reference.assemble import faces_assemble, faces_code, faces_kinds, faces_outlets
 from neuralsolve.kernels.reference.blocks import (
     csr_block_backward,
     csr_block_correct,
@@ -47,6 +48,7 @@ from neuralsolve.kernels.reference.padded import (
     level_store,
     level_wrap,
 )
+from neuralsolve.kernels.reference.regions import stencil_regions
 from neuralsolve.kernels.reference.spectral import (
     cyclic_solve,
     tridiagonal_factor,
@@ -100,10 +102,14 @@ __all__ = [
     "csr_transpose",
     "cyclic_solve",
     "dot",
+    "faces_assemble",
+    "faces_code",
     "faces_ic0_factor",
     "faces_ic0_solve",
+    "faces_kinds",
     "faces_matvec",
     "faces_matvec_dot",
+    "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
     "level_attach",
@@ -122,6 +128,7 @@ __all__ = [
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",
+    "stencil_regions",
     "subtract_means",
     "tridiagonal_factor",
     "tridiagonal_solve",
