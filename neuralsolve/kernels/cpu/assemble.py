@@ -1,7 +1,8 @@
 """Stencils with face coefficients, from cells to couplings, numba.
 
-Definitions: `neuralsolve.kernels.reference.assemble`. One pass over cells and coefficients, line by line; what a
-line needs a second time is still in the cache.
+Definitions: `neuralsolve.kernels.reference.assemble`. One pass over cells and coefficients, by
+segments of lines whose neighbours lie at the same offsets; loops are functions of their own, which LLVM then
+vectorises.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.stencil import INSIDE, beside, ghosts
+from neuralsolve.kernels.cpu.stencil import INSIDE, SEGMENT, kinds_beside, kinds_room, segment_end
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 from neuralsolve.kernels.reference.assemble import NEGATIVE, NON_FINITE, ZERO
-from neuralsolve.kernels.reference.stencil import AIR, DIRICHLET, FLUID, PERIODIC, SOLID
+from neuralsolve.kernels.reference.stencil import AIR, FLUID, SOLID
 
 
 @serial
@@ -34,53 +35,51 @@ def faces_kinds(values: Tensor) -> int:
 
 
 @serial
-def _neighbours(cells, beyond, around, shape, walls, axis, line):
-    """Kinds of the lower and upper neighbours of a line along an axis; `around` is room for those of x."""
-    nz, ny, nx = shape
-    start, stop = line * nx, line * nx + nx
+def _faces(values, room, shape, axis, line, after):
+    """Coefficients of the lower and the upper faces along an axis of a segment of lines."""
+    _, ny, nx = shape
+    size = (after - line) * nx
+    low, high = room[0, :size], room[1, :size]
+    if values.size == 0:
+        low[:], high[:] = 1, 1
+        return low, high
     if axis < 2:
-        position, side = (line // ny, nz) if axis == 0 else (line % ny, ny)
-        stride = ny * nx if axis == 0 else nx
-        low = beside(cells, beyond, start, stop, position, side, stride, walls[2 * axis], False)
-        return low, beside(cells, beyond, start, stop, position, side, stride, walls[2 * axis + 1], True)
-    around[1 : nx + 1] = cells[start:stop]
-    closed = walls[4] != PERIODIC or nx == 1
-    around[0] = (AIR if walls[4] == DIRICHLET else SOLID) if closed else around[nx]
-    around[nx + 1] = (AIR if walls[5] == DIRICHLET else SOLID) if closed else around[1]
-    return around[:nx], around[2:]
+        start = line * nx if axis == 0 else (line + line // ny) * nx
+        up = start + (ny * nx if axis == 0 else nx)
+        return values[start : start + size], values[up : up + size]
+    for k in range(after - line):
+        for i in range(nx):
+            low[k * nx + i] = values[(line + k) * (nx + 1) + i]
+        for i in range(nx):
+            high[k * nx + i] = values[(line + k) * (nx + 1) + i + 1]
+    return low, high
 
 
 @serial
-def _faces(values, ones, shape, axis, line):
-    """Coefficients of the lower and the upper faces of a line along an axis."""
-    _, ny, nx = shape
-    if values.size == 0:
-        return ones[:nx], ones[:nx]
-    if axis == 2:
-        start = line * (nx + 1)
-        return values[start : start + nx], values[start + 1 : start + nx + 1]
-    start = line * nx if axis == 0 else (line + line // ny) * nx
-    up = start + (ny * nx if axis == 0 else nx)
-    return values[start : start + nx], values[up : up + nx]
+def _mark(x0, low, high, c0, c1, unit, row):
+    """Add to the codes of a line what its faces along an axis say; `unit` is the axis' first bit."""
+    for i in range(row.size):
+        below = np.int32(65) if low[i] == FLUID else np.int32(64 if low[i] == AIR else 0)
+        above = np.int32(66) if high[i] == FLUID else np.int32(64 if high[i] == AIR else 0)
+        below = below if c0[i] != 0 else np.int32(0)
+        above = above if c1[i] != 0 else np.int32(0)
+        row[i] += unit * (below + above) if x0[i] == FLUID else 0
 
 
 @serial
 def _code(cells, shape, walls, coefficients, out, lo, hi):
-    nx = shape[2]
-    beyond, around, ones = ghosts(shape), np.empty(nx + 2, np.uint8), np.ones(nx, coefficients[0].dtype)
-    for line in range(lo, hi):
-        row, x0 = out[line * nx : line * nx + nx], cells[line * nx : line * nx + nx]
-        row[:] = INSIDE
+    nx, line = shape[2], lo
+    room, numbers = kinds_room(nx), np.empty((2, nx + SEGMENT), coefficients[0].dtype)
+    while line < hi:
+        after = segment_end(line, hi, shape)
+        x0, row = cells[line * nx : after * nx], out[line * nx : after * nx]
+        for i in range(row.size):
+            row[i] = INSIDE if x0[i] == FLUID else 0
         for axis in range(3):
-            low, high = _neighbours(cells, beyond, around, shape, walls, axis, line)
-            c0, c1 = _faces(coefficients[axis], ones, shape, axis, line)
-            for i in range(nx):
-                k0 = low[i] if c0[i] != 0 else SOLID
-                k1 = high[i] if c1[i] != 0 else SOLID
-                row[i] |= ((k0 == FLUID) | (k1 == FLUID) << 1) << (2 * axis)
-                row[i] |= ((k0 != SOLID) + (k1 != SOLID)) << (6 + 2 * axis)
-        for i in range(nx):
-            row[i] = row[i] if x0[i] == FLUID else 0
+            low, high = kinds_beside(cells, room, shape, walls, axis, line, after)
+            c0, c1 = _faces(coefficients[axis], numbers, shape, axis, line, after)
+            _mark(x0, low, high, c0, c1, 1 << 2 * axis, row)
+        line = after
 
 
 def faces_code(cells: Tensor, walls: Tensor, coefficients: Sequence[Tensor], out: Tensor) -> None:
@@ -93,24 +92,31 @@ def faces_code(cells: Tensor, walls: Tensor, coefficients: Sequence[Tensor], out
 
 
 @serial
+def _couple(x0, low, high, c0, c1, unit, total, row):
+    """Set the lower couplings of a line along an axis and add what its faces give the diagonal."""
+    for i in range(row.size):
+        inside, below, above = x0[i] == FLUID, unit * c0[i], unit * c1[i]
+        coupling = below if low[i] == FLUID else 0.0
+        gone_low = below if low[i] != SOLID else 0.0
+        gone_high = above if high[i] != SOLID else 0.0
+        row[i] = coupling if inside else 0.0
+        total[i] += (gone_low + gone_high) if inside else 0.0
+
+
+@serial
 def _assemble(cells, shape, walls, scale, coefficients, diagonal, lower, lo, hi):
-    nx = shape[2]
-    beyond, around, ones = ghosts(shape), np.empty(nx + 2, np.uint8), np.ones(nx, diagonal.dtype)
-    for line in range(lo, hi):
-        start, stop = line * nx, line * nx + nx
+    nx, line = shape[2], lo
+    room, numbers = kinds_room(nx), np.empty((2, nx + SEGMENT), diagonal.dtype)
+    while line < hi:
+        after = segment_end(line, hi, shape)
+        start, stop = line * nx, after * nx
         total, x0 = diagonal[start:stop], cells[start:stop]
         total[:] = 0
         for axis in range(3):
-            low, high = _neighbours(cells, beyond, around, shape, walls, axis, line)
-            c0, c1 = _faces(coefficients[axis], ones, shape, axis, line)
-            row, unit = lower[axis, start:stop], diagonal.dtype.type(scale[axis])
-            for i in range(nx):
-                inside = x0[i] == FLUID
-                below, above = unit * c0[i], unit * c1[i]
-                row[i] = below if inside & (low[i] == FLUID) else 0
-                total[i] += (below if inside & (low[i] != SOLID) else 0) + (
-                    above if inside & (high[i] != SOLID) else 0
-                )
+            low, high = kinds_beside(cells, room, shape, walls, axis, line, after)
+            c0, c1 = _faces(coefficients[axis], numbers, shape, axis, line, after)
+            _couple(x0, low, high, c0, c1, diagonal.dtype.type(scale[axis]), total, lower[axis, start:stop])
+        line = after
 
 
 def faces_assemble(
@@ -133,17 +139,24 @@ def faces_assemble(
 
 
 @serial
+def _leave(x0, low, high, c0, c1, unit, row):
+    for i in range(row.size):
+        below, above = unit * c0[i], unit * c1[i]
+        gone = (below if low[i] == AIR else 0.0) + (above if high[i] == AIR else 0.0)
+        row[i] = gone if x0[i] == FLUID else 0.0
+
+
+@serial
 def _outlets(cells, shape, walls, axis, scale, values, out, lo, hi):
-    nx, unit = shape[2], out.dtype.type(scale)
-    beyond, around, ones = ghosts(shape), np.empty(nx + 2, np.uint8), np.ones(nx, out.dtype)
-    for line in range(lo, hi):
-        row, x0 = out[line * nx : line * nx + nx], cells[line * nx : line * nx + nx]
-        low, high = _neighbours(cells, beyond, around, shape, walls, axis, line)
-        c0, c1 = _faces(values, ones, shape, axis, line)
-        for i in range(nx):
-            inside = x0[i] == FLUID
-            below = unit * c0[i] if inside & (low[i] == AIR) else 0
-            row[i] = below + (unit * c1[i] if inside & (high[i] == AIR) else 0)
+    nx, line = shape[2], lo
+    room, numbers = kinds_room(nx), np.empty((2, nx + SEGMENT), out.dtype)
+    while line < hi:
+        after = segment_end(line, hi, shape)
+        low, high = kinds_beside(cells, room, shape, walls, axis, line, after)
+        c0, c1 = _faces(values, numbers, shape, axis, line, after)
+        start, stop = line * nx, after * nx
+        _leave(cells[start:stop], low, high, c0, c1, out.dtype.type(scale), out[start:stop])
+        line = after
 
 
 def faces_outlets(

@@ -30,65 +30,69 @@ def wrapped_offsets(position, side, stride):
 
 
 @serial
-def beside(cells, beyond, start, stop, position, side, stride, wall, up):
-    """Return the cells next to those of start..stop along z or y: of the box, or what its wall stands for."""
-    low, high = wrapped_offsets(position, side, stride)
-    at_wall = position == side - 1 if up else position == 0
-    if at_wall and (wall != PERIODIC or side == 1):
-        return beyond[AIR if wall == DIRICHLET else SOLID, : stop - start]
-    offset = high if up else low
-    return cells[start + offset : stop + offset]
-
-
-@serial
-def lines_alike(line, hi, ny, nx):
+def segment_end(line, hi, shape):
     """Line after those, of a plane and not at its edge, whose neighbours lie at the same offsets."""
+    _, ny, nx = shape
     inner = 0 < line % ny < ny - 1
     return min(hi, (line // ny + 1) * ny - 1, line + 1 + SEGMENT // nx) if inner else line + 1
 
 
 @serial
-def ghosts(shape):
-    """Cells that are SOLID and cells that are AIR, as many as lines are taken at once: (3, cells)."""
-    _, _, nx = shape
-    beyond = np.empty((3, nx + SEGMENT), np.uint8)
-    beyond[SOLID], beyond[AIR] = SOLID, AIR
-    return beyond
+def kinds_room(nx):
+    """Room for the kinds of neighbours of a segment of lines: all SOLID, all AIR, and two along x."""
+    room = np.empty((4, nx + SEGMENT), np.uint8)
+    room[SOLID], room[AIR] = SOLID, AIR
+    return room
 
 
 @serial
-def _x_bits(low, high):
-    bits = (low == FLUID) * X_LOW | (high == FLUID) * X_HIGH
-    return bits | ((low != SOLID) + (high != SOLID)) << 10
+def _beside(cells, room, start, stop, position, side, stride, wall, up):
+    """Cells next to those of start..stop along z or y: of the box, or what its wall stands for."""
+    low, high = wrapped_offsets(position, side, stride)
+    at_wall = position == side - 1 if up else position == 0
+    if at_wall and (wall != PERIODIC or side == 1):  # a periodic side of one cell is closed
+        return room[AIR if wall == DIRICHLET else SOLID, : stop - start]
+    offset = high if up else low
+    return cells[start + offset : stop + offset]
 
 
 @serial
-def _line_ends(cells, start, nx, walls, out):
-    """Set what the codes of the first and last cell of a line say of their neighbours along x."""
-    last, keep = start + nx - 1, ~(X_LOW | X_HIGH | 3 << 10)
-    closed = walls[4] != PERIODIC or nx == 1
-    low = (AIR if walls[4] == DIRICHLET else SOLID) if closed else cells[last]
-    high = (AIR if walls[5] == DIRICHLET else SOLID) if closed else cells[start]
-    if cells[start] == FLUID:
-        out[start] = (out[start] & keep) | _x_bits(low, high if nx == 1 else cells[start + 1])
-    if nx > 1 and cells[last] == FLUID:
-        out[last] = (out[last] & keep) | _x_bits(cells[last - 1], high)
+def _beside_x(cells, room, start, stop, nx, walls):
+    """Cells before and after those of start..stop, of whole lines, along x."""
+    size, around = stop - start, walls[4] == PERIODIC and nx > 1
+    low, high = room[FLUID, :size], room[3, :size]
+    low[1:], high[: size - 1] = cells[start : stop - 1], cells[start + 1 : stop]
+    ends = AIR if walls[4] == DIRICHLET else SOLID, AIR if walls[5] == DIRICHLET else SOLID
+    for first in range(0, size, nx):
+        last = first + nx - 1
+        low[first] = cells[start + last] if around else ends[0]
+        high[last] = cells[start + first] if around else ends[1]
+    return low, high
+
+
+@serial
+def kinds_beside(cells, room, shape, walls, axis, line, after):
+    """Kinds of the lower and the upper neighbours along an axis of a segment of lines."""
+    nz, ny, nx = shape
+    start, stop = line * nx, after * nx
+    if axis == 2:
+        return _beside_x(cells, room, start, stop, nx, walls)
+    position, side, stride = (line // ny, nz, ny * nx) if axis == 0 else (line % ny, ny, nx)
+    low = _beside(cells, room, start, stop, position, side, stride, walls[2 * axis], False)
+    return low, _beside(cells, room, start, stop, position, side, stride, walls[2 * axis + 1], True)
 
 
 @serial
 def _code(cells, shape, walls, out, lo, hi):
     """Codes of the lines that start among the cells lo..hi."""
-    nz, ny, nx = shape
-    line, hi, beyond, padded = -(-lo // nx), -(-hi // nx), ghosts(shape), np.zeros(nx + SEGMENT + 2, np.uint8)
+    nx = shape[2]
+    line, hi, room = -(-lo // nx), -(-hi // nx), kinds_room(nx)
     while line < hi:
-        after, z, y = lines_alike(line, hi, ny, nx), line // ny, line % ny
-        start, stop = line * nx, after * nx
-        z_low = beside(cells, beyond, start, stop, z, nz, ny * nx, walls[0], False)
-        z_high = beside(cells, beyond, start, stop, z, nz, ny * nx, walls[1], True)
-        y_low = beside(cells, beyond, start, stop, y, ny, nx, walls[2], False)
-        y_high = beside(cells, beyond, start, stop, y, ny, nx, walls[3], True)
-        padded[1 : stop - start + 1] = cells[start:stop]  # its ends are wrong, as those of every line are
-        x_low, x0, x_high, row = padded, padded[1:], padded[2:], out[start:stop]
+        after = segment_end(line, hi, shape)
+        z_low, z_high = kinds_beside(cells, room, shape, walls, 0, line, after)
+        y_low, y_high = kinds_beside(cells, room, shape, walls, 1, line, after)
+        x_low, x_high = kinds_beside(cells, room, shape, walls, 2, line, after)
+        x0, row = cells[line * nx : after * nx], out[line * nx : after * nx]
         for i in range(row.size):
             # FLUID 0, SOLID 1, AIR 2: k & 1 says SOLID, k + 1 >> 1 not FLUID
             zl, zh, yl, yh = np.int32(z_low[i]), np.int32(z_high[i]), np.int32(y_low[i]), np.int32(y_high[i])
@@ -97,8 +101,6 @@ def _code(cells, shape, walls, out, lo, hi):
             other = (zl + 1) >> 1 | (zh + 1) & 2 | ((yl + 1) & 2) << 1 | ((yh + 1) & 2) << 2
             other |= ((xl + 1) & 2) << 3 | ((xh + 1) & 2) << 4
             row[i] = (ALL_FLUID - solid - other) if x0[i] == FLUID else 0
-        for first in range(start, stop, nx):
-            _line_ends(cells, first, nx, walls, out)
         line = after
 
 
