@@ -51,7 +51,16 @@ from neuralsolve.kernels.cpu.regions import stencil_regions
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
-from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
+from neuralsolve.kernels.cpu.vector import (
+    axpy,
+    cg_update,
+    dot,
+    largest,
+    masked_copy,
+    scaled_copy,
+    subtract_means,
+    xpby,
+)
 
 __all__ = [
     "axpy",
@@ -96,6 +105,7 @@ __all__ = [
     "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "largest",
     "level_attach",
     "level_diagonal",
     "level_load",
@@ -107,6 +117,7 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "masked_copy",
     "scaled_copy",
     "small_levels_cycle",
     "stencil_code",

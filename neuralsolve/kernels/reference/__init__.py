@@ -67,7 +67,16 @@ from neuralsolve.kernels.reference.sweeps import (
     faces_redblack_sweep,
     faces_sor_sweep,
 )
-from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
+from neuralsolve.kernels.reference.vector import (
+    axpy,
+    cg_update,
+    dot,
+    largest,
+    masked_copy,
+    scaled_copy,
+    subtract_means,
+    xpby,
+)
 
 __all__ = [
     "axpy",
@@ -112,6 +121,7 @@ __all__ = [
     "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "largest",
     "level_attach",
     "level_diagonal",
     "level_load",
@@ -123,6 +133,7 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "masked_copy",
     "scaled_copy",
     "small_levels_cycle",
     "stencil_code",
