@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,7 +19,17 @@ from neuralsolve.kernels import cpu, reference, table, use
 from neuralsolve.operators.stencil import PoissonStencil
 
 EPS = torch.finfo(torch.float64).eps
-ROOMS = st.sampled_from(["reference", "cpu"])
+ROOMS = st.sampled_from(["reference", "cpu", "threads"])
+
+
+@contextmanager
+def kernels_of(room):
+    """Use one implementation; "threads" is `cpu` with every loop, however short, cut into ranges."""
+    with use("cpu" if room == "threads" else room), pytest.MonkeyPatch.context() as patch:
+        if room == "threads":
+            patch.setattr("neuralsolve.kernels.cpu.threads.SERIAL_BELOW", 0)
+            patch.setattr("torch.get_num_threads", lambda: 2)
+        yield
 
 
 @st.composite
@@ -58,7 +69,7 @@ def same_regions(A, S):
 @settings(max_examples=200, deadline=None)
 def test_null_space_is_that_of_the_components_of_the_matrix(scene, room):
     grid, faces = scene
-    with use(room):
+    with kernels_of(room):
         A = PoissonStencil(ns.Grid(grid.cells, 1.0, grid.walls), faces)
         same_regions(A, written_out(A.grid, faces))
 
@@ -67,7 +78,7 @@ def test_null_space_is_that_of_the_components_of_the_matrix(scene, room):
 @settings(max_examples=100, deadline=None)
 def test_couplings_are_those_of_the_matrix(scene, room):
     grid, faces = scene
-    with use(room):
+    with kernels_of(room):
         A = PoissonStencil(grid, faces)
         diagonal, lower = A.faces()
         outlets = sum(A.outlets(axis) for axis in range(len(grid.shape)))
@@ -86,7 +97,7 @@ def test_rooms_agree_to_the_last_bit(scene, dtype):
     grid = ns.Grid(grid.cells, 0.5, grid.walls)
     made = []
     for room in ("reference", "cpu"):
-        with use(room):
+        with kernels_of(room):
             A = PoissonStencil(grid, faces, dtype)
             made.append([*A.faces(), *(A.outlets(a) for a in range(len(grid.shape)))])
     assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
