@@ -8,6 +8,7 @@ from neuralsolve.errors import ShapeError as ShapeError
 from neuralsolve.errors import SolveError as SolveError
 from neuralsolve.errors import StructureError as StructureError
 from neuralsolve.operators.base import LinearOperator as LinearOperator
+from neuralsolve.operators.coefficients import face_coefficients as face_coefficients
 from neuralsolve.operators.convert import as_operator as as_operator
 from neuralsolve.operators.csr import CSROperator as CSROperator
 from neuralsolve.operators.grid import AIR as AIR
@@ -15,7 +16,6 @@ from neuralsolve.operators.grid import FLUID as FLUID
 from neuralsolve.operators.grid import SOLID as SOLID
 from neuralsolve.operators.grid import Grid as Grid
 from neuralsolve.operators.stencil import PoissonStencil as PoissonStencil
-from neuralsolve.operators.stencil import face_coefficients as face_coefficients
 from neuralsolve.operators.structured import Block as Block
 from neuralsolve.operators.structured import CallableOperator as CallableOperator
 from neuralsolve.operators.structured import DenseOperator as DenseOperator

@@ -185,3 +185,21 @@ def test_one_column_and_more_columns_than_a_block(all_kernels, generator, k):
             assert_close(got[:, j], expected, eps)
         assert_close(rr[j], one, n * eps)
         assert abs(float(xr[j] - X @ R)) <= n * eps * float(X.norm() * R.norm())
+
+
+@DTYPES
+@COLUMNS
+@pytest.mark.parametrize("n", [1, 2, 1001, LARGE])
+def test_masked_copies_and_the_largest_entry(all_kernels, generator, dtype, columns, n):
+    x, active = normal(generator, n, *columns, dtype=dtype), torch.rand(n, generator=generator) < 0.7
+    active[0] = True
+    x[~active] = torch.nan  # never used
+    expected = torch.where(active if x.ndim == 1 else active[:, None], x, 0.0)
+    out = torch.full_like(x, torch.inf)
+    assert all_kernels.masked_copy(active, x, out) == float(expected.abs().max())
+    assert torch.equal(out, expected)
+    assert all_kernels.largest(out) == float(expected.abs().max())
+    for bad in (torch.inf, -torch.inf, torch.nan):
+        x.view(-1)[0] = bad
+        seen = [all_kernels.masked_copy(active, x, out), all_kernels.largest(out)]
+        assert all(np.isnan(v) if np.isnan(bad) else v == np.inf for v in seen)

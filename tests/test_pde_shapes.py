@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 
 from neuralsolve.errors import FormatError, OptionError
-from neuralsolve.operators.nullspace import grid_components
 from neuralsolve.pde.shapes import BUNNY, obstacle
 
 
@@ -34,9 +34,9 @@ def test_volume_of_ball_and_middle_of_mass():
 def test_the_bunny_stands_upright_in_one_piece(shape):
     center = (0.5,) * len(shape)
     solid = obstacle("bunny", shape, center=center, size=0.6, source="analytic")
-    _, count = grid_components(solid.numpy(), (False,) * len(shape))
+    count = scipy.ndimage.label(solid.numpy())[1]
     assert count == 1
-    assert grid_components(~solid.numpy(), (False,) * len(shape))[1] == 1  # no air locked up inside
+    assert scipy.ndimage.label(~solid.numpy())[1] == 1  # no air locked up inside
     n = shape[-1]
     rows = solid.any(-1).any(0) if len(shape) == 3 else solid.any(-1)
     filled = rows.nonzero()
@@ -73,7 +73,7 @@ def test_the_scanned_bunny_stands_upright_without_shafts(shape):
     assert abs(int(filled[-1]) - 0.8 * n) <= 0.03 * n
     width = solid.sum(dim=tuple(a for a in range(solid.ndim) if a != solid.ndim - 2))
     assert width[int(0.3 * n)] > 1.5 * width[int(0.76 * n)]
-    assert grid_components(~solid.numpy(), (False,) * len(shape))[1] == 1
+    assert scipy.ndimage.label(~solid.numpy())[1] == 1
 
 
 def write_masks(folder: Path, **arrays):

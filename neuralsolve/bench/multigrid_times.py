@@ -25,8 +25,9 @@ from neuralsolve.bench.rivals import (
 from neuralsolve.bench.scenes import free_surface, two_phase
 from neuralsolve.bench.system import System
 from neuralsolve.errors import OptionError
+from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import Grid
-from neuralsolve.operators.stencil import PoissonStencil, face_coefficients
+from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.amg import AMG
 from neuralsolve.preconditioners.multigrid import Multigrid
 

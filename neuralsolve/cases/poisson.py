@@ -12,8 +12,9 @@ from neuralsolve.cases.problem import Problem, source_and_reference
 from neuralsolve.errors import ShapeError
 from neuralsolve.io.files import broken
 from neuralsolve.io.vectors import read_array
+from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import AIR, FLUID, SOLID, Grid
-from neuralsolve.operators.stencil import PoissonStencil, face_coefficients
+from neuralsolve.operators.stencil import PoissonStencil
 
 if TYPE_CHECKING:
     from neuralsolve.cases.schema import PoissonCase

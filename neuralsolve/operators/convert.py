@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
+from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, check_props, shared
 from neuralsolve.operators.csr import CSROperator, buffers, check_bounds, from_scipy, is_canonical
 from neuralsolve.operators.structured import CallableOperator, DenseOperator
@@ -242,9 +243,9 @@ def _as_array(b: Any, name: str) -> np.ndarray:
 
 def check_finite(v: Tensor, name: str) -> float:
     """Refuse NaN and infinity in a vector of the caller's; return its largest absolute entry."""
-    low, high = float(v.numpy().min()), float(v.numpy().max())  # in which NaN shows too
-    if not (math.isfinite(low) and math.isfinite(high)):
+    most = table(v.device).largest(v)  # in which NaN shows too
+    if not math.isfinite(most):
         bad = int((~torch.isfinite(v)).sum())
         msg = f"{name} has {bad} NaN or infinite entries of {v.numel()}; mend them before the solve"
         raise NonFiniteError(msg)
-    return max(-low, high)
+    return most

@@ -60,12 +60,12 @@ class Grid:
     @property
     def fluid(self) -> Tensor:
         """Mask of the fluid cells, of the grid's shape."""
-        return self.cells == FLUID
+        return torch.from_numpy(self.cells.numpy() == FLUID)
 
     @property
     def is_box(self) -> bool:
         """Whether every cell is fluid."""
-        return not bool(self.cells.any())
+        return not self.cells.numpy().any()
 
     def __repr__(self) -> str:
         return f"Grid(shape={self.shape}, spacing={self.spacing}, walls={self.walls})"

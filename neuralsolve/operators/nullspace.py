@@ -9,7 +9,6 @@ problem's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -99,29 +98,3 @@ def from_vectors(vectors: object, n: int) -> NullSpace:
         )
         raise StructureError(msg)
     return NullSpace(basis=Q.contiguous())
-
-
-def grid_components(fluid: np.ndarray, periodic: tuple[bool, ...]) -> tuple[np.ndarray, int]:
-    """Label the face-connected fluid regions of a grid; -1 elsewhere.
-
-    Regions that meet across a seam are one.
-    """
-    from scipy.ndimage import label
-
-    found: Any = label(fluid)
-    labels, count = found[0].astype(np.int64) - 1, int(found[1])
-    if count > 1 and any(periodic):
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        pairs = []
-        for axis in np.flatnonzero(periodic):
-            first, last = np.take(labels, 0, axis).ravel(), np.take(labels, -1, axis).ravel()
-            both = (first >= 0) & (last >= 0)
-            pairs.append(np.stack([first[both], last[both]]))
-        i, j = np.concatenate(pairs, axis=1)
-        seams: Any = coo_array((np.ones(len(i)), (i, j)), shape=(count, count))
-        found: Any = connected_components(seams, directed=False)
-        count, merged = found
-        labels = np.append(merged, -1)[labels]
-    return labels.ravel(), int(count)

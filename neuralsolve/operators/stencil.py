@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
+from neuralsolve.errors import StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like, shared
-from neuralsolve.operators.grid import AIR, FLUID, SOLID, WALLS, Grid
-from neuralsolve.operators.nullspace import NullSpace, from_components, grid_components
+from neuralsolve.operators.base import LinearOperator, empty, output_like
+from neuralsolve.operators.coefficients import check_faces, face_sides, with_ghosts
+from neuralsolve.operators.grid import FLUID, SOLID, WALLS, Grid
+from neuralsolve.operators.nullspace import NullSpace
 
 if TYPE_CHECKING:
     import scipy.sparse
-
-GHOST = {"neumann": SOLID, "dirichlet": AIR}
 
 
 class PoissonStencil(LinearOperator):
@@ -59,8 +57,10 @@ class PoissonStencil(LinearOperator):
     def __init__(
         self, grid: Grid, coefficients: Sequence[Any] | None = None, dtype: torch.dtype | None = None
     ):
-        self.grid = grid
-        self.coefficients = None if coefficients is None else _check_faces(coefficients, grid)
+        self.grid, closed = grid, False
+        self.coefficients: tuple[Tensor, ...] | None = None
+        if coefficients is not None:
+            self.coefficients, closed = check_faces(coefficients, grid)
         dtype = dtype or (self.coefficients[0].dtype if self.coefficients else torch.float64)
         super().__init__((grid.size, grid.size), dtype, torch.device("cpu"), {"spd"})
         self.shape3 = (1,) * (3 - len(grid.shape)) + grid.shape
@@ -68,12 +68,8 @@ class PoissonStencil(LinearOperator):
         self.active = None if grid.is_box else grid.fluid.reshape(-1)
         self._faces: tuple[Tensor, Tensor] | None = None
         self._faces_version: tuple[int, ...] = ()
-        self._code: Tensor | None = None
-        if self.coefficients is None:
-            self._code = torch.empty(grid.size, dtype=torch.uint16)
-            cells = grid.cells.reshape(self.shape3)
-            table(self.device).stencil_code(cells, self._wall_words(), self._code)
-        self.null_space = self._null_space()
+        self._code = self._make_code(False) if self.coefficients is None else None
+        self.null_space = self._null_space(closed)
 
     def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(x, self.shape[0], out)
@@ -100,15 +96,9 @@ class PoissonStencil(LinearOperator):
         version = tuple(c._version for c in self.coefficients or ())
         if self._faces is None or version != self._faces_version:  # an optimiser writes in place
             self._faces_version = version
-            diagonal = torch.zeros(self.grid.shape, dtype=self.dtype)
-            lower = []
-            for axis, side in enumerate(self.grid.shape):
-                conductance, both_fluid = self._conductance(axis)
-                diagonal += conductance.narrow(axis, 0, side) + conductance.narrow(axis, 1, side)
-                lower.append((conductance * both_fluid).narrow(axis, 0, side).reshape(-1))
-            diagonal *= self.grid.fluid
-            first = [torch.zeros(self.grid.size, dtype=self.dtype)] * (3 - len(lower))
-            self._faces = diagonal.reshape(-1), torch.stack(first + lower)
+            like, n = torch.empty(0, dtype=self.dtype), self.shape[0]
+            self._faces = empty((n,), like), empty((3, n), like)
+            table(self.device).faces_assemble(*self._cells(), self.scale, self._coefficients3(), *self._faces)
         return self._faces
 
     @property
@@ -121,11 +111,9 @@ class PoissonStencil(LinearOperator):
 
         That of air and of Dirichlet walls; the diagonal is the sum of these and of the couplings of `faces`.
         """
-        conductance, both_fluid = self._conductance(axis)
-        leaving = conductance * ~both_fluid
-        side = self.grid.shape[axis]
-        total = leaving.narrow(axis, 0, side) + leaving.narrow(axis, 1, side)
-        return (total * self.grid.fluid).reshape(-1)
+        out, a = empty((self.shape[0],), torch.empty(0, dtype=self.dtype)), axis + 3 - len(self.grid.shape)
+        table(self.device).faces_outlets(*self._cells(), a, self.scale[a], self._coefficients3()[a], out)
+        return out
 
     def diagonal(self) -> Tensor:
         if self._code is None:
@@ -175,156 +163,50 @@ class PoissonStencil(LinearOperator):
         gradients = []
         fields = [(v.reshape(*self.grid.shape, -1) * self.grid.fluid[..., None]) for v in (lam, x)]
         for axis, c in enumerate(self.coefficients):
-            jumps = [torch.diff(_with_ghosts(v, self.grid, axis, 0), dim=axis) for v in fields]
+            jumps = [torch.diff(with_ghosts(v, self.grid, axis, 0), dim=axis) for v in fields]
             product = -(jumps[0] * jumps[1]).sum(-1) / self.grid.spacing[axis] ** 2  # -d/dc of lam . A x
-            product = product * self._open(axis)[0]
+            product = product * self._open(axis)
             if self.grid.periodic[axis]:  # the end faces are one face given twice: half of its gradient each
                 ends = product.narrow(axis, 0, 1) / 2
                 product = torch.cat([ends, product.narrow(axis, 1, c.shape[axis] - 2), ends], axis)
             gradients.append(product.to(c.dtype))
         return tuple(gradients)
 
-    def _open(self, axis: int) -> tuple[Tensor, Tensor]:
-        """Return which faces along `axis` conduct, and which of them join two fluid cells; n_a + 1 faces."""
-        low, high = _face_sides(self.grid.cells, self.grid, axis)
-        fluid_low, fluid_high = low == FLUID, high == FLUID
-        conducts = (fluid_low & (high != SOLID)) | (fluid_high & (low != SOLID))
+    def _open(self, axis: int) -> Tensor:
+        """Return which faces along `axis` conduct; n_a + 1 faces."""
+        low, high = face_sides(self.grid.cells, self.grid, axis)
+        conducts = ((low == FLUID) & (high != SOLID)) | ((high == FLUID) & (low != SOLID))
         if self.grid.periodic[axis] and self.grid.shape[axis] == 1:
             conducts = torch.zeros_like(conducts)  # a cell that is its own neighbour: no flux
-        return conducts, fluid_low & fluid_high
+        return conducts
 
-    def _conductance(self, axis: int) -> tuple[Tensor, Tensor]:
-        conducts, both_fluid = self._open(axis)
-        conductance = conducts.to(self.dtype) / self.grid.spacing[axis] ** 2
-        if self.coefficients is not None:
-            conductance = conductance * self.coefficients[axis].detach().to(self.dtype)
-        return conductance, both_fluid
-
-    def _wall_words(self) -> Tensor:
+    def _cells(self) -> tuple[Tensor, Tensor]:
+        """Return cells and walls as kernels take them."""
         words = [("neumann", "neumann")] * (3 - len(self.grid.shape)) + list(self.grid.walls)
-        return torch.tensor([WALLS.index(word) for pair in words for word in pair], dtype=torch.int8)
+        walls = torch.tensor([WALLS.index(word) for pair in words for word in pair], dtype=torch.int8)
+        return self.grid.cells.reshape(self.shape3), walls
 
-    def _null_space(self) -> NullSpace | None:
-        """Return the constants on the fluid regions with no way out; None where every region has one."""
-        fluid = self.grid.fluid.numpy()
-        if self.coefficients is not None and any(bool((c.detach() == 0).any()) for c in self.coefficients):
-            return self._null_space_of_graph()  # closed faces can cut a region in two
-        if self.grid.is_box:
-            grounded = any("dirichlet" in pair for pair in self.grid.walls)
-            return None if grounded else from_components(np.zeros(self.grid.size, np.int64), np.array([True]))
-        labels, count = grid_components(fluid, self.grid.periodic)
-        outlet = np.zeros(self.grid.shape, bool)
-        for axis in range(fluid.ndim):
-            low, high = (side.numpy() for side in _face_sides(self.grid.cells, self.grid, axis))
-            side = self.grid.shape[axis]
-            outlet |= np.take(low == AIR, range(side), axis) | np.take(high == AIR, range(1, side + 1), axis)
-        return self._from_outlets(labels, count, outlet.ravel())
+    def _coefficients3(self) -> list[Tensor]:
+        """Return the coefficients as kernels take them: flat, of z, y and x, empty where they are one."""
+        given = [c.detach().to(self.dtype).contiguous().reshape(-1) for c in self.coefficients or ()]
+        return [torch.empty(0, dtype=self.dtype)] * (3 - len(given)) + given
 
-    def _null_space_of_graph(self) -> NullSpace | None:
-        from scipy.sparse.csgraph import connected_components
+    def _make_code(self, closed: bool) -> Tensor:
+        code = torch.from_numpy(np.empty(self.shape[0], np.uint16))
+        if closed:
+            table(self.device).faces_code(*self._cells(), self._coefficients3(), code)
+        else:
+            table(self.device).stencil_code(*self._cells(), code)
+        return code
 
-        A = self.to_scipy()
-        count, labels = connected_components(A, directed=False)
-        labels = np.where(self.grid.fluid.numpy().ravel(), labels, -1)
-        size = abs(A) @ np.ones(len(labels))
-        return self._from_outlets(labels, count, abs(A @ np.ones(len(labels))) > 1e-12 * size)
+    def _null_space(self, closed: bool) -> NullSpace | None:
+        """Return the constants on the fluid regions with no way out; None where every region has one.
 
-    def _from_outlets(self, labels: np.ndarray, count: int, outlet: np.ndarray) -> NullSpace | None:
-        singular = np.bincount(labels[labels >= 0], minlength=count) > 0
-        singular[labels[outlet & (labels >= 0)]] = False
-        return from_components(labels, singular)
-
-
-def face_coefficients(values: Any, grid: Grid) -> tuple[Tensor, ...]:
-    """Return the harmonic means of cell coefficients on all faces, for `PoissonStencil(grid, coefficients)`.
-
-    Parameters
-    ----------
-    values : tensor or array of the grid's shape, positive; a gradient passes through
-        A wall face takes the value of its cell.
-    grid : Grid
-
-    Raises
-    ------
-    ShapeError, StructureError
-    """
-    values = torch.as_tensor(values)
-    if tuple(values.shape) != grid.shape:
-        msg = f"cell coefficients are {tuple(values.shape)}; the grid is {grid.shape}"
-        raise ShapeError(msg)
-    bad = ~((values.detach() > 0) & torch.isfinite(values.detach()))
-    if bool(bad.any()):
-        where = tuple(int(i) for i in bad.nonzero()[0])
-        msg = (
-            f"cell coefficients must be positive and finite, cell {where} holds "
-            f"{float(values[where].detach())}; close single faces with coefficients of 0 in "
-            "ns.PoissonStencil(grid, faces)"
-        )
-        raise StructureError(msg)
-    faces = []
-    for axis in range(values.ndim):
-        ends = (-1, 0) if grid.periodic[axis] else (0, -1)
-        padded = torch.cat([values.select(axis, i).unsqueeze(axis) for i in ends[:1]] + [values], axis)
-        padded = torch.cat([padded, values.select(axis, ends[1]).unsqueeze(axis)], axis)
-        n = grid.shape[axis] + 1
-        low, high = padded.narrow(axis, 0, n), padded.narrow(axis, 1, n)
-        faces.append(2 / (1 / low + 1 / high))
-    return tuple(faces)
-
-
-def _with_ghosts(v: Tensor, grid: Grid, axis: int, beyond: int | tuple[int, int]) -> Tensor:
-    """Return v with one layer of cells beyond each wall along `axis`: wrapped, or filled with `beyond`."""
-    if grid.periodic[axis]:
-        n = grid.shape[axis]
-        return torch.cat([v.narrow(axis, n - 1, 1), v, v.narrow(axis, 0, 1)], axis)
-    low, high = (beyond, beyond) if isinstance(beyond, int) else beyond
-    width = [0, 0] * (v.ndim - axis - 1)
-    return pad(pad(v, (*width, 1, 0), value=low), (*width, 0, 1), value=high)
-
-
-def _face_sides(cells: Tensor, grid: Grid, axis: int) -> tuple[Tensor, Tensor]:
-    """Return the flags of the cells on the low and high side of every face along `axis`."""
-    beyond = (GHOST.get(grid.walls[axis][0], 0), GHOST.get(grid.walls[axis][1], 0))
-    padded = _with_ghosts(cells, grid, axis, beyond)
-    faces = grid.shape[axis] + 1
-    return padded.narrow(axis, 0, faces), padded.narrow(axis, 1, faces)
-
-
-def _check_faces(coefficients: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
-    needed = [tuple(s + (a == axis) for a, s in enumerate(grid.shape)) for axis in range(len(grid.shape))]
-    if not isinstance(coefficients, Sequence) or isinstance(coefficients, str):
-        msg = (
-            f"face coefficients are a {type(coefficients).__name__}; one array per axis is needed, of shapes "
-            f"{needed}: ns.face_coefficients(cell_values, grid) makes them from cell values"
-        )
-        raise ShapeError(msg)
-    faces = tuple(c if isinstance(c, Tensor) else shared(np.asarray(c)) for c in coefficients)
-    if [tuple(c.shape) for c in faces] != needed:
-        given = [tuple(c.shape) for c in faces]
-        msg = (
-            f"face coefficients have shapes {given}; a grid of {grid.shape} needs {needed}, n + 1 faces "
-            "along each axis; ns.face_coefficients(cell_values, grid) makes them from cell values"
-        )
-        raise ShapeError(msg)
-    if any(c.is_complex() for c in faces):
-        msg = "face coefficients are complex; real numbers >= 0 are needed"
-        raise StructureError(msg)
-    faces = tuple(c if c.dtype in (torch.float32, torch.float64) else c.double() for c in faces)
-    for axis, c in enumerate(faces):
-        values = c.detach()
-        if not bool(torch.isfinite(values).all()):
-            msg = f"face coefficients along axis {axis} hold NaN or infinite values"
-            raise NonFiniteError(msg)
-        if bool((values < 0).any()):
-            msg = (
-                f"face coefficients along axis {axis} fall to {float(values.min())}; they must be >= 0 (0: "
-                "closed)"
-            )
-            raise StructureError(msg)
-        if grid.periodic[axis] and not torch.equal(values.select(axis, 0), values.select(axis, -1)):
-            msg = (
-                f"axis {axis} is periodic: its first and last faces are the same face, and their values "
-                "differ"
-            )
-            raise StructureError(msg)
-    return faces
+        `closed` faces, of coefficient 0, can cut a region in two.
+        """
+        if self.active is None and not closed and any("dirichlet" in pair for pair in self.grid.walls):
+            return None
+        code = self._make_code(closed) if self._code is None else self._code
+        labels = torch.from_numpy(np.empty(self.shape[0], np.int32))
+        counts = table(self.device).stencil_regions(code, self.shape3, labels)
+        return NullSpace(labels, counts) if len(counts) else None

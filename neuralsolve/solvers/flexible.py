@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuralsolve.errors import Breakdown
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.krylov import CGState, demand_positive, safe_divide
 from neuralsolve.solvers.method import Method, norm
@@ -56,8 +56,8 @@ class FlexibleCG(Method):
     def init(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor
     ) -> FlexibleState:
-        z = r if M is None else torch.empty_like(r)
-        return FlexibleState(x, norm(r), r=r, p=torch.zeros_like(r), Ap=torch.zeros_like(r), z=z)
+        z = r if M is None else empty(tuple(r.shape), r)
+        return FlexibleState(x, norm(r), r=r, p=zeros_like(r), Ap=zeros_like(r), z=z)
 
     def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: FlexibleState) -> FlexibleState:
         K = table(b.device)

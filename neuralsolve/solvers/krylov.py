@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neuralsolve.errors import Breakdown
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, State, norm
 from neuralsolve.solvers.result import Status
@@ -53,8 +53,8 @@ class CG(Method):
     batched: ClassVar[bool] = True
 
     def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> CGState:
-        z = r if M is None else torch.empty_like(r)
-        return CGState(x, norm(r), r=r, p=torch.zeros_like(r), Ap=torch.empty_like(r), z=z)
+        z = r if M is None else empty(tuple(r.shape), r)
+        return CGState(x, norm(r), r=r, p=zeros_like(r), Ap=empty(tuple(r.shape), r), z=z)
 
     def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: CGState) -> CGState:
         K = table(b.device)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.preconditioners.base import Preconditioner
 
@@ -69,4 +70,6 @@ class Method(ABC):
 
 def norm(v: Tensor) -> Tensor:
     """2-norm per column: () for (n,), (k,) for (n, k)."""
+    if v.ndim == 1 and v.is_contiguous() and v.device.type == "cpu":  # torch's own wakes threads that spin
+        return table(v.device).dot(v, v).sqrt()
     return torch.linalg.vector_norm(v, dim=0)

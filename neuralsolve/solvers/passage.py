@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import ShapeError
-from neuralsolve.operators.base import copy_of
+from neuralsolve.kernels import table
+from neuralsolve.operators.base import copy_of, empty
 from neuralsolve.operators.convert import Home, as_vector, check_finite
 from neuralsolve.solvers.loop import Callback, Outcome
 from neuralsolve.solvers.method import norm
@@ -65,8 +67,7 @@ class Passage:
         if guess.shape != like.shape:
             msg = f"x0 has shape {tuple(guess.shape)}, b has {tuple(like.shape)}; they must agree"
             raise ShapeError(msg)
-        guess = numbering.to_grid(guess) if numbering else _masked(guess, self.structure)
-        check_finite(guess, "x0")
+        guess, _ = _checked(numbering.to_grid(guess) if numbering else guess, self.structure, "x0")
         return guess / self.scale if isinstance(self.scale, Tensor) else guess
 
     def residual(self, x: Tensor) -> Tensor:
@@ -152,9 +153,8 @@ class Passage:
 def receive(structure: Structure, b: Any) -> Passage:
     """Bring a caller's b to where A is solved."""
     A, signs, numbering = structure.A, structure.signs, structure.numbering
-    rhs, home = as_vector(b, A.shape[0] if numbering is None else numbering.matrix.shape[0])
-    rhs = _masked(rhs, structure) if numbering is None else rhs
-    largest = check_finite(rhs, "b")
+    given, home = as_vector(b, A.shape[0] if numbering is None else numbering.matrix.shape[0])
+    rhs, largest = _checked(given, structure, "b")
     scale: Tensor | float = 1.0
     if (largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE) or _has_tiny_column(rhs):
         size = rhs.abs().amax(0)
@@ -171,7 +171,7 @@ def receive(structure: Structure, b: Any) -> Passage:
         return _project_rows(dataclasses.replace(passage, whole=whole, known=known))
     if A.null_space is None or not structure.symmetric:  # else its range is another space
         return passage
-    rhs = copy_of(rhs)  # b is the caller's
+    rhs = copy_of(rhs) if rhs is given else rhs  # b is the caller's
     return dataclasses.replace(passage, rhs=rhs, removed=A.null_space.project(rhs))
 
 
@@ -196,9 +196,14 @@ def _project_rows(passage: Passage) -> Passage:
     return dataclasses.replace(passage, rhs=rhs, removed=removed, whole=whole)
 
 
-def _masked(v: Tensor, structure: Structure) -> Tensor:
+def _checked(v: Tensor, structure: Structure, name: str) -> tuple[Tensor, float]:
+    """Return a vector of the caller's, zero where A is not active, and its largest entry, which is finite."""
     active = structure.A.active
-    return v if active is None else torch.where(active if v.ndim == 1 else active[:, None], v, 0.0)
+    if active is None or structure.numbering is not None:
+        return v, check_finite(v, name)
+    masked = empty(tuple(v.shape), v)
+    most = table(v.device).masked_copy(active, v, masked)
+    return masked, most if math.isfinite(most) else check_finite(masked, name)
 
 
 def _has_tiny_column(rhs: Tensor) -> bool:

@@ -81,7 +81,7 @@ class Structure:
             words.append("sign flipped (A or part of it is negative definite)")
         if self.A.null_space is not None:
             words.append(self.A.null_space.describe())
-        if self.A.active is not None and not bool(self.A.active.any()):
+        if self.A.active is not None and not self.A.active.numpy().any():
             words = ["no fluid cell, so x = 0"]
         if self.numbering is not None:
             words.append(self.numbering.describe())

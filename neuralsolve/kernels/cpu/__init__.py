@@ -7,6 +7,7 @@ from neuralsolve.kernels.cpu.aggregation import (
     csr_smoothed_aggregates,
     csr_transpose,
 )
+from neuralsolve.kernels.cpu.assemble import faces_assemble, faces_code, faces_kinds, faces_outlets
 from neuralsolve.kernels.cpu.attach import coarse_attached, level_attach
 from neuralsolve.kernels.cpu.blocks import (
     csr_block_backward,
@@ -46,10 +47,20 @@ from neuralsolve.kernels.cpu.padded import (
     level_store,
     level_wrap,
 )
+from neuralsolve.kernels.cpu.regions import stencil_regions
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
-from neuralsolve.kernels.cpu.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
+from neuralsolve.kernels.cpu.vector import (
+    axpy,
+    cg_update,
+    dot,
+    largest,
+    masked_copy,
+    scaled_copy,
+    subtract_means,
+    xpby,
+)
 
 __all__ = [
     "axpy",
@@ -84,12 +95,17 @@ __all__ = [
     "csr_transpose",
     "cyclic_solve",
     "dot",
+    "faces_assemble",
+    "faces_code",
     "faces_ic0_factor",
     "faces_ic0_solve",
+    "faces_kinds",
     "faces_matvec",
     "faces_matvec_dot",
+    "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "largest",
     "level_attach",
     "level_diagonal",
     "level_load",
@@ -101,11 +117,13 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "masked_copy",
     "scaled_copy",
     "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",
+    "stencil_regions",
     "subtract_means",
     "tridiagonal_factor",
     "tridiagonal_solve",

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 from neuralsolve.kernels.cpu.vector import BLOCK, folded, numbers, total
-from neuralsolve.kernels.reference.stencil import AIR, FLUID, PERIODIC, SOLID
+from neuralsolve.kernels.reference.stencil import AIR, DIRICHLET, FLUID, PERIODIC, SOLID
 
 Z_LOW, Z_HIGH, Y_LOW, Y_HIGH, X_LOW, X_HIGH, INSIDE = 1, 2, 4, 8, 16, 32, 4096
+ALL_FLUID = INSIDE | 2 << 6 | 2 << 8 | 2 << 10 | 63
+SEGMENT = 4096  # cells of whole lines whose codes are made in one loop
 
 
 @serial
@@ -28,40 +30,78 @@ def wrapped_offsets(position, side, stride):
 
 
 @serial
-def _beside(cells, beyond, start, nx, position, side, stride, wall, up):
-    """Line of cells next to a line along z or y: of the box, or what its wall stands for."""
+def segment_end(line, hi, shape):
+    """Line after those, of a plane and not at its edge, whose neighbours lie at the same offsets."""
+    _, ny, nx = shape
+    inner = 0 < line % ny < ny - 1
+    return min(hi, (line // ny + 1) * ny - 1, line + 1 + SEGMENT // nx) if inner else line + 1
+
+
+@serial
+def kinds_room(nx):
+    """Room for the kinds of neighbours of a segment of lines: all SOLID, all AIR, and two along x."""
+    room = np.empty((4, nx + SEGMENT), np.uint8)
+    room[SOLID], room[AIR] = SOLID, AIR
+    return room
+
+
+@serial
+def _beside(cells, room, start, stop, position, side, stride, wall, up):
+    """Cells next to those of start..stop along z or y: of the box, or what its wall stands for."""
     low, high = wrapped_offsets(position, side, stride)
     at_wall = position == side - 1 if up else position == 0
-    if at_wall and (wall != PERIODIC or side == 1):
-        return beyond[wall]
-    there = start + (high if up else low)
-    return cells[there : there + nx]
+    if at_wall and (wall != PERIODIC or side == 1):  # a periodic side of one cell is closed
+        return room[AIR if wall == DIRICHLET else SOLID, : stop - start]
+    offset = high if up else low
+    return cells[start + offset : stop + offset]
+
+
+@serial
+def _beside_x(cells, room, start, stop, nx, walls):
+    """Cells before and after those of start..stop, of whole lines, along x."""
+    size, around = stop - start, walls[4] == PERIODIC and nx > 1
+    low, high = room[FLUID, :size], room[3, :size]
+    low[1:], high[: size - 1] = cells[start : stop - 1], cells[start + 1 : stop]
+    ends = AIR if walls[4] == DIRICHLET else SOLID, AIR if walls[5] == DIRICHLET else SOLID
+    for first in range(0, size, nx):
+        last = first + nx - 1
+        low[first] = cells[start + last] if around else ends[0]
+        high[last] = cells[start + first] if around else ends[1]
+    return low, high
+
+
+@serial
+def kinds_beside(cells, room, shape, walls, axis, line, after):
+    """Kinds of the lower and the upper neighbours along an axis of a segment of lines."""
+    nz, ny, nx = shape
+    start, stop = line * nx, after * nx
+    if axis == 2:
+        return _beside_x(cells, room, start, stop, nx, walls)
+    position, side, stride = (line // ny, nz, ny * nx) if axis == 0 else (line % ny, ny, nx)
+    low = _beside(cells, room, start, stop, position, side, stride, walls[2 * axis], False)
+    return low, _beside(cells, room, start, stop, position, side, stride, walls[2 * axis + 1], True)
 
 
 @serial
 def _code(cells, shape, walls, out, lo, hi):
     """Codes of the lines that start among the cells lo..hi."""
-    nz, ny, nx = shape
-    beyond, padded = np.empty((3, nx), np.uint8), np.empty(nx + 2, np.uint8)
-    beyond[0], beyond[1], beyond[2] = SOLID, AIR, SOLID  # a periodic side of one cell is closed
-    for line in range(-(-lo // nx), -(-hi // nx)):
-        z, y, start = line // ny, line % ny, line * nx
-        z_low = _beside(cells, beyond, start, nx, z, nz, ny * nx, walls[0], False)
-        z_high = _beside(cells, beyond, start, nx, z, nz, ny * nx, walls[1], True)
-        y_low = _beside(cells, beyond, start, nx, y, ny, nx, walls[2], False)
-        y_high = _beside(cells, beyond, start, nx, y, ny, nx, walls[3], True)
-        for i in range(nx):
-            padded[i + 1] = cells[start + i]
-        padded[0] = padded[nx] if walls[4] == PERIODIC and nx > 1 else beyond[walls[4], 0]
-        padded[nx + 1] = padded[1] if walls[5] == PERIODIC and nx > 1 else beyond[walls[5], 0]
-        x_low, x0, x_high, row = padded[:nx], padded[1 : nx + 1], padded[2:], out[start : start + nx]
-        for i in range(nx):
-            zl, zh, yl, yh, xl, xh = z_low[i], z_high[i], y_low[i], y_high[i], x_low[i], x_high[i]
-            bits = (zl == FLUID) * Z_LOW | (zh == FLUID) * Z_HIGH | (yl == FLUID) * Y_LOW
-            bits |= (yh == FLUID) * Y_HIGH | (xl == FLUID) * X_LOW | (xh == FLUID) * X_HIGH
-            bits |= ((zl != SOLID) + (zh != SOLID)) << 6 | ((yl != SOLID) + (yh != SOLID)) << 8
-            bits |= ((xl != SOLID) + (xh != SOLID)) << 10 | INSIDE
-            row[i] = bits if x0[i] == FLUID else 0
+    nx = shape[2]
+    line, hi, room = -(-lo // nx), -(-hi // nx), kinds_room(nx)
+    while line < hi:
+        after = segment_end(line, hi, shape)
+        z_low, z_high = kinds_beside(cells, room, shape, walls, 0, line, after)
+        y_low, y_high = kinds_beside(cells, room, shape, walls, 1, line, after)
+        x_low, x_high = kinds_beside(cells, room, shape, walls, 2, line, after)
+        x0, row = cells[line * nx : after * nx], out[line * nx : after * nx]
+        for i in range(row.size):
+            # FLUID 0, SOLID 1, AIR 2: k & 1 says SOLID, k + 1 >> 1 not FLUID
+            zl, zh, yl, yh = np.int32(z_low[i]), np.int32(z_high[i]), np.int32(y_low[i]), np.int32(y_high[i])
+            xl, xh = np.int32(x_low[i]), np.int32(x_high[i])
+            solid = ((zl & 1) + (zh & 1)) << 6 | ((yl & 1) + (yh & 1)) << 8 | ((xl & 1) + (xh & 1)) << 10
+            other = (zl + 1) >> 1 | (zh + 1) & 2 | ((yl + 1) & 2) << 1 | ((yh + 1) & 2) << 2
+            other |= ((xl + 1) & 2) << 3 | ((xh + 1) & 2) << 4
+            row[i] = (ALL_FLUID - solid - other) if x0[i] == FLUID else 0
+        line = after
 
 
 def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:

@@ -137,6 +137,62 @@ def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
 
 
 @serial
+def _largest(bits, keep, lo, hi):
+    """Largest of the bits without the sign: numbers in that order, NaN above infinity."""
+    bits, most = bits[lo:hi], bits.dtype.type(0)
+    for i in range(bits.size):
+        most = max(most, bits[i] & keep)
+    return most
+
+
+def _bits(x: Tensor) -> tuple[np.ndarray, np.signedinteger]:
+    """View numbers as integers; and the mask of all but the sign."""
+    kind = np.int64 if x.dtype == torch.float64 else np.int32
+    return x.numpy().reshape(-1).view(kind), kind(np.iinfo(kind).max)
+
+
+def _number(most: list, x: Tensor) -> float:
+    double = x.dtype == torch.float64
+    return float(
+        np.array(max(most), np.int64 if double else np.int32).view(np.float64 if double else np.float32)
+    )
+
+
+def largest(x: Tensor) -> float:
+    """Largest absolute entry of x, NaN where one is NaN."""
+    bits, keep = _bits(x)
+    most = over_ranges(len(bits), lambda lo, hi: _largest(bits, keep, lo, hi))
+    return _number(most, x)
+
+
+@serial
+def _masked_copy(active, bits, out, k, keep, lo, hi):
+    zero = bits.dtype.type(0)
+    most = zero
+    if k == 1:
+        active, bits, out = active[lo:hi], bits[lo:hi], out[lo:hi]
+        for i in range(bits.size):
+            b = bits[i] if active[i] else zero
+            out[i] = b
+            most = max(most, b & keep)
+        return most
+    for i in range(lo, hi):
+        row, to = bits[i * k : i * k + k], out[i * k : i * k + k]
+        for j in range(k):
+            b = row[j] if active[i] else zero
+            to[j] = b
+            most = max(most, b & keep)
+    return most
+
+
+def masked_copy(active: Tensor, x: Tensor, out: Tensor) -> float:
+    """Copy x, 0 in the rows that are not active; return the largest absolute entry, NaN where one is NaN."""
+    A, (bits, keep), (copy, _), k = active.numpy(), _bits(x), _bits(out), x[0].numel()
+    ranges = over_ranges(len(A), lambda lo, hi: _masked_copy(A, bits, copy, k, keep, lo, hi), len(bits))
+    return _number(ranges, x)
+
+
+@serial
 def _cg_update(alpha, p, Ap, x, r, lo, hi):
     p, Ap, x, r = p[lo:hi], Ap[lo:hi], x[lo:hi], r[lo:hi]
     s = 0.0

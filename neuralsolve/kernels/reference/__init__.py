@@ -7,6 +7,7 @@ from neuralsolve.kernels.reference.aggregation import (
     csr_smoothed_aggregates,
     csr_transpose,
 )
+from neuralsolve.kernels.reference.assemble import faces_assemble, faces_code, faces_kinds, faces_outlets
 from neuralsolve.kernels.reference.blocks import (
     csr_block_backward,
     csr_block_correct,
@@ -47,6 +48,7 @@ from neuralsolve.kernels.reference.padded import (
     level_store,
     level_wrap,
 )
+from neuralsolve.kernels.reference.regions import stencil_regions
 from neuralsolve.kernels.reference.spectral import (
     cyclic_solve,
     tridiagonal_factor,
@@ -65,7 +67,16 @@ from neuralsolve.kernels.reference.sweeps import (
     faces_redblack_sweep,
     faces_sor_sweep,
 )
-from neuralsolve.kernels.reference.vector import axpy, cg_update, dot, scaled_copy, subtract_means, xpby
+from neuralsolve.kernels.reference.vector import (
+    axpy,
+    cg_update,
+    dot,
+    largest,
+    masked_copy,
+    scaled_copy,
+    subtract_means,
+    xpby,
+)
 
 __all__ = [
     "axpy",
@@ -100,12 +111,17 @@ __all__ = [
     "csr_transpose",
     "cyclic_solve",
     "dot",
+    "faces_assemble",
+    "faces_code",
     "faces_ic0_factor",
     "faces_ic0_solve",
+    "faces_kinds",
     "faces_matvec",
     "faces_matvec_dot",
+    "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "largest",
     "level_attach",
     "level_diagonal",
     "level_load",
@@ -117,11 +133,13 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "masked_copy",
     "scaled_copy",
     "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",
+    "stencil_regions",
     "subtract_means",
     "tridiagonal_factor",
     "tridiagonal_solve",

@@ -18,7 +18,7 @@ NEUMANN, DIRICHLET, PERIODIC = 0, 1, 2
 INSIDE = 1 << 12  # the bit of a stencil code that marks a FLUID cell
 
 
-def _neighbours(cells: Tensor, axis: int, step: int, wall: int) -> Tensor:
+def neighbour_kinds(cells: Tensor, axis: int, step: int, wall: int) -> Tensor:
     """Types of the neighbours at step -1 or +1 along an axis; beyond the box, what its wall stands for."""
     if wall == PERIODIC and cells.shape[axis] > 1:
         return cells.roll(-step, axis)
@@ -52,7 +52,7 @@ def stencil_code(cells: Tensor, walls: Tensor, out: Tensor) -> None:
     code = torch.full(cells.shape, INSIDE, dtype=torch.int32, device=cells.device)
     for side, wall in enumerate(walls.tolist()):
         axis, step = side // 2, 2 * (side % 2) - 1
-        around = _neighbours(cells, axis, step, wall)
+        around = neighbour_kinds(cells, axis, step, wall)
         code += (around == FLUID).int() << side
         code += (around != SOLID).int() << (6 + 2 * axis)
     code[cells != FLUID] = 0

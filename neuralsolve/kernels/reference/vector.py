@@ -66,3 +66,18 @@ def subtract_means(labels: Tensor, counts: Tensor, v: Tensor) -> Tensor:
     means = sums / size
     v[inside] = (v[inside].double() - means[component]).to(v.dtype)
     return (means.square() * size).sum(0).sqrt().to(v.dtype)
+
+
+def largest(x: Tensor) -> float:
+    """Largest absolute entry of x (n,) or (n, k), not empty; NaN where one is NaN."""
+    return float(x.abs().max())
+
+
+def masked_copy(active: Tensor, x: Tensor, out: Tensor) -> float:
+    """Copy the rows of x (n,) or (n, k) that are `active` (n,) bool; the others of `out` become 0.
+
+    Returns the largest absolute entry of `out`, NaN where one is NaN; what is not active is never read.
+    """
+    rows = active if x.ndim == 1 else active[:, None]
+    out.copy_(torch.where(rows, x, 0.0))
+    return largest(out)
