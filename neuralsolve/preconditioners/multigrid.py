@@ -175,7 +175,9 @@ class GridCycle(Preconditioner):
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
         self._choose(recipe)
-        if recipe.cycle != "V" and self._growth(fresh.first_small) > CONTRACTION:
+        # the largest level that costs little, and all below it: any of them may be met by a second correction
+        checked = range(fresh.first_small, max(len(fresh.levels) - 1, fresh.first_small + 1))
+        if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in checked):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
 
