@@ -64,7 +64,8 @@ class Multigrid(Recipe):
     smoother : "chebyshev" (polynomial that is small on [2/band, 2]), "jacobi" (damped) or "red-black"
         (Gauss-Seidel)
     sweeps : steps before and after the correction; a pair (before, after) may differ
-    omega : damping of "jacobi" (0.8 by default) or relaxation of "red-black" (1); in (0, 2)
+    omega : damping of "jacobi" (0.8 by default) or relaxation of "red-black" (1; 0.9 where a periodic side of
+        a level is odd, so that cells of one colour meet); in (0, 2)
     band : largest over smallest eigenvalue that "chebyshev" damps
     correction : factor on the coarse correction of every level
     strong : an axis is coarsened where its coupling is at least so large a part of the strongest one; 0
@@ -154,6 +155,11 @@ def smoothing_steps(recipe: Multigrid, count: int) -> list[tuple[float, float]]:
     return steps[:count]
 
 
+def _power_above(size: float) -> float:
+    """Return the next power of two, or one whose inverse is a number too; 1 for infinity and NaN."""
+    return 2.0 ** min(max(math.frexp(size)[1], -1000), 1000) if math.isfinite(size) else 1.0
+
+
 class GridCycle(Preconditioner):
     """A cycle on the levels of a grid, float32 inside; made by `Multigrid().build(A)`."""
 
@@ -217,8 +223,10 @@ class GridCycle(Preconditioner):
         if size == 0:
             out.zero_()
             return
-        size = 2.0 ** math.frexp(size)[1] if math.isfinite(size) else 1.0
-        K.level_load(r, 1 / size, finest.plan.shape, finest.b)
+        size = _power_above(size)
+        if K.level_load(r, 1 / size, finest.plan.shape, finest.b):  # the samples missed a source
+            size = _power_above(float(r.abs().max()))
+            K.level_load(r, 1 / size, finest.plan.shape, finest.b)
         if self._used.cycle == "full":
             self._full()
         else:
