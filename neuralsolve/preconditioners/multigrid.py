@@ -43,6 +43,7 @@ from neuralsolve.preconditioners.matrix import check_count
 V, W, F = 0, 1, 2  # as in `kernels.reference.cycle`
 CYCLES = ("V", "W", "F", "full")
 SMOOTHERS = ("chebyshev", "jacobi", "red-black")
+SEAM_OMEGA = 0.9  # of "red-black" where cells of one colour are neighbours
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
 POWER_STEPS = 8
@@ -204,12 +205,21 @@ class GridCycle(Preconditioner):
 
     def _choose(self, recipe: Multigrid) -> None:
         """Take the cycle and the smoother of a recipe."""
+        if recipe.smoother == "red-black" and recipe.omega is None and self._one_color_meets():
+            recipe = replace(recipe, omega=SEAM_OMEGA)
         self._used, self._note = recipe, ""
         before, after = recipe.steps
         self._steps = smoothing_steps(recipe, before), smoothing_steps(recipe, after)
         self._tables = tuple(torch.tensor(steps).view(-1, 2) for steps in self._steps)
         self._colored = recipe.smoother == "red-black"
         self.symmetric = before == after and recipe.cycle in ("V", "W")
+
+    def _one_color_meets(self) -> bool:
+        """Whether a periodic side of a level is odd: steps of omega = 1 may then not contract."""
+        h = self._hierarchy
+        assert h is not None
+        sides = (zip(h.periodic, level.plan.shape, strict=True) for level in h.levels)
+        return any(p and n > 1 and n % 2 == 1 for pairs in sides for p, n in pairs)
 
     def _levels(self) -> list[Level]:
         assert self._hierarchy is not None
