@@ -164,6 +164,8 @@ def _power_above(size: float) -> float:
 class GridCycle(Preconditioner):
     """A cycle on the levels of a grid, float32 inside; made by `Multigrid().build(A)`."""
 
+    dtype = torch.float32
+
     def __init__(self, A: LinearOperator, recipe: Multigrid):
         self.recipe = recipe
         self._hierarchy: Hierarchy | None = None
