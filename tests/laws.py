@@ -13,7 +13,19 @@ import pytest
 import scipy.sparse as sp
 import torch
 from kernel_laws import csr, normal, spd
-from recipe_laws import SYMMETRIC, check_laws, convection, graph, masked_2d, masked_3d
+from level_laws import LEVEL_KERNELS
+from recipe_laws import (
+    SYMMETRIC,
+    box_2d,
+    check_laws,
+    convection,
+    graph,
+    masked_2d,
+    masked_3d,
+    odd_periodic_2d,
+    periodic_2d,
+    pockets_2d,
+)
 
 import neuralsolve as ns
 from neuralsolve import Status
@@ -204,6 +216,7 @@ KERNELS_ELSEWHERE = {
     "csr_box_difference": "test_recognise",
     "csr_grid_rows": "test_grid_matrix",
     "cyclic_solve": "test_fast_poisson",
+    "small_levels_cycle": "test_kernels_multigrid",
     "tridiagonal_factor": "test_fast_poisson",
     "tridiagonal_solve": "test_fast_poisson",
 }
@@ -244,6 +257,7 @@ METHOD_CASES = [
     for scene in scenes
 ]
 
+GRIDS = [box_2d, masked_2d, periodic_2d, odd_periodic_2d, masked_3d, pockets_2d]
 RECIPES = {
     "Jacobi": (ns.Jacobi(0.8), SYMMETRIC),
     "SOR": (ns.SOR(1.3), [graph, masked_2d, convection]),
@@ -255,34 +269,49 @@ RECIPES = {
     "SparseLU": (ns.SparseLU(), [graph, box]),
     "FastPoisson": (ns.FastPoisson(), [box]),
     "EmbeddedBox": (ns.EmbeddedBox(), [box]),
+    "Multigrid": (ns.Multigrid(coarsest=4), GRIDS),
+    "Multigrid red-black": (ns.Multigrid("V", "red-black", coarsest=4), GRIDS),
+    "Multigrid jacobi": (ns.Multigrid("W", "jacobi", 1, coarsest=4), GRIDS),
+    "Multigrid dense": (ns.Multigrid(), [masked_2d]),  # one level
 }
 
 
 def test_tables_are_complete():
-    assert set(KERNELS) | set(KERNELS_ELSEWHERE) == set(reference.__all__) == set(cpu.__all__)
+    assert {*KERNELS, *LEVEL_KERNELS, *KERNELS_ELSEWHERE} == set(reference.__all__) == set(cpu.__all__)
     assert set(OPERATORS) == public(LinearOperator)
     assert {name.split()[0] for name in RECIPES} == public(Recipe)
     assert set(METHODS) == public(Method) | {"SparseLU", "FastPoisson"}
 
 
-@pytest.mark.parametrize("dtype", [F64, F32], ids=["f64", "f32"])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for name in KERNELS for dtype in (F64, F32)] + [(name, F32) for name in LEVEL_KERNELS],
+    ids=lambda v: {F64: "f64", F32: "f32"}.get(v, v),
+)
 def test_kernel_errs_at_most_twice_as_much_as_plain_torch(name, dtype, generator):
     def run(room, dtype_in, dtype_run):
+        kept = name in ("subtract_means", "level_load", "level_store")  # with vectors of the caller's dtype
         given = [
-            v.to(dtype_run)
-            if isinstance(v, torch.Tensor) and v.is_floating_point() and name != "subtract_means"
-            else v
-            for v in KERNELS[name](torch.Generator().manual_seed(generator.initial_seed()), dtype_in)
+            v.to(dtype_run) if isinstance(v, torch.Tensor) and v.is_floating_point() and not kept else v
+            for v in (KERNELS | LEVEL_KERNELS)[name](
+                torch.Generator().manual_seed(generator.initial_seed()), dtype_in
+            )
         ]
         back = getattr(room, name)(*given)
         written = [v for v in given if isinstance(v, torch.Tensor) and v.is_floating_point()]
-        return [torch.as_tensor(v).to(F64) for v in [*written, *([] if back is None else [back])]]
+        bytes_ = [v.to(F64) for v in given if isinstance(v, torch.Tensor) and v.dtype == torch.uint8]
+        return [torch.as_tensor(v).to(F64) for v in [*written, *([] if back is None else [back])]], bytes_
 
-    exact, plain, got = run(reference, dtype, F64), run(reference, dtype, dtype), run(cpu, dtype, dtype)
+    (exact, whole), (plain, _), (got, bytes_) = (
+        run(reference, dtype, F64),
+        run(reference, dtype, dtype),
+        run(cpu, dtype, dtype),
+    )
     for e, p, g in zip(exact, plain, got, strict=True):
         rounding = 4 * torch.finfo(dtype).eps * float(e.norm())  # where plain torch happens to be exact
         assert float((g - e).norm()) <= max(2 * float((p - e).norm()), rounding)
+    for e, g in zip(whole, bytes_, strict=True):
+        assert (abs(g - e) <= (name == "level_weights")).all()
 
 
 @pytest.mark.parametrize("name", OPERATORS)

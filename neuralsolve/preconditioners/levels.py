@@ -314,4 +314,7 @@ def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tu
         dense = torch.from_numpy(A.to_scipy().toarray()) / unit
     values, vectors = torch.linalg.eigh(dense)
     good = values > RANK_TOLERANCE * values.max().clamp(min=0)
-    return (vectors[:, good] / values[good] @ vectors[:, good].T).float().contiguous()
+    inverse = (vectors[:, good] / values[good] @ vectors[:, good].T).float().contiguous()
+    empty = dense.diagonal() == 0
+    inverse[empty], inverse[:, empty] = 0.0, 0.0  # but for rounding, they are
+    return inverse

@@ -43,6 +43,7 @@ from neuralsolve.preconditioners.matrix import check_count
 V, W, F = 0, 1, 2  # as in `kernels.reference.cycle`
 CYCLES = ("V", "W", "F", "full")
 SMOOTHERS = ("chebyshev", "jacobi", "red-black")
+SEAM_OMEGA = 0.9  # of "red-black" where cells of one colour are neighbours
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
 POWER_STEPS = 8
@@ -65,7 +66,8 @@ class Multigrid(Recipe):
     smoother : "chebyshev" (polynomial that is small on [2/band, 2]), "jacobi" (damped) or "red-black"
         (Gauss-Seidel)
     sweeps : steps before and after the correction; a pair (before, after) may differ
-    omega : damping of "jacobi" (0.8 by default) or relaxation of "red-black" (1); in (0, 2)
+    omega : damping of "jacobi" (0.8 by default) or relaxation of "red-black" (1; 0.9 where a periodic side of
+        a level is odd, so that cells of one colour meet); in (0, 2)
     band : largest over smallest eigenvalue that "chebyshev" damps
     correction : factor on the coarse correction of every level
     strong : an axis is coarsened where its coupling is at least so large a part of the strongest one; 0
@@ -155,10 +157,16 @@ def smoothing_steps(recipe: Multigrid, count: int) -> list[tuple[float, float]]:
     return steps[:count]
 
 
+def _power_above(size: float) -> float:
+    """Return the next power of two, or one whose inverse is a number too; 1 for infinity and NaN."""
+    return 2.0 ** min(max(math.frexp(size)[1], -1000), 1000) if math.isfinite(size) else 1.0
+
+
 class GridCycle(Preconditioner):
     """A cycle on the levels of a grid, float32 inside; made by `Multigrid().build(A)`."""
 
     by_columns = True
+    dtype = torch.float32
 
     def __init__(self, A: LinearOperator, recipe: Multigrid):
         self.recipe = recipe
@@ -178,12 +186,9 @@ class GridCycle(Preconditioner):
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
         self._choose(recipe)
-        level = next(
-            k
-            for k, level in enumerate(fresh.levels)
-            if level.plan.size <= TESTED or level is fresh.levels[-1]
-        )
-        if recipe.cycle != "V" and self._growth(level) > CONTRACTION:
+        # the largest levels that cost little, and all below: any of them may be met by a second correction
+        tested = [k for k, level in enumerate(fresh.levels[:-1]) if level.plan.size <= TESTED] or [0]
+        if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in tested):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
 
@@ -201,12 +206,21 @@ class GridCycle(Preconditioner):
 
     def _choose(self, recipe: Multigrid) -> None:
         """Take the cycle and the smoother of a recipe."""
+        if recipe.smoother == "red-black" and recipe.omega is None and self._one_color_meets():
+            recipe = replace(recipe, omega=SEAM_OMEGA)
         self._used, self._note = recipe, ""
         before, after = recipe.steps
         self._steps = smoothing_steps(recipe, before), smoothing_steps(recipe, after)
         self._tables = tuple(torch.tensor(steps).view(-1, 2) for steps in self._steps)
         self._colored = recipe.smoother == "red-black"
         self.symmetric = before == after and recipe.cycle in ("V", "W")
+
+    def _one_color_meets(self) -> bool:
+        """Whether a periodic side of a level is odd: steps of omega = 1 may then not contract."""
+        h = self._hierarchy
+        assert h is not None
+        sides = (zip(h.periodic, level.plan.shape, strict=True) for level in h.levels)
+        return any(p and n > 1 and n % 2 == 1 for pairs in sides for p, n in pairs)
 
     def _levels(self) -> list[Level]:
         assert self._hierarchy is not None
@@ -220,8 +234,10 @@ class GridCycle(Preconditioner):
         size = float(r[:: len(r) // SAMPLES + 1].abs().max()) or float(r.abs().max())
         if size == 0:
             return out.zero_()
-        size = 2.0 ** math.frexp(size)[1] if math.isfinite(size) else 1.0
-        K.level_load(r, 1 / size, finest.plan.shape, finest.b)
+        size = _power_above(size)
+        if K.level_load(r, 1 / size, finest.plan.shape, finest.b):  # the samples missed a source
+            size = _power_above(float(r.abs().max()))
+            K.level_load(r, 1 / size, finest.plan.shape, finest.b)
         if self._used.cycle == "full":
             self._full()
         else:

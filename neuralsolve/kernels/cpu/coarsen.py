@@ -46,7 +46,7 @@ def _code_level(code, scale, shape, factors, inverse, weights, lo, hi):
             weights[OWN, s : s + nx],
         )
         for i in range(nx):
-            own[i] = whole if bits[i] != 0 else 0
+            own[i] = whole if d[i] > 0 else 0  # a cell without any neighbour takes nothing
             wz[i], wy[i], wx[i] = 0, 0, 0
         if factors[0] == 2 and (z % 2 == 1 or z < nz - 1):
             _quarters(bits, 0, z % 2, wz, own)

@@ -18,6 +18,7 @@ from neuralsolve.kernels.cpu.threads import over_ranges, serial
 OWN, X = 3, 2  # rows of the weights: towards the neighbours along z, y, x, and of the cell's own block
 WHOLE = 252  # weights are stored in bytes, as multiples of 1/252: a half and a quarter are exact
 UNIT = np.float32(1 / WHOLE)
+LARGE = np.float32(1e18)  # half the room of float32
 
 
 @serial
@@ -279,12 +280,14 @@ def wrap_sides(v, shape, periodic):
 
 @serial
 def _load(v, scale, shape, out, lo, hi):
-    nx = shape[2]
+    nx, beyond = shape[2], False
     for line in range(lo, hi):
         s = row_start(shape, line // shape[1], line % shape[1])
         source, target = v[line * nx : line * nx + nx], out[s : s + nx]
         for i in range(nx):
             target[i] = np.float32(scale * source[i])
+            beyond |= abs(target[i]) > LARGE
+    return beyond
 
 
 @serial
@@ -321,15 +324,15 @@ def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int], Any]) -
     over_ranges(end - first, lambda lo, hi: kernel(first + lo, first + hi))
 
 
-def over_lines(shape: tuple[int, int, int], entries: int, kernel: Callable[[int, int], Any]) -> None:
-    """Call a kernel on ranges of the lines of a box."""
-    over_ranges(shape[0] * shape[1], kernel, entries)
+def over_lines(shape: tuple[int, int, int], entries: int, kernel: Callable[[int, int], Any]) -> list[Any]:
+    """Call a kernel on ranges of the lines of a box; return the results."""
+    return over_ranges(shape[0] * shape[1], kernel, entries)
 
 
-def level_load(v: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> None:
-    """Set the cells of the padded vector `out` to scale * v, v (n,)."""
+def level_load(v: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> bool:
+    """Set the cells of the padded vector `out` to scale * v, v (n,); return whether any is beyond 1e18."""
     V, X, sides, s = v.numpy(), out.numpy(), box(shape), float(scale)
-    over_lines(sides, V.size, lambda lo, hi: _load(V, s, sides, X, lo, hi))
+    return any(over_lines(sides, V.size, lambda lo, hi: _load(V, s, sides, X, lo, hi)))
 
 
 def level_store(x: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> None:

@@ -27,11 +27,12 @@ def code_level(
     """Fill 1/diagonal and the weights of P of a level with constant coefficients.
 
     A cell takes a quarter from the next block along every axis on which its partner in the block is fluid and
-    the way to the next block is open; where that leads to air, it takes a quarter of the value zero.
+    the way to the next block is open; where that leads to air, it takes a quarter of the value zero. A cell
+    without any neighbour takes nothing: its row of A is zero.
     """
     bits = code.to(torch.int32).view(tuple(shape))
     diagonal = torch.zeros(tuple(shape))
-    own = torch.where(bits != 0, WHOLE, 0)
+    own = torch.full(tuple(shape), WHOLE)
     for axis in range(3):
         opened = bits >> (6 + 2 * axis) & 3
         diagonal += scale[axis] * opened
@@ -44,7 +45,7 @@ def code_level(
         inside(weights[axis], shape).copy_(
             torch.where(ways & torch.where(above, lower, upper), WHOLE // 4, 0)
         )
-    inside(weights[OWN], shape).copy_(own)
+    inside(weights[OWN], shape).copy_(torch.where(diagonal > 0, own, 0))
     inside(inverse, shape).copy_(torch.where(diagonal > 0, 1 / diagonal, 0.0))
 
 

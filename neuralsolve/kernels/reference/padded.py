@@ -24,6 +24,7 @@ from torch import Tensor
 
 WHOLE = 252  # a weight of one: a half, a third and a quarter are exact
 OWN = 3
+LARGE = 1e18  # half the room of float32
 
 Shape = Sequence[int]
 
@@ -47,9 +48,11 @@ def beside(v: Tensor, shape: Shape, axis: int, step: int) -> Tensor:
     return inside(boxed(v, shape).roll(-step, axis - 3).reshape(v.shape), shape)
 
 
-def level_load(v: Tensor, scale: float, shape: Shape, out: Tensor) -> None:
-    """Set the cells of the padded vector `out` to scale * v, v (n,)."""
-    inside(out, shape).copy_(scale * v.view(tuple(shape)))
+def level_load(v: Tensor, scale: float, shape: Shape, out: Tensor) -> bool:
+    """Set the cells of the padded vector `out` to scale * v, v (n,); return whether any is beyond 1e18."""
+    cells = inside(out, shape)
+    cells.copy_(scale * v.view(tuple(shape)))
+    return bool((cells.abs() > LARGE).any())
 
 
 def level_store(x: Tensor, scale: float, shape: Shape, out: Tensor) -> None:

@@ -1,0 +1,152 @@
+"""Inputs of the kernels that work on the levels of a grid, for the law on rounding errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from grids import random_faces
+from kernel_laws import normal
+
+import neuralsolve as ns
+from neuralsolve.kernels import reference, use
+from neuralsolve.preconditioners.levels import NO_CODE, NONE_ATTACHED, Hierarchy, build
+
+F32 = torch.float32
+
+
+def stencil(split: bool) -> ns.PoissonStencil:
+    """Return a stencil of three dimensions, odd and even sides; some faces closed, if `split`."""
+    grid = ns.Grid((5, 6, 7), walls=("neumann", ("neumann", "dirichlet"), "dirichlet"))
+    faces = random_faces(grid, np.random.default_rng(8147), closed=0.4)
+    return ns.PoissonStencil(grid, faces if split else None)
+
+
+def levels(split: bool = True) -> Hierarchy:
+    with use("reference"):
+        return build(stencil(split), coarsest=4)
+
+
+def layered(g, hierarchy, depth=0):
+    """Return a random vector of a level, zeros around the box."""
+    plan = hierarchy.levels[depth].plan
+    v = torch.zeros(plan.size, dtype=F32)
+    reference.level_load(normal(g, math.prod(plan.shape)), 1.0, plan.shape, v)
+    return v
+
+
+def level_matrix(split=True):
+    h = levels(split)
+    level = h.levels[0]
+    return level.inverse, h.scale, level.faces, level.plan.shape
+
+
+def relaxed(g, t):
+    h = levels()
+    return layered(g, h), *level_matrix(), (0.7, 0.2), layered(g, h), layered(g, h)
+
+
+def transfer(h):
+    fine, coarse = h.levels[:2]
+    return fine.weights, fine.plan.shape, fine.plan.factors, coarse.plan.shape
+
+
+def fine_outlets(h, g):
+    plan = h.levels[0].plan
+    out = torch.stack([layered(g, h).abs() for _ in range(3)])
+    return out, plan
+
+
+def flagged(h):
+    """Return which cells of the finest level are attached to the next block."""
+    fine, coarse = h.levels[:2]
+    flags = torch.zeros(fine.plan.size, dtype=torch.uint8)
+    shapes = fine.plan.shape, fine.plan.factors, coarse.plan.shape
+    assert reference.level_attach(fine.faces, fine.inverse, *shapes, h.periodic, flags) > 0
+    return flags
+
+
+def gathered(g, attached):
+    """Return the inputs that make the couplings of the second level."""
+    h = levels()
+    (outlets, plan), coarse = fine_outlets(h, g), h.levels[1].plan
+    given = outlets, flagged(h) if attached else NONE_ATTACHED, plan.shape, plan.factors, plan.shares
+    room = torch.zeros((4, coarse.size), dtype=F32), torch.zeros((3, coarse.size), dtype=F32)
+    if attached:
+        return h.levels[0].faces, *given, coarse.shape, h.periodic, *room
+    return NO_CODE, h.scale, h.levels[0].faces, *given, coarse.shape, *room
+
+
+def coded(g, t):
+    h = levels(split=False)
+    plan = h.levels[0].plan
+    room = torch.zeros(plan.size, dtype=F32), torch.zeros((4, plan.size), dtype=torch.uint8)
+    return stencil(split=False).code, h.scale, plan.shape, plan.factors, *room
+
+
+def weighted(g, t):
+    h = levels()
+    (outlets, plan), fine = fine_outlets(h, g), h.levels[0]
+    given = fine.faces, outlets, fine.inverse, flagged(h), plan.nominal, plan.shape, plan.factors
+    return *given, torch.zeros((4, plan.size), dtype=torch.uint8)
+
+
+def attaching(g, t):
+    h = levels()
+    fine, coarse = h.levels[:2]
+    given = fine.faces, fine.inverse, fine.plan.shape, fine.plan.factors, coarse.plan.shape, h.periodic
+    return *given, torch.zeros(fine.plan.size, dtype=torch.uint8)
+
+
+def diagonals(g, t):
+    h = levels()
+    outlets, plan = fine_outlets(h, g)
+    return h.levels[0].faces, outlets, plan.shape, torch.zeros(plan.size, dtype=F32)
+
+
+def coarsest(g, t):
+    h = levels()
+    shape = h.levels[-1].plan.shape
+    n = math.prod(shape)
+    return h.levels[-1].faces, shape, h.periodic, torch.zeros((n, n), dtype=F32)
+
+
+def wrapped(g, t):
+    h = levels()
+    return layered(g, h), h.levels[0].plan.shape, (True, False, True)
+
+
+def loaded(g, t):
+    h = levels()
+    return normal(g, 5 * 6 * 7), 0.3, h.levels[0].plan.shape, layered(g, h)
+
+
+def stored(g, t):
+    h = levels()
+    return layered(g, h), 0.3, h.levels[0].plan.shape, normal(g, 5 * 6 * 7)
+
+
+# Levels of multigrid: float32 alone, and bytes, in which rounding may show by one of 252.
+LEVEL_KERNELS = {
+    "code_level": coded,
+    "coarse_attached": lambda g, t: gathered(g, True),
+    "coarse_couplings": lambda g, t: gathered(g, False),
+    "coarsest_matrix": coarsest,
+    "level_attach": attaching,
+    "level_diagonal": diagonals,
+    "level_load": loaded,
+    "level_prolong": lambda g, t: (layered(g, h := levels(), 1), *transfer(h), layered(g, h)),
+    "level_relax": relaxed,
+    "level_residual": lambda g, t: (
+        layered(g, h := levels(), 0),
+        *level_matrix(),
+        layered(g, h),
+        layered(g, h),
+    ),
+    "level_restrict": lambda g, t: (layered(g, h := levels()), *transfer(h), 1.3, layered(g, h, 1)),
+    "level_start": lambda g, t: (layered(g, h := levels()), *level_matrix(), 0.7, (0.6, 0.2), layered(g, h)),
+    "level_store": stored,
+    "level_weights": weighted,
+    "level_wrap": wrapped,
+}
