@@ -12,6 +12,22 @@ from neuralsolve.kernels.cpu.threads import serial
 
 
 @serial
+def _largest(faces, shape, factors, part, cell):
+    """Return the part of a block with most cells, of equal ones that with fewest ways to next blocks."""
+    sz, sy, _, _ = strides(shape)
+    score = np.zeros(8, np.int64)
+    for k in range(8):
+        if cell[k] < 0:
+            continue
+        score[part[k]] += 32  # more than the ways of eight cells
+        for axis in range(3):
+            step = sz if axis == 0 else (sy if axis == 1 else 1)
+            upper = cell[k] + step if k & (4 >> axis) else cell[k]
+            score[part[k]] -= factors[axis] == 2 and faces[axis, upper] > 0
+    return np.argmax(score)
+
+
+@serial
 def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
     """Mark in every block of a coarse row the largest part that is connected; return whether others exist."""
     nz, ny, nx = shape
@@ -50,10 +66,11 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape):
                 n += part[q] == p
             if n > size:
                 best, size = p, n
+        if size < count:
+            best, split = _largest(faces, shape, factors, part, cell), True
         for k in range(8):
             if cell[k] >= 0:
                 main[cell[k]] = 1 if part[k] == best else 0
-        split |= size < count
     return split
 
 

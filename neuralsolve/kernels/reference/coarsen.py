@@ -135,13 +135,15 @@ def level_attach(
 ) -> int:
     """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others.
 
-    The main part of a block is its largest connected one, the first of equal ones. A cell outside that is
-    attached to the next block along the axis of its strongest coupling to the main part of one. Where there
-    is none it stays. Returns the number of attached cells. Without this, a coarse cell would tie together
-    what a thin wall parts.
+    The main part of a block is its largest connected one; of equal ones that with fewest couplings to next
+    blocks, as at a wall its cells have nowhere to go; then the first. A cell outside that is attached to the
+    next block along the axis of its strongest coupling to the main part of one. Where there is none it stays.
+    Returns the number of attached cells. Without this, a coarse cell would tie together what a thin wall
+    parts.
     """
     main = torch.zeros_like(out)
     flags, active, lower = inside(main, shape), inside(inverse, shape) != 0, inside(faces[:3], shape)
+    upper = [beside(faces[axis], shape, axis, 1) for axis in range(3)]
     for block in _cells(coarse_shape):
         corner = [b * f for b, f in zip(block, factors, strict=True)]
         cells = [
@@ -156,7 +158,13 @@ def level_attach(
                 below = _moved(cell, axis, -1, shape)
                 if cell[axis] > corner[axis] and below in parts and lower[axis][cell] > 0:
                     parts[cell] = parts[below] = min(parts[cell], parts[below])
-        sizes = [list(parts.values()).count(i) for i in range(len(cells))]
+        sizes = [(0, 0)] * len(cells)
+        for cell in cells:
+            ways = [
+                (upper if cell[axis] % 2 else lower)[axis][cell] for axis in range(3) if factors[axis] == 2
+            ]
+            size, kept = sizes[parts[cell]]
+            sizes[parts[cell]] = size + 1, kept - sum(bool(g > 0) for g in ways)
         for cell in cells:
             flags[cell] = parts[cell] == sizes.index(max(sizes))
     level_wrap(main, shape, periodic)
