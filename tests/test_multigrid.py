@@ -302,7 +302,7 @@ def test_hard_geometry_is_solved(cells, most, walls):
 
 
 @pytest.mark.parametrize("walls", ["neumann", ("neumann", "dirichlet")])
-@pytest.mark.parametrize("place", [1, 2, 7, 32, 33, 48])
+@pytest.mark.parametrize("place", [1, 2, 7, 32, 33, 48, 59, 61, 62, 63])
 def test_a_plate_of_closed_faces_costs_nothing(place, walls):
     grid = ns.Grid((64, 64), walls=walls)
     faces = list(ns.face_coefficients(np.ones((64, 64)), grid))
@@ -362,18 +362,15 @@ def test_no_correction_is_told_to_converge_where_it_does_not(cycle, correction):
         assert alone.status is Status.DIVERGED
 
 
-def test_a_level_deep_down_that_would_not_contract_is_found():
-    """A second correction on any level wants lambda(M A) < 2 there, not only on the finest."""
-    rng = np.random.default_rng(9221)
-    replaced = 0
-    for _ in range(60):
-        shape = tuple(int(n) for n in rng.integers(2, 13, 2))
-        grid = ns.Grid(shape, [float(h) for h in rng.choice([0.5, 3.0], 2)], walls=("dirichlet", "periodic"))
-        A = ns.PoissonStencil(grid, random_faces(grid, rng, closed=0.4))
-        M = ns.Multigrid(correction=1.3, coarsest=2).build(A)
-        replaced += "instead of W" in M.describe()
-        assert laws.smallest_energy(laws.dense(M, A.shape[0]), A) > 0
-    assert replaced > 0
+@pytest.mark.parametrize("seed", [9029, 9033, 9038, 9039])
+def test_a_level_deep_down_that_would_not_contract_is_found(seed):
+    """A second correction on any level wants lambda(M A) < 2 there; the finest one alone looks well."""
+    grid = ns.Grid((3, 5, 2), (30.0, 30.0, 1.0), ("periodic", "neumann", ("neumann", "dirichlet")))
+    A = ns.PoissonStencil(grid, random_faces(grid, np.random.default_rng(seed), closed=0.4))
+    M = ns.Multigrid(coarsest=2).build(A)
+    assert "V(2,2)" in M.describe()
+    assert "instead of W, which would not contract" in M.describe()
+    assert laws.smallest_energy(laws.dense(M, A.shape[0]), A) > 0
 
 
 # refusals
