@@ -261,11 +261,8 @@ def test_a_uniform_grid_is_discretised_anew(dim, constant):
 @pytest.mark.parametrize("shape", [(16, 6), (13, 5), (12, 4, 5)])
 @pytest.mark.parametrize("across", ["neumann", "periodic"])
 def test_chambers_apart_stay_apart_on_all_levels(shape, across, kind):
-    """A full-width plate of faces, or one cell thick: no coarse cell has a part on both sides of it.
-
-    But in the last block of all: what that holds beside its main part has no next block to go to.
-    """
-    for place in range(1, shape[0], 2 if len(shape) == 3 else 1):
+    """A full-width plate of faces, or one cell thick: no coarse cell has a part on both sides of it."""
+    for place in range(1, shape[0] - (kind == "solid"), 2 if len(shape) == 3 else 1):
         grid = ns.Grid(shape, walls=["neumann"] + [across] * (len(shape) - 1))
         side = torch.arange(shape[0]).view([-1] + [1] * (len(shape) - 1)).expand(shape)
         if kind == "solid":
@@ -281,8 +278,8 @@ def test_chambers_apart_stay_apart_on_all_levels(shape, across, kind):
         h = build(A, coarsest=4)
         parts = [lower.reshape(-1).double(), upper.reshape(-1).double()]
         for depth, (_, coarse) in enumerate(pairwise(h.levels)):
-            if place >= 2 ** (depth + 1) * (coarse.plan.shape[3 - len(shape)] - 1):
-                break
+            if coarse.plan.shape[3 - len(shape)] < 2:
+                break  # one cell has no room for two
             P = prolongation(cpu, h, depth)
             parts = [((P.T @ part) > 0).double() for part in parts]
             whole = matrix(cpu, h, depth + 1)

@@ -49,16 +49,21 @@ def _find_parts(faces, cell, part, sz, sy):
 
 
 @serial
-def _mark_main(faces, cell, part, main, sz, sy):
+def _mark_main(faces, factors, cell, part, main, sz, sy):
     """Mark the cells that stay in a block; return whether others exist."""
-    strength, size = np.zeros(8, np.float32), np.zeros(8, np.int64)
+    strength, score = np.zeros(8, np.float32), np.zeros(8, np.int64)
     for k in range(8):
-        if part[k] >= 0:
-            strength[part[k]] = max(strength[part[k]], _strongest(faces, cell[k], sz, sy))
-            size[part[k]] += 1
+        if part[k] < 0:
+            continue
+        strength[part[k]] = max(strength[part[k]], _strongest(faces, cell[k], sz, sy))
+        score[part[k]] += 32  # more than the ways of eight cells
+        for axis in range(3):
+            step = sz if axis == 0 else (sy if axis == 1 else 1)
+            outward = cell[k] + step if k & (4 >> axis) else cell[k]
+            score[part[k]] -= factors[axis] == 2 and faces[axis, outward] > 0
     best, bound, split = -1, TIGHT * strength.max(), False
     for p in range(8):
-        if size[p] > 0 and strength[p] >= bound and (best < 0 or size[p] > size[best]):
+        if score[p] > 0 and strength[p] >= bound and (best < 0 or score[p] > score[best]):
             best = p
     for k in range(8):
         if part[k] >= 0:
@@ -90,7 +95,7 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound):
                 c = row_start(shape, Z * fz + z, Y * fy + y) + X * fx + x
                 cell[k] = c if inverse[c] != 0 else -1
         _find_parts(faces, cell, part, sz, sy)
-        split |= _mark_main(faces, cell, part, main, sz, sy)
+        split |= _mark_main(faces, factors, cell, part, main, sz, sy)
     return split
 
 

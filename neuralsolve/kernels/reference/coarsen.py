@@ -138,8 +138,8 @@ def level_attach(
     """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others.
 
     Two cells hold together where their coupling is at least `TIGHT` of the strongest that either has. A block
-    falls into parts that do; of those about as strong as its strongest one the largest stays, the first of
-    equal ones, and the others leave: a cell of them is attached to the next block along the axis of its
+    falls into parts that do; of those about as strong as its strongest one the largest stays (of equal ones that
+    with fewest couplings to next blocks, then the first), and the others leave: a cell of them is attached to the next block along the axis of its
     strongest coupling to a cell that stays there and that it holds to. Where there is none it stays. Weak
     parts stay too. Returns the number of attached cells.
 
@@ -151,6 +151,11 @@ def level_attach(
     strongest = torch.stack(
         [inside(faces[a], shape) for a in range(3)] + [beside(faces[a], shape, a, 1) for a in range(3)]
     ).amax(0)
+    ways = sum(
+        torch.where(_positions(shape, a) % 2 == 1, beside(faces[a], shape, a, 1), lower[a]) > 0
+        for a in range(3)
+        if factors[a] == 2
+    )
     for block in _cells(coarse_shape):
         corner = [b * f for b, f in zip(block, factors, strict=True)]
         cells = [
@@ -159,7 +164,9 @@ def level_attach(
             if all(c + i < n for c, i, n in zip(corner, k, shape, strict=True))
             and active[cell := (corner[0] + k[0], corner[1] + k[1], corner[2] + k[2])]
         ]
-        for cell, stays in zip(cells, _staying(cells, lower, strongest, shape), strict=True):
+        for cell, stays in zip(
+            cells, _staying(cells, lower, strongest, torch.as_tensor(ways), shape), strict=True
+        ):
             flags[cell] = stays
     level_wrap(main, shape, periodic)
     best, choice = torch.zeros(tuple(shape)), torch.zeros(tuple(shape), dtype=torch.uint8)
@@ -177,7 +184,7 @@ def level_attach(
     return int((choice > 0).sum())
 
 
-def _staying(cells: list[Cell], lower: Tensor, strongest: Tensor, shape: Shape) -> list[bool]:
+def _staying(cells: list[Cell], lower: Tensor, strongest: Tensor, ways: Tensor, shape: Shape) -> list[bool]:
     """Return which cells of a block stay in it."""
     parts = {cell: i for i, cell in enumerate(cells)}
     for _ in cells:
@@ -192,7 +199,8 @@ def _staying(cells: list[Cell], lower: Tensor, strongest: Tensor, shape: Shape) 
     strength = {p: max(float(strongest[c]) for c in cells if parts[c] == p) for p in set(numbers)}
     bound = float(torch.tensor(TIGHT) * max(strength.values(), default=0.0))
     strong = sorted(p for p in strength if strength[p] >= bound)
-    best = max(strong, key=numbers.count, default=-1)
+    out = {p: sum(int(ways[c]) for c in cells if parts[c] == p) for p in strong}
+    best = max(strong, key=lambda p: (numbers.count(p), -out[p]), default=-1)
     return [parts[cell] == best or strength[parts[cell]] < bound for cell in cells]
 
 
