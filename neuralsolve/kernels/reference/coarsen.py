@@ -138,10 +138,11 @@ def level_attach(
     """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others.
 
     Two cells hold together where their coupling is at least `TIGHT` of the strongest that either has. A block
-    falls into parts that do; of those about as strong as its strongest one the largest stays (of equal ones that
-    with fewest couplings to next blocks, then the first), and the others leave: a cell of them is attached to the next block along the axis of its
-    strongest coupling to a cell that stays there and that it holds to. Where there is none it stays. Weak
-    parts stay too. Returns the number of attached cells.
+    falls into parts that do. Of those about as strong as its strongest one the largest stays; of equal ones
+    that with fewest couplings to next blocks, as at a wall its cells have nowhere to go; then the first. The
+    others leave: a cell of them is attached to the next block along the axis of its strongest coupling to a
+    cell that stays there and that it holds to. Where there is none it stays. Weak parts stay too. Returns the
+    number of attached cells.
 
     Without this a coarse cell would tie together what a thin wall parts, or two conductors with an insulator
     between them: modes of little energy, of which the coarse level would think that they have much.
