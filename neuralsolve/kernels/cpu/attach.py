@@ -82,11 +82,15 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound):
     Z, Y = row // coarse_shape[1], row % coarse_shape[1]
     part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
     split = False
+    cz, cy, cx = faces[0], faces[1], faces[2]
     whole_row = Z * fz + fz <= nz and Y * fy + fy <= ny
     for X in range(coarse_shape[2]):
         if whole_row and X * fx + fx <= nx:
             first = row_start(shape, Z * fz, Y * fy) + X * fx
-            if _all_hold(faces, first, fz, fy, fx, sz, sy, bound, main):
+            # most blocks end here: outside the fluid, or far from any wall
+            if not _mark_whole(main, inverse, first, fz, fy, fx, sz, sy):
+                continue
+            if _all_hold(cz, cy, cx, first, fz, fy, fx, sz, sy, bound):
                 continue
         for k in range(8):
             z, y, x = k >> 2, k >> 1 & 1, k & 1
@@ -100,9 +104,8 @@ def _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound):
 
 
 @serial
-def _all_hold(faces, first, fz, fy, fx, sz, sy, bound, main):
-    """Whether all couplings in a block reach a bound; if so, mark its cells. Most blocks end here."""
-    cz, cy, cx = faces[0], faces[1], faces[2]
+def _all_hold(cz, cy, cx, first, fz, fy, fx, sz, sy, bound):
+    """Whether all couplings in a block reach a bound."""
     for z in range(fz):
         for y in range(fy):
             c = first + z * sz + y * sy
@@ -111,11 +114,20 @@ def _all_hold(faces, first, fz, fy, fx, sz, sy, bound, main):
             for x in range(fx):
                 if (y and not cy[c + x] >= bound) or (z and not cz[c + x] >= bound):
                     return False
+    return True
+
+
+@serial
+def _mark_whole(main, inverse, first, fz, fy, fx, sz, sy):
+    """Let all cells of a block stay; return whether any takes part."""
+    active = False
     for z in range(fz):
         for y in range(fy):
             for x in range(fx):
-                main[first + z * sz + y * sy + x] = 1
-    return fz * fy * fx > 1
+                c = first + z * sz + y * sy + x
+                main[c] = 1
+                active |= inverse[c] != 0
+    return active
 
 
 @serial

@@ -12,17 +12,19 @@ from neuralsolve.kernels.cpu.threads import serial
 
 
 @serial
-def code_lines(code, scale, start, nx, fields):
-    """Couplings to the lower neighbours and to fixed values, along z, y, x each, of one line: (6, nx)."""
-    kz, ky, kx = scale
-    bits = code[start : start + nx]
-    gz, gy, gx, dz, dy, dx = fields[0], fields[1], fields[2], fields[3], fields[4], fields[5]
-    for i in range(nx):
-        b = np.int32(bits[i])
-        gz[i], gy[i], gx[i] = kz * np.float32(b & 1), ky * np.float32(b >> 2 & 1), kx * np.float32(b >> 4 & 1)
-        dz[i] = kz * np.float32((b >> 6 & 3) - (b & 1) - (b >> 1 & 1))
-        dy[i] = ky * np.float32((b >> 8 & 3) - (b >> 2 & 1) - (b >> 3 & 1))
-        dx[i] = kx * np.float32((b >> 10 & 3) - (b >> 4 & 1) - (b >> 5 & 1))
+def _code_lines(bits, scale, fields):
+    """Couplings to the lower neighbours and to fixed values, along z, y, x each, of one line: (6, nx).
+
+    One loop per field: a loop that writes to several arrays is not vectorised.
+    """
+    for axis in range(3):
+        k, row, fixed = np.float32(scale[axis]), fields[axis], fields[3 + axis]
+        low, count = 2 * axis, 6 + 2 * axis
+        for i in range(bits.size):
+            row[i] = k * np.float32(np.int32(bits[i]) >> low & 1)
+        for i in range(bits.size):
+            b = np.int32(bits[i])
+            fixed[i] = k * np.float32((b >> count & 3) - (b >> low & 1) - (b >> low + 1 & 1))
 
 
 @serial
@@ -123,7 +125,8 @@ def _coarse_couplings(
         for z in range(Z * fz, min(Z * fz + fz, nz)):
             for y in range(Y * fy, min(Y * fy + fy, ny)):
                 if code.size > 0:
-                    code_lines(code, scale, (z * ny + y) * nx, nx, fields)
+                    line = (z * ny + y) * nx
+                    _code_lines(code[line : line + nx], scale, fields)
                 else:
                     s = row_start(shape, z, y)
                     for axis in range(3):
@@ -177,16 +180,24 @@ def _level_diagonal(faces, outlets, shape, inverse, lo, hi):
 
 
 @serial
-def _axis_weights(low, high, outlets, above, alone, scale, w, fluid, strength):
-    """Weights along one axis: half of the outward part of a cell's couplings, and its strength there."""
+def _axis_weights(low, high, outlets, odd, alone, scale, w, fluid, strength):
+    """Weights along one axis: half of the outward part of a cell's couplings, and its strength there.
+
+    One loop per result: a loop that writes to several arrays is not vectorised.
+    """
+    zero, half = np.float32(0), np.float32(0.5)
+    out, back = (high, low) if odd else (low, high)
     for i in range(w.size):
-        outward = low[i] if above else high[i]
-        inward = np.float32(0) if alone else (high[i] if above else low[i])
-        fluid[i] = outward > 0
-        outward = outward if outward > 0 else outlets[i]
-        both = inward > 0 and outward > 0
-        w[i] = np.float32(0.5) * outward / (outward + inward) if both else np.float32(0)
-        strength[i] = scale * max(inward, outward)
+        outward = out[i] if out[i] > 0 else outlets[i]
+        inward = zero if alone else back[i]
+        total = outward + inward
+        w[i] = half * outward / total if inward > 0 and outward > 0 else zero
+    for i in range(w.size):
+        outward = out[i] if out[i] > 0 else outlets[i]
+        inward = zero if alone else back[i]
+        strength[i] = scale * (outward if outward > inward else inward)
+    for i in range(w.size):
+        fluid[i] = np.float32(1) if out[i] > 0 else zero
 
 
 @serial
@@ -206,7 +217,7 @@ def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, w
     sides = shape
     sz, sy, _, _ = strides(shape)
     w, strength = np.zeros((3, nx), np.float32), np.zeros((3, nx), np.float32)
-    fluid = np.zeros((3, nx), np.uint8)
+    fluid, room = np.zeros((3, nx), np.float32), np.empty((2, nx), np.float32)
     for line in range(lo, hi):
         z, y = line // ny, line % ny
         s = row_start(shape, z, y)
@@ -221,43 +232,52 @@ def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, w
                 position = z if axis == 0 else y
                 odd = position % 2
                 alone = odd == 0 and position == sides[axis] - 1
-                _axis_weights(low, high, out, odd == 0, alone, scale, wa, fa, sa)
+                _axis_weights(low, high, out, odd, alone, scale, wa, fa, sa)
                 if attached.size > 0:
                     _without_attached(attached, s, step, odd, 1, wa, out, low, high, scale, sa)
                 continue
             for odd in range(2):
                 wo, fo, so = wa[odd:nx:2], fa[odd:nx:2], sa[odd:nx:2]
                 lo_, hi_, oo = low[odd:nx:2], high[odd:nx:2], out[odd:nx:2]
-                _axis_weights(lo_, hi_, oo, odd == 0, False, scale, wo, fo, so)
+                _axis_weights(lo_, hi_, oo, odd, False, scale, wo, fo, so)
                 if attached.size > 0:
                     _without_attached(attached, s + odd, step, odd, 2, wo, oo, lo_, hi_, scale, so)
             if nx % 2:  # a last cell of an odd side has no partner
                 wa[nx - 1] = 0
                 sa[nx - 1] = scale * (low[nx - 1] if low[nx - 1] > 0 else out[nx - 1])
-        _store_weights(w, strength, fluid, inverse[s : s + nx], weights, s)
+        _store_weights(w, strength, fluid, inverse[s : s + nx], room, weights, s)
         if attached.size > 0:
             _store_attached(attached, weights, s, nx)
 
 
 @serial
-def _store_weights(w, strength, fluid, inverse, weights, s):
-    nx = inverse.size
-    w0, w1, w2, s0, s1, s2 = w[0], w[1], w[2], strength[0], strength[1], strength[2]
-    f0, f1, f2 = fluid[0], fluid[1], fluid[2]
-    t0, t1, t2, own = (
-        weights[0, s : s + nx],
-        weights[1, s : s + nx],
-        weights[X, s : s + nx],
-        weights[OWN, s : s + nx],
-    )
+def _store_weights(w, strength, fluid, inverse, room, weights, s):
+    """Weigh the axes by their strengths, and store all as bytes."""
+    nx, one = inverse.size, np.float32(1)
+    s0, s1, s2, part, total = strength[0], strength[1], strength[2], room[0], room[1]
     for i in range(nx):
         strongest = max(s0[i], max(s1[i], s2[i]))
-        part = np.float32(1) / strongest if strongest > 0 else np.float32(1)
-        a, b, c = w0[i] * s0[i] * part, w1[i] * s1[i] * part, w2[i] * s2[i] * part
-        shrink = np.float32(WHOLE) / max(a + b + c, np.float32(1))
-        p, q, r = np.int32(shrink * a), np.int32(shrink * b), np.int32(shrink * c)
-        t0[i], t1[i], t2[i] = p * f0[i], q * f1[i], r * f2[i]
-        own[i] = WHOLE - p - q - r if inverse[i] > 0 else 0
+        part[i] = one / strongest if strongest > 0 else one
+    total[:] = 0
+    for axis in range(3):
+        wa, sa = w[axis], strength[axis]
+        for i in range(nx):
+            wa[i] *= sa[i] * part[i]
+        for i in range(nx):
+            total[i] += wa[i]
+    for i in range(nx):
+        total[i] = np.float32(WHOLE) / max(total[i], one)
+    own = weights[OWN, s : s + nx]
+    for i in range(nx):
+        own[i] = WHOLE if inverse[i] > 0 else 0
+    for axis in range(3):
+        wa, fa, taken = w[axis], fluid[axis], weights[axis, s : s + nx]
+        for i in range(nx):
+            taken[i] = np.uint8(np.int32(total[i] * wa[i]))
+        for i in range(nx):
+            own[i] -= taken[i] if own[i] > 0 else 0
+        for i in range(nx):
+            taken[i] = taken[i] if fa[i] > 0 else 0
 
 
 @serial
