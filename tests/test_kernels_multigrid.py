@@ -10,7 +10,7 @@ import pytest
 import torch
 from grids import random_faces, stencils
 from hypothesis import HealthCheck, given, settings
-from recipe_laws import dense, masked_2d, masked_3d, odd_periodic_2d, pockets_2d
+from recipe_laws import dense, masked_3d, odd_periodic_2d, pockets_2d
 
 import neuralsolve as ns
 from neuralsolve.kernels import cpu, reference, use
@@ -128,7 +128,7 @@ CYCLES = [
     ns.Multigrid("F", "red-black", sweeps=(1, 3), coarsest=3),
     ns.Multigrid("V", sweeps=3, coarsest=2, correction=1.2),
 ]
-SCENES = [masked_2d, masked_3d, odd_periodic_2d, pockets_2d, split]
+SCENES = [masked_3d, odd_periodic_2d, pockets_2d, split]
 
 
 @pytest.mark.parametrize("scene", SCENES)
