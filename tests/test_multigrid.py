@@ -14,7 +14,7 @@ import neuralsolve as ns
 from neuralsolve import Status
 from neuralsolve.bench.scenes import free_surface, inclusions
 
-RANDOM = settings(max_examples=40, deadline=None, derandomize=True)
+RANDOM = settings(max_examples=25, deadline=None, derandomize=True)
 SMOOTHERS = ["chebyshev", "jacobi", "red-black"]
 
 
