@@ -14,7 +14,7 @@ import neuralsolve as ns
 from neuralsolve import Status
 from neuralsolve.bench.scenes import free_surface, inclusions
 
-RANDOM = settings(max_examples=40, deadline=None, derandomize=True)
+RANDOM = settings(max_examples=25, deadline=None, derandomize=True)
 SMOOTHERS = ["chebyshev", "jacobi", "red-black"]
 
 
@@ -233,8 +233,7 @@ def test_stretched_cells_in_three_dimensions():
 def test_stretched_cells_around_obstacles():
     cells = free_surface((128, 128), np.random.default_rng(9173)).cells
     assert iterations(ns.PoissonStencil(ns.Grid(cells, (1.0, 100.0))), 1e-8) <= 20
-    # long cells along the gaps between obstacles and surface: bounded, no more
-    assert iterations(ns.PoissonStencil(ns.Grid(cells, (100.0, 1.0))), 1e-8) <= 60
+    assert iterations(ns.PoissonStencil(ns.Grid(cells, (100.0, 1.0))), 1e-8) <= 20
 
 
 @pytest.mark.parametrize("contrast", [1e-6, 1e-4, 1e4, 1e6])

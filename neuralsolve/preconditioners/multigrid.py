@@ -186,8 +186,9 @@ class GridCycle(Preconditioner):
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
         self._choose(recipe)
-        # the largest levels that cost little, and all below: any of them may be met by a second correction
-        tested = [k for k, level in enumerate(fresh.levels[:-1]) if level.plan.size <= TESTED] or [0]
+        # the second correction of a level meets those below it; large ones cost too much to be looked at
+        levels = list(enumerate(fresh.levels))[1:-1]
+        tested = [depth for depth, level in levels if level.plan.size <= TESTED]
         if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in tested):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
@@ -328,25 +329,31 @@ class GridCycle(Preconditioner):
                 level.x, level.y = level.y, level.x
 
     def _growth(self, depth: int) -> float:
-        """Return an estimate of the largest eigenvalue of M A of a level: power iteration."""
+        """Return an estimate, from below, of the largest eigenvalue of M A of a level: power iteration.
+
+        M A is symmetric in the inner product of A, in which the Rayleigh quotient is taken. The growth of the
+        2-norm may exceed it many times over where A is badly conditioned.
+        """
         h, level = self._hierarchy, self._levels()[depth]
         assert h is not None
         K, shape = table(), level.plan.shape
         generator = torch.Generator().manual_seed(314159)
         v = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator)
-        negative, growth = torch.zeros_like(level.b), 0.0
+        given, residual, quotient = torch.zeros_like(level.b), torch.zeros_like(level.b), 0.0
         for _ in range(POWER_STEPS):
-            K.level_load(v, 1.0, shape, negative)
-            negative *= level.inverse != 0
+            K.level_load(v, 1.0, shape, given)
+            given *= level.inverse != 0
             level.b.zero_()
-            self._wrap(negative, shape)
-            residual = torch.zeros_like(negative)
-            K.level_residual(level.b, level.inverse, h.scale, level.faces, shape, negative, residual)
+            self._wrap(given, shape)
+            K.level_residual(level.b, level.inverse, h.scale, level.faces, shape, given, residual)
             level.b.copy_(residual)  # -A v: the cycle returns -M A v
             self._cycle(depth, V if self._used.cycle == "full" else {"W": W, "F": F}[self._used.cycle], True)
-            K.level_store(self._vectors(depth)[0], 1.0, shape, v)
-            growth = float(v.norm())
-            if growth == 0 or not math.isfinite(growth):
+            energy = -float(torch.dot(given, residual))
+            x = self._vectors(depth)[0]
+            K.level_store(x, 1.0, shape, v)
+            size = float(v.norm())
+            if not (energy > 0 and 0 < size < math.inf):
                 break
-            v /= growth
-        return growth
+            quotient = float(torch.dot(residual, x)) / energy
+            v /= size
+        return quotient
