@@ -37,7 +37,7 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe, by_columns
-from neuralsolve.preconditioners.levels import COARSEST, STRONG, Hierarchy, Level, build
+from neuralsolve.preconditioners.levels import COARSEST, STRONG, Hierarchy, Level, Plan, build
 from neuralsolve.preconditioners.matrix import check_count
 
 V, W, F = 0, 1, 2  # as in `kernels.reference.cycle`
@@ -46,8 +46,9 @@ SMOOTHERS = ("chebyshev", "jacobi", "red-black")
 SEAM_OMEGA = 0.9  # of "red-black" where cells of one colour are neighbours
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
-POWER_STEPS = 8
-TESTED = 20_000  # padded cells of the level on which a W-cycle is tested
+POWER_STEPS = 5
+TESTED = 6_000  # padded cells of the levels on which a W-cycle is tested
+TWICE = 2  # levels on which a W-cycle corrects twice, where coefficients are constant and cells about cubes
 SAMPLES = 4096  # entries of r that tell its size
 
 
@@ -61,8 +62,9 @@ class Multigrid(Recipe):
 
     Parameters
     ----------
-    cycle : "V", "W" (two corrections per level), "F" (the second one a V-cycle) or "full" (full multigrid:
-        from the coarsest level up, one V-cycle on each)
+    cycle : "V", "W" (two corrections per level), "F" (the second one a V-cycle) or "full" (full multigrid)
+        Where coefficients are constant and cells about cubes, "W" corrects twice on the two finest levels alone,
+        which is as good there. "full" goes from the coarsest level up, one V-cycle on each.
     smoother : "chebyshev" (polynomial that is small on [2/band, 2]), "jacobi" (damped) or "red-black"
         (Gauss-Seidel)
     sweeps : steps before and after the correction; a pair (before, after) may differ
@@ -157,6 +159,10 @@ def smoothing_steps(recipe: Multigrid, count: int) -> list[tuple[float, float]]:
     return steps[:count]
 
 
+def _plans(h: Hierarchy) -> list[Plan]:
+    return [level.plan for level in h.levels]
+
+
 def _power_above(size: float) -> float:
     """Return the next power of two, or one whose inverse is a number too; 1 for infinity and NaN."""
     return 2.0 ** min(max(math.frexp(size)[1], -1000), 1000) if math.isfinite(size) else 1.0
@@ -171,6 +177,7 @@ class GridCycle(Preconditioner):
     def __init__(self, A: LinearOperator, recipe: Multigrid):
         self.recipe = recipe
         self._hierarchy: Hierarchy | None = None
+        self._twice = 0
         self.update(A)
 
     def update(self, A_next: LinearOperator) -> None:
@@ -186,9 +193,14 @@ class GridCycle(Preconditioner):
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
         self._choose(recipe)
+        even = all(
+            len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in _plans(fresh)
+        )
+        self._twice = TWICE if A_next.code is not None and even else len(fresh.levels)
         # the second correction of a level meets those below it; large ones cost too much to be looked at
-        levels = list(enumerate(fresh.levels))[1:-1]
-        tested = [depth for depth, level in levels if level.plan.size <= TESTED]
+        tested = [
+            d for d, plan in enumerate(_plans(fresh)) if plan.size <= TESTED and 0 < d < len(fresh.levels) - 1
+        ]
         if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in tested):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
@@ -259,7 +271,7 @@ class GridCycle(Preconditioner):
         """Improve x by one cycle on this level and all below."""
         h, levels = self._hierarchy, self._levels()
         assert h is not None
-        K = table()
+        K, kind = table(), V if kind == W and depth >= self._twice else kind
         if depth >= h.first_small:
             rows, steps = h.table[depth - h.first_small :], self._tables
             numbers = h.floats, h.bytes, rows, h.scale, h.inverse, *steps, self._used.correction
