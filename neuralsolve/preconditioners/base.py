@@ -32,7 +32,7 @@ class Preconditioner(ABC):
     symmetric : bool
         M = M^T and positive definite, as CG and MINRES need it.
     by_columns : bool
-        Several right sides cost as much together as one by one: the loop then solves one after the other.
+        Several right sides cost as much together as one by one: the loop solves each on its own thread.
     """
 
     symmetric: bool = False
@@ -49,6 +49,10 @@ class Preconditioner(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One short phrase for a solve's explanation."""
+
+    def twin(self) -> Preconditioner:
+        """Return the same M with working room of its own, so that two threads may apply it at once."""
+        return self
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         """Return M^T r."""

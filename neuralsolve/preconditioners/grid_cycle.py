@@ -5,6 +5,7 @@ What it does and why it is positive definite: `neuralsolve.preconditioners.multi
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
-from neuralsolve.preconditioners.levels import Hierarchy, Level, Plan, build
+from neuralsolve.preconditioners.levels import Hierarchy, Level, Plan, build, with_room
 
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.multigrid import Multigrid
@@ -96,6 +97,12 @@ class GridCycle(Preconditioner):
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
         return by_columns(self._apply, r, out) if r.ndim == 2 else self._apply(r, out)
+
+    def twin(self) -> GridCycle:
+        assert self._hierarchy is not None
+        other = copy.copy(self)
+        other._hierarchy = with_room(self._hierarchy)
+        return other
 
     def describe(self) -> str:
         levels = self._levels()

@@ -23,7 +23,7 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.stencil import PoissonStencil
 
 COARSEST = 80  # cells of a level that is solved densely
-SMALL = 60_000  # padded cells of the levels that are done by one compiled call
+SMALL = 70_000  # padded cells of the levels that are done by one compiled call
 STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
 NO_FACES = torch.empty((4, 0), dtype=torch.float32)
 NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
@@ -201,6 +201,20 @@ def build(
     inverse = refill(A, levels, unit, (pz, py, px), spare)
     room = floats.all, weights.all, rows
     return Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+
+
+def with_room(h: Hierarchy) -> Hierarchy:
+    """Return the same levels with vectors of their own."""
+    floats, rows, levels = h.floats.clone(), h.table.clone(), []
+    for depth, level in enumerate(h.levels):
+        n = level.plan.size
+        b, x, y = (
+            [torch.from_numpy(np.zeros(n, np.float32)) for _ in range(3)]
+            if depth < h.first_small
+            else [floats[at : at + n] for at in rows[depth - h.first_small, 7:10].tolist()]
+        )
+        levels.append(replace(level, b=b, x=x, y=y))
+    return replace(h, levels=levels, floats=floats, table=rows)
 
 
 def _serves(h: Hierarchy, plans: list[Plan], periodic: tuple[bool, bool, bool], A: PoissonStencil) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ def iterate(
     patience = min(patience, 10 * len(b) + 50)
     if b.ndim == 1 or (method.batched and not (M is not None and M.by_columns)):
         return _Run(method, A, M, b, tolerance, maxiter, callback, patience).go(x0)
+    if M is not None and M.by_columns and callback is None:
+        return _side_by_side(_each_alone(method, A, M, b, x0, tolerance, maxiter, patience))
     columns: list[Outcome] = []
     for j in range(b.shape[1]):
         guess = None if x0 is None else x0[:, j].contiguous()
@@ -96,6 +99,35 @@ def iterate(
         column = b[:, j].contiguous()
         columns.append(_Run(method, A, M, column, tolerance[j], maxiter, callback, patience).go(guess))
     return _side_by_side(columns)
+
+
+def _each_alone(
+    method: Method,
+    A: LinearOperator,
+    M: Preconditioner,
+    b: Tensor,
+    x0: Tensor | None,
+    tolerance: Tensor,
+    maxiter: int,
+    patience: int,
+) -> list[Outcome]:
+    """Solve every column on a thread of its own, each with an M that no other uses meanwhile."""
+    from neuralsolve.kernels.cpu.threads import one_thread_each, thread_count
+
+    free: SimpleQueue[Preconditioner] = SimpleQueue()
+    for twin in [M, *(M.twin() for _ in range(min(b.shape[1], thread_count()) - 1))]:
+        free.put(twin)
+
+    def solve(j: int) -> Outcome:
+        own = free.get()
+        try:
+            guess = None if x0 is None else x0[:, j].contiguous()
+            column = b[:, j].contiguous()
+            return _Run(method, A, own, column, tolerance[j], maxiter, None, patience).go(guess)
+        finally:
+            free.put(own)
+
+    return one_thread_each(b.shape[1], solve)
 
 
 class _Run:

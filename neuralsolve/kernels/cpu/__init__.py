@@ -22,7 +22,6 @@ from neuralsolve.kernels.cpu.coarsen import (
     coarsest_matrix,
     code_level,
     level_diagonal,
-    level_weights,
 )
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import small_levels_cycle
@@ -39,10 +38,8 @@ from neuralsolve.kernels.cpu.factor import (
 from neuralsolve.kernels.cpu.grid import csr_grid_rows
 from neuralsolve.kernels.cpu.padded import (
     level_load,
-    level_prolong,
     level_relax,
     level_residual,
-    level_restrict,
     level_start,
     level_store,
     level_wrap,
@@ -51,6 +48,7 @@ from neuralsolve.kernels.cpu.regions import stencil_regions
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
+from neuralsolve.kernels.cpu.transfers import level_prolong, level_restrict
 from neuralsolve.kernels.cpu.vector import (
     axpy,
     cg_update,
@@ -61,6 +59,7 @@ from neuralsolve.kernels.cpu.vector import (
     subtract_means,
     xpby,
 )
+from neuralsolve.kernels.cpu.weights import level_weights
 
 __all__ = [
     "axpy",

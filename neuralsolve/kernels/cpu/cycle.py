@@ -13,16 +13,15 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.padded import (
     flags,
-    prolong_range,
     relax_range,
     residual_range,
-    restrict_range,
     singles,
     start_range,
     strides,
     wrap_sides,
 )
 from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.transfers import prolong_range, restrict_range
 
 # columns of the table of levels
 NZ, FZ, SIZE, B, XX, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14

@@ -14,6 +14,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,6 +33,7 @@ RANGES_PER_THREAD = 2
 BLOCK = 100_000  # cells per block of a sweep, about 300 us
 
 Task = tuple[Callable[[], int], SimpleQueue]  # taken by a sleeping thread; None ends it
+_alone: ContextVar[bool] = ContextVar("neuralsolve_alone", default=False)
 _inbox: SimpleQueue[Task | None] = SimpleQueue()
 _running: list[threading.Thread] = []
 
@@ -70,6 +72,27 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_threads)
 
 
+def thread_count() -> int:
+    """Return how many threads a kernel may use: as many as torch, one inside `one_thread_each`."""
+    return 1 if _alone.get() else min(torch.get_num_threads(), MAX_THREADS)
+
+
+def one_thread_each(tasks: int, task: Callable[[int], Any]) -> list[Any]:
+    """Call `task(0)` ... `task(tasks - 1)` side by side, every kernel inside on its own thread alone.
+
+    For tasks that are whole solves: they share no data, so no thread waits for another.
+    """
+
+    def alone(c: int) -> Any:
+        token = _alone.set(True)
+        try:
+            return task(c)
+        finally:
+            _alone.reset(token)
+
+    return side_by_side(tasks, alone, min(tasks, thread_count()))
+
+
 def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | None = None) -> list[Any]:
     """Call `kernel(lo, hi)` on ranges that cover 0..count, side by side where it pays; return their results.
 
@@ -88,7 +111,7 @@ def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | No
     ranges, so a sum over them does not depend on which thread was faster.
     """
     small = (count if entries is None else entries) < SERIAL_BELOW
-    threads = 1 if small else min(torch.get_num_threads(), MAX_THREADS)
+    threads = 1 if small else thread_count()
     if threads == 1:
         return [kernel(0, count)]
     ranges = threads * RANGES_PER_THREAD
@@ -143,7 +166,7 @@ def in_blocks(shape: tuple[int, ...], kernel: Callable[[tuple[int, ...]], Any], 
         From the last block to the first.
     """
     cells = shape[0] * shape[1] * shape[2]
-    threads = min(torch.get_num_threads(), MAX_THREADS)
+    threads = thread_count()
     outer = 0 if shape[0] > 1 else 1
     slices = min(threads, shape[outer + 1])
     bands = min(shape[outer], cells // (BLOCK * slices))
