@@ -27,7 +27,7 @@ V, W, F = 0, 1, 2  # as in `kernels.reference.cycle`
 SEAM_OMEGA = 0.9  # of "red-black" where cells of one colour are neighbours
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
-POWER_STEPS = 5
+POWER_STEPS = 8
 TESTED = 6_000  # padded cells of the levels on which a W-cycle is tested
 TWICE = 2  # levels on which a W-cycle corrects twice, where coefficients are constant and cells about cubes
 SAMPLES = 4096  # entries of r that tell its size
@@ -263,4 +263,4 @@ class GridCycle(Preconditioner):
                 break
             quotient = float(torch.dot(residual, x)) / energy
             v /= size
-        return quotient
+        return abs(quotient)
