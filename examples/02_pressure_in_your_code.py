@@ -1,4 +1,4 @@
-"""The pressure step of a CFD script: a body moves, so every step has another A; p starts from the last one."""
+"""The pressure step of a CFD script: a body moves, so every step has a new A; p starts from the last one."""
 
 import numpy as np
 
