@@ -30,7 +30,9 @@ Method = Annotated[
 Preconditioner = Annotated[
     str | None,
     typer.Option(
-        "--M", metavar="NAME", help="preconditioner: jacobi, 'ssor(omega=1.5)', 'amg(kind=sa)', ic, ilu, ..."
+        "--M",
+        metavar="NAME",
+        help="preconditioner: jacobi, 'ssor(omega=1.5)', multigrid, 'amg(kind=sa)', ic, ...",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]

@@ -21,12 +21,9 @@ def _strongest(faces, c, sz, sy):
 
 
 @serial
-def _holds(faces, axis, upper, step, sz, sy):
-    """Whether a cell and its lower neighbour along an axis hold together."""
-    g = faces[axis, upper]
-    return g > 0 and g >= TIGHT * max(
-        _strongest(faces, upper, sz, sy), _strongest(faces, upper - step, sz, sy)
-    )
+def _hold(faces, g, c, other, sz, sy):
+    """Whether two cells hold together that have the coupling g."""
+    return g > 0 and g >= TIGHT * max(_strongest(faces, c, sz, sy), _strongest(faces, other, sz, sy))
 
 
 @serial
@@ -41,7 +38,7 @@ def _find_parts(faces, cell, part, sz, sy):
                 if other > k or part[k] < 0 or part[other] < 0 or part[k] == part[other]:
                     continue
                 step = sz if axis == 0 else (sy if axis == 1 else 1)
-                if _holds(faces, axis, cell[k], step, sz, sy):
+                if _hold(faces, faces[axis, cell[k]], cell[k], cell[k] - step, sz, sy):
                     low, high = min(part[k], part[other]), max(part[k], part[other])
                     for q in range(8):
                         if part[q] == high:
@@ -142,6 +139,7 @@ def _main_parts(faces, inverse, shape, factors, main, coarse_shape, bound, lo, h
 def _attach(faces, inverse, shape, factors, main, out, lo, hi):
     """Lines lo..hi: 1 + axis for a cell that belongs to the next block along it, else 0."""
     _, ny, nx = shape
+    sides = shape
     sz, sy, _, _ = strides(shape)
     position = np.zeros(3, np.int64)
     count = 0
@@ -159,14 +157,14 @@ def _attach(faces, inverse, shape, factors, main, out, lo, hi):
                     continue
                 step = sz if axis == 0 else (sy if axis == 1 else 1)
                 above = position[axis] % 2 == 1
-                upper = c + step if above else c
-                other = upper if above else c - step
-                if (
-                    main[other]
-                    and faces[axis, upper] > strongest
-                    and _holds(faces, axis, upper, step, sz, sy)
-                ):
-                    strongest = faces[axis, upper]
+                g = faces[axis, c + step] if above else faces[axis, c]
+                # the neighbour itself, not its copy around the box, which has no neighbours
+                hop = 1 if above else -1
+                if position[axis] + hop == sides[axis] or position[axis] + hop < 0:
+                    hop -= sides[axis] if above else -sides[axis]
+                other = c + hop * step
+                if g > strongest and main[other] and _hold(faces, g, c, other, sz, sy):
+                    strongest = g
                     out[c] = 1 + axis
             count += out[c] > 0
     return count
