@@ -1,4 +1,4 @@
-"""The cycle of geometric multigrid: on large levels pass by pass, on the small ones in one compiled call.
+"""The cycle of geometric multigrid: one compiled call, and what it takes to choose it.
 
 What it does and why it is positive definite: `neuralsolve.preconditioners.multigrid`.
 """
@@ -18,12 +18,12 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
-from neuralsolve.preconditioners.levels import Hierarchy, Level, Plan, build, with_room
+from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
 
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.multigrid import Multigrid
 
-V, W, F = 0, 1, 2  # as in `kernels.reference.cycle`
+KINDS = {"V": 0, "W": 1, "F": 2, "full": 3}  # as in `kernels.reference.cycle`
 SEAM_OMEGA = 0.9  # of "red-black" where cells of one colour are neighbours
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
@@ -118,8 +118,8 @@ class GridCycle(Preconditioner):
             recipe = replace(recipe, omega=SEAM_OMEGA)
         self._used, self._note = recipe, ""
         before, after = recipe.steps
-        self._steps = smoothing_steps(recipe, before), smoothing_steps(recipe, after)
-        self._tables = tuple(torch.tensor(steps).view(-1, 2) for steps in self._steps)
+        steps = smoothing_steps(recipe, before), smoothing_steps(recipe, after)
+        self._tables = tuple(torch.tensor(each).view(-1, 2) for each in steps)
         self._colored = recipe.smoother == "red-black"
         self.symmetric = before == after and recipe.cycle in ("V", "W")
 
@@ -138,102 +138,31 @@ class GridCycle(Preconditioner):
         out = torch.empty_like(r) if out is None else out
         K, h, finest = table(), self._hierarchy, self._levels()[0]
         assert h is not None
+        b = h.vector(0, B)
         # float32 has no room for any size of r; M is linear, so a power of two changes nothing else
         size = float(r[:: len(r) // SAMPLES + 1].abs().max()) or float(r.abs().max())
         if size == 0:
             return out.zero_()
         size = _power_above(size)
-        if K.level_load(r, 1 / size, finest.plan.shape, finest.b):  # the samples missed a source
+        if K.level_load(r, 1 / size, finest.plan.shape, b):  # the samples missed a source
             size = _power_above(float(r.abs().max()))
-            K.level_load(r, 1 / size, finest.plan.shape, finest.b)
-        if self._used.cycle == "full":
-            self._full()
-        else:
-            self._cycle(0, {"V": V, "W": W, "F": F}[self._used.cycle], True)
-        K.level_store(self._vectors(0)[0], size / h.unit, finest.plan.shape, out)
+            K.level_load(r, 1 / size, finest.plan.shape, b)
+        self._cycle(0, KINDS[self._used.cycle])
+        K.level_store(h.vector(0, X), size / h.unit, finest.plan.shape, out)
         return out
 
-    def _vectors(self, depth: int) -> tuple[Tensor, Tensor]:
-        """Return x and y of a level: in the small ones, steps change their places."""
-        h, level = self._hierarchy, self._levels()[depth]
+    def _cycle(self, depth: int, kind: int) -> None:
+        """Set x by one cycle on this level and all below."""
+        h, (pre, post) = self._hierarchy, self._tables
         assert h is not None
-        if depth < h.first_small:
-            return level.x, level.y
-        x, y = h.table[depth - h.first_small, 8:10].tolist()
-        return h.floats[x : x + level.plan.size], h.floats[y : y + level.plan.size]
-
-    def _cycle(self, depth: int, kind: int, fresh: bool) -> None:
-        """Improve x by one cycle on this level and all below."""
-        h, levels = self._hierarchy, self._levels()
-        assert h is not None
-        K, kind = table(), V if kind == W and depth >= self._twice else kind
-        if depth >= h.first_small:
-            rows, steps = h.table[depth - h.first_small :], self._tables
-            numbers = h.floats, h.bytes, rows, h.scale, h.inverse, *steps, self._used.correction
-            K.small_levels_cycle(*numbers, h.periodic, self._colored, kind, fresh)
-            return
-        self._smooth(levels[depth], False, fresh)
-        self._restrict(depth)
-        self._cycle(depth + 1, kind, True)
-        if kind != V and depth + 2 < len(levels):
-            self._cycle(depth + 1, W if kind == W else V, False)
-        self._prolong(depth)
-        self._smooth(levels[depth], True, False)
-
-    def _full(self) -> None:
-        """Do full multigrid: b goes down unsmoothed, every level starts from the one below."""
-        levels = self._levels()
-        last = len(levels) - 1
-        for depth in range(last):
-            self._vectors(depth)[0].zero_()
-            self._restrict(depth)
-        self._cycle(last, V, True)
-        for depth in range(last - 1, -1, -1):
-            self._prolong(depth)
-            self._cycle(depth, V, False)
-
-    def _restrict(self, depth: int) -> None:
-        """Give the residual to the level below."""
-        h, level, below = self._hierarchy, self._levels()[depth], self._levels()[depth + 1]
-        assert h is not None
-        K, plan = table(), level.plan
-        x, rest = self._vectors(depth)
-        self._wrap(x, plan.shape)
-        K.level_residual(level.b, level.inverse, h.scale, level.faces, plan.shape, x, rest)
-        self._wrap(rest, plan.shape)
-        way = level.weights, plan.shape, plan.factors, below.plan.shape
-        K.level_restrict(rest, *way, self._used.correction, below.b)
-
-    def _prolong(self, depth: int) -> None:
-        """Take the correction from the level below."""
-        level, below = self._levels()[depth], self._levels()[depth + 1]
-        plan, e = level.plan, self._vectors(depth + 1)[0]
-        self._wrap(e, below.plan.shape)
-        way = level.weights, plan.shape, plan.factors, below.plan.shape
-        table().level_prolong(e, *way, self._vectors(depth)[0])
+        numbers = h.vectors, h.matrices, h.bytes, h.table[depth:], h.scale, h.inverse, pre, post
+        options = self._used.correction, h.periodic, self._colored, kind, self._twice - depth
+        table().levels_cycle(*numbers, *options, True)
 
     def _wrap(self, v: Tensor, shape: tuple[int, int, int]) -> None:
         assert self._hierarchy is not None
         if any(self._hierarchy.periodic):
             table().level_wrap(v, shape, self._hierarchy.periodic)
-
-    def _smooth(self, level: Level, after: bool, fresh: bool) -> None:
-        """Smooth x of a large level; from x = 0 where `fresh`."""
-        h, plan, steps = self._hierarchy, level.plan, self._steps[after]
-        assert h is not None
-        K, matrix = table(), (h.scale, level.faces, plan.shape)
-        done = 0
-        if fresh and len(steps) == 2 and level.colors is None and not any(h.periodic):
-            K.level_start(level.b, level.inverse, *matrix, steps[0][0], steps[1], level.x)
-            done = 2
-        elif fresh:
-            level.x.zero_()
-        inverses = level.colors or (level.inverse,)
-        for step in steps[done:]:
-            for inverse in reversed(inverses) if after else inverses:
-                self._wrap(level.x, plan.shape)
-                K.level_relax(level.b, inverse, *matrix, step, level.x, level.y)
-                level.x, level.y = level.y, level.x
 
     def _growth(self, depth: int) -> float:
         """Return an estimate, from below, of the largest eigenvalue of M A of a level: power iteration.
@@ -246,17 +175,19 @@ class GridCycle(Preconditioner):
         K, shape = table(), level.plan.shape
         generator = torch.Generator().manual_seed(314159)
         v = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator)
-        given, residual, quotient = torch.zeros_like(level.b), torch.zeros_like(level.b), 0.0
+        b, quotient = h.vector(depth, B), 0.0
+        given, residual = torch.zeros_like(b), torch.zeros_like(b)
+        kind = KINDS["V" if self._used.cycle == "full" else self._used.cycle]
         for _ in range(POWER_STEPS):
             K.level_load(v, 1.0, shape, given)
             given *= level.inverse != 0
-            level.b.zero_()
+            b.zero_()
             self._wrap(given, shape)
-            K.level_residual(level.b, level.inverse, h.scale, level.faces, shape, given, residual)
-            level.b.copy_(residual)  # -A v: the cycle returns -M A v
-            self._cycle(depth, V if self._used.cycle == "full" else {"W": W, "F": F}[self._used.cycle], True)
+            K.level_residual(b, level.inverse, h.scale, level.faces, shape, given, residual)
+            b.copy_(residual)  # -A v: the cycle returns -M A v
+            self._cycle(depth, kind)
             energy = -float(torch.dot(given, residual))
-            x = self._vectors(depth)[0]
+            x = h.vector(depth, X)
             K.level_store(x, 1.0, shape, v)
             size = float(v.norm())
             if not (energy > 0 and 0 < size < math.inf):

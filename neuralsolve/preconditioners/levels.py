@@ -23,8 +23,8 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.stencil import PoissonStencil
 
 COARSEST = 80  # cells of a level that is solved densely
-SMALL = 70_000  # padded cells of the levels that are done by one compiled call
 STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
+SIZE, B, X, Y = 6, 7, 8, 9  # columns of the table of levels
 NO_FACES = torch.empty((4, 0), dtype=torch.float32)
 NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
 NONE_ATTACHED = torch.empty(0, dtype=torch.uint8)
@@ -73,7 +73,6 @@ class Level:
     faces : (4, n) couplings to the lower neighbours along z, y, x, and to fixed values; (4, 0) where A has
         constant coefficients
     weights : (4, n) bytes, of P: see `kernels.reference.padded`
-    b, x, y : (n,) right side, iterate, and room for one more vector
     colors : `inverse` of the red cells and of the black ones, where the smoother wants them
     """
 
@@ -81,25 +80,24 @@ class Level:
     inverse: Tensor
     faces: Tensor
     weights: Tensor
-    b: Tensor
-    x: Tensor
-    y: Tensor
     colors: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
 class Hierarchy:
-    """All levels, the small ones once more as one compiled call takes them, and the solution of the coarsest.
+    """All levels, the vectors on them, and the solution of the coarsest.
 
-    `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y,
-    inverse, red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the
-    coarsest matrix; `unit` the number that A was divided by, `scale` the couplings along z, y, x where they
-    are constant, `spare` room for the outlets of the coarse levels.
+    All vectors lie in `vectors`, all numbers of the matrices in `matrices`, as a compiled cycle takes them:
+    `table` has one row per level, its shape, factors and size, where in `vectors` its right side b, iterate x and
+    one more vector y lie (x and y may change places), where in `matrices` its inverse, red, black and faces (-1:
+    none), and where in `bytes` its weights. `inverse` is the pseudo-inverse of the coarsest matrix; `unit` the
+    number that A was divided by, `scale` the couplings along z, y, x where they are constant, `spare` room for the
+    outlets of the coarse levels.
     """
 
     levels: list[Level]
-    first_small: int
-    floats: Tensor
+    vectors: Tensor
+    matrices: Tensor
     bytes: Tensor
     table: Tensor
     unit: float
@@ -107,6 +105,11 @@ class Hierarchy:
     periodic: tuple[bool, bool, bool]
     inverse: Tensor
     spare: list[Tensor]
+
+    def vector(self, depth: int, column: int) -> Tensor:
+        """View b, x or y (columns B, X, Y of the table) of a level."""
+        size, start = self.table[depth, [SIZE, column]].tolist()
+        return self.vectors[start : start + size]
 
 
 def plan_levels(shape: Sides, nominal: Couplings, coarsest: int, limit: int, strong: float) -> list[Plan]:
@@ -144,25 +147,23 @@ class _Room:
 
 def _allocate(
     plans: list[Plan], constant: bool, colored: bool
-) -> tuple[list[Level], int, _Room, _Room, Tensor]:
-    """Return levels of zeros, the first small one, and the memory and the table of the small ones."""
-    vectors = [4 + 2 * colored + 4 * (k > 0 or not constant) for k in range(len(plans))]
-    first_small = next((k for k, plan in enumerate(plans) if plan.size <= SMALL), len(plans) - 1)
-    small = range(first_small, len(plans))
-    floats = _Room(sum(vectors[k] * plans[k].size for k in small), np.float32)
-    weights = _Room(sum(4 * plans[k].size for k in small), np.uint8)
-    levels, table_rows = [], []
-    for k, plan in enumerate(plans):
-        n = plan.size
-        numbers = floats if k in small else _Room(vectors[k] * n, np.float32)
-        parts = [numbers.take(n) for _ in range(4 + 2 * colored)]
-        faces, at = numbers.take(4, n) if vectors[k] > len(parts) else (NO_FACES, -1)
-        w, at_w = (weights if k in small else _Room(4 * n, np.uint8)).take(4, n)
-        b, x, y, inverse, *colors = (part for part, _ in parts)
-        levels.append(Level(plan, inverse, faces, w, b, x, y, (colors[0], colors[1]) if colored else None))
-        places = [place for _, place in parts] + ([] if colored else [-1, -1])
-        table_rows.append([*plan.shape, *plan.factors, n, *places, at, at_w])
-    return levels, first_small, floats, weights, torch.tensor(table_rows[first_small:], dtype=torch.int64)
+) -> tuple[list[Level], Tensor, Tensor, Tensor, Tensor]:
+    """Return levels of zeros, the memory that all share, and the table of where they lie in it."""
+    with_faces = [k > 0 or not constant for k in range(len(plans))]
+    cells = [plan.size for plan in plans]
+    rows_of_matrix = [1 + 2 * colored + 4 * has for has in with_faces]
+    vectors, weights = _Room(3 * sum(cells), np.float32), _Room(4 * sum(cells), np.uint8)
+    matrices = _Room(sum(r * n for r, n in zip(rows_of_matrix, cells, strict=True)), np.float32)
+    levels, rows = [], []
+    for plan, n, has in zip(plans, cells, with_faces, strict=True):
+        places = [vectors.take(n)[1] for _ in range(3)]
+        (inverse, *colors), at = zip(*(matrices.take(n) for _ in range(1 + 2 * colored)), strict=True)
+        faces, at_faces = matrices.take(4, n) if has else (NO_FACES, -1)
+        w, at_w = weights.take(4, n)
+        levels.append(Level(plan, inverse, faces, w, (colors[0], colors[1]) if colored else None))
+        places += [*at, *([] if colored else [-1, -1]), at_faces, at_w]
+        rows.append([*plan.shape, *plan.factors, n, *places])
+    return levels, vectors.all, matrices.all, weights.all, torch.tensor(rows, dtype=torch.int64)
 
 
 def build(
@@ -196,25 +197,15 @@ def build(
     if before is not None and _serves(before, plans, (pz, py, px), A):
         inverse = refill(A, before.levels, unit, before.periodic, before.spare)
         return replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
-    levels, first_small, floats, weights, rows = _allocate(plans, A.code is not None, colored)
+    levels, *room = _allocate(plans, A.code is not None, colored)
     spare = [torch.from_numpy(np.zeros((3, plan.size), np.float32)) for plan in plans[1:]]
     inverse = refill(A, levels, unit, (pz, py, px), spare)
-    room = floats.all, weights.all, rows
-    return Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+    return Hierarchy(levels, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
 
 
 def with_room(h: Hierarchy) -> Hierarchy:
     """Return the same levels with vectors of their own."""
-    floats, rows, levels = h.floats.clone(), h.table.clone(), []
-    for depth, level in enumerate(h.levels):
-        n = level.plan.size
-        b, x, y = (
-            [torch.from_numpy(np.zeros(n, np.float32)) for _ in range(3)]
-            if depth < h.first_small
-            else [floats[at : at + n] for at in rows[depth - h.first_small, 7:10].tolist()]
-        )
-        levels.append(replace(level, b=b, x=x, y=y))
-    return replace(h, levels=levels, floats=floats, table=rows)
+    return replace(h, vectors=torch.from_numpy(np.zeros(len(h.vectors), np.float32)), table=h.table.clone())
 
 
 def _serves(h: Hierarchy, plans: list[Plan], periodic: tuple[bool, bool, bool], A: PoissonStencil) -> bool:

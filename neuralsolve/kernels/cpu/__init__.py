@@ -24,7 +24,7 @@ from neuralsolve.kernels.cpu.coarsen import (
     level_diagonal,
 )
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
-from neuralsolve.kernels.cpu.cycle import small_levels_cycle
+from neuralsolve.kernels.cpu.cycle import levels_cycle
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
 from neuralsolve.kernels.cpu.faces_sweeps import faces_redblack_sweep, faces_sor_sweep
@@ -116,9 +116,9 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "levels_cycle",
     "masked_copy",
     "scaled_copy",
-    "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

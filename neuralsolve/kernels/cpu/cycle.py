@@ -1,134 +1,123 @@
-"""Multigrid cycles over the small levels of a grid in one call, numba.
+"""Multigrid cycles over the levels of a grid in one call, numba.
 
-A pass over a level of a few thousand cells takes microseconds, less than a call from Python. Definition and
-arguments: `neuralsolve.kernels.reference.cycle`.
+Small levels, which lie in cache, are done by one thread, vector by vector: a pass over them takes microseconds,
+less than a call from Python. On large ones threads share the tiles of `neuralsolve.kernels.cpu.tiles`. Definition
+and arguments: `neuralsolve.kernels.reference.cycle`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import (
-    flags,
-    relax_range,
-    residual_range,
-    singles,
-    start_range,
-    strides,
-    wrap_sides,
-)
-from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.padded import flags, singles, strides, wrap_sides
+from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_cells
+from neuralsolve.kernels.cpu.team import DETAILS, NONE, OVER, done, end, new_job, offer, rest, take, wait_for
+from neuralsolve.kernels.cpu.threads import alongside, bare, thread_count
+from neuralsolve.kernels.cpu.tiles import run_tile, slab_size, tile_room, tiling
 from neuralsolve.kernels.cpu.transfers import prolong_range, restrict_range
 
 # columns of the table of levels
-NZ, FZ, SIZE, B, XX, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14
-V, W, F = 0, 1, 2
+NZ, FZ, SIZE, B, XX, Y, INVERSE, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 13, 14
+V, W, F, FULL = 0, 1, 2, 3
+TILED = 15_000  # padded cells: a level of more is done in tiles
 
 
-@serial
+@bare
 def _box(level):
     return level[NZ], level[NZ + 1], level[NZ + 2]
 
 
-@serial
-def _vector(floats, level, column):
-    return floats[level[column] : level[column] + level[SIZE]]
+@bare
+def _factors(level):
+    return level[FZ], level[FZ + 1], level[FZ + 2]
 
 
-@serial
-def _faces(floats, level):
-    rows = 4 * level[SIZE] if level[FACES] >= 0 else 0
-    at = max(level[FACES], 0)
-    return floats[at : at + rows].reshape(4, rows // 4)
+@numba.njit(inline="always")  # `bare` functions return no view, but in a tuple
+def _vector(vectors, level, column):
+    return vectors[level[column] : level[column] + level[SIZE]]
 
 
-@serial
-def _smooth(floats, level, scale, steps, periodic, colored, post, fresh):
-    """Smooth x of one level; from x = 0 where `fresh`."""
-    shape = _box(level)
-    b, inverse, faces = _vector(floats, level, B), _vector(floats, level, INVERSE), _faces(floats, level)
-    _, _, lo, hi = strides(shape)
-    around = periodic[0] or periodic[1] or periodic[2]
-    first = 0
-    if fresh and not colored and not around and len(steps) > 1:
-        start_range(
-            b,
-            inverse,
-            scale,
-            faces,
-            shape,
-            steps[0, 0],
-            steps[1, 0],
-            steps[1, 1],
-            _vector(floats, level, XX),
-            lo,
-            hi,
-        )
-        if len(steps) > 2:  # the step after needs the one before: x1 = weight D^-1 b
-            y = _vector(floats, level, Y)
-            for i in range(lo, hi):
-                y[i] = steps[0, 0] * inverse[i] * b[i]
-        first = 2
+@bare
+def _level(vectors, matrices, bytes_, level, colored):
+    """Return a level as `run_tile` takes it."""
+    n = level[SIZE]
+    inverses = matrices[level[INVERSE] : level[INVERSE] + (3 if colored else 1) * n].reshape(-1, n)
+    faces_rows = 4 * n if level[FACES] >= 0 else 0
+    faces = matrices[max(level[FACES], 0) : max(level[FACES], 0) + faces_rows].reshape(4, faces_rows // 4)
+    weights = bytes_[level[WEIGHTS] : level[WEIGHTS] + 4 * n].reshape(4, n)
+    b, x = _vector(vectors, level, B), _vector(vectors, level, XX)
+    return b, inverses, faces, weights, x, _box(level), _factors(level)
+
+
+@bare
+def _swap(level):
+    """Let x and y change their places."""
+    level[XX], level[Y] = level[Y], level[XX]
+
+
+@bare
+def _smooth(vectors, parts, level, scale, steps, periodic, after, fresh):
+    """Smooth x of a small level; from x = 0 where `fresh`."""
+    b, inverses, faces, _, _, shape, _ = parts
+    S, L, at, stop = strides(shape)
+    size, around, colors = stop - at, periodic[0] or periodic[1] or periodic[2], min(2, len(inverses))
+    skip = 0
+    if fresh and colors == 1 and not around and len(steps) == 2:
+        first, second, momentum = steps[0, 0], steps[1, 0], steps[1, 1]
+        x = _vector(vectors, level, XX)
+        start_cells(b, inverses[0], scale, faces, S, L, at, size, first, second, momentum, x, at)
+        skip = 2
     elif fresh:
-        _vector(floats, level, XX)[:] = 0
-    for k in range(first, len(steps)):
-        for color in range(2 if colored else 1):
-            d = inverse
-            if colored:
-                d = _vector(floats, level, RED if (color == 0) != post else BLACK)
-            x, y = _vector(floats, level, XX), _vector(floats, level, Y)
+        x = _vector(vectors, level, XX)
+        for i in range(x.size):
+            x[i] = 0
+    for k in range(skip, len(steps)):
+        for color in range(colors):
+            x, y = _vector(vectors, level, XX), _vector(vectors, level, Y)
             if around:
                 wrap_sides(x, shape, periodic)
-            relax_range(b, d, scale, faces, shape, steps[k, 0], steps[k, 1], x, y, lo, hi)
-            level[XX], level[Y] = level[Y], level[XX]
+            d = inverses[0] if colors == 1 else inverses[2 - color if after else 1 + color]
+            relax_over(b, d, scale, faces, S, L, at, size, steps[k, 0], steps[k, 1], x, y)
+            _swap(level)
 
 
-@serial
-def _down(floats, bytes_, level, below, scale, gain, periodic):
-    """Restrict the residual to the level below."""
-    shape, factors, coarse = _box(level), (level[FZ], level[FZ + 1], level[FZ + 2]), _box(below)
-    _, _, lo, hi = strides(shape)
-    x, r = _vector(floats, level, XX), _vector(floats, level, Y)
-    if periodic[0] or periodic[1] or periodic[2]:
+@bare
+def _small_down(vectors, parts, level, below, scale, steps, gain, periodic, fresh, room):
+    """Smooth a small level and restrict the residual."""
+    _smooth(vectors, parts, level, scale, steps, periodic, False, fresh)
+    b, inverses, faces, weights, _, shape, factors = parts
+    S, L, at, stop = strides(shape)
+    x, r, coarse = _vector(vectors, level, XX), _vector(vectors, level, Y), _box(below)
+    around = periodic[0] or periodic[1] or periodic[2]
+    if around:
         wrap_sides(x, shape, periodic)
-    residual_range(
-        _vector(floats, level, B),
-        _vector(floats, level, INVERSE),
-        scale,
-        _faces(floats, level),
-        shape,
-        x,
-        r,
-        lo,
-        hi,
-    )
-    if periodic[0] or periodic[1] or periodic[2]:
+    residual_cells(b, inverses[0], scale, faces, S, L, at, stop - at, x, (at - S, at, at + S), r, at)
+    if around:
         wrap_sides(r, shape, periodic)
-    weights = bytes_[level[WEIGHTS] : level[WEIGHTS] + 4 * level[SIZE]].reshape(4, level[SIZE])
-    restrict_range(
-        r, weights, shape, factors, coarse, gain, _vector(floats, below, B), 0, coarse[0] * coarse[1]
-    )
+    whole, flow, rows = room[:L], room[L : 2 * L], coarse[0] * coarse[1]
+    out = _vector(vectors, below, B)
+    restrict_range(r, weights, shape, factors, coarse, gain, out, whole, flow, 0, rows)
 
 
-@serial
-def _up(floats, bytes_, level, below, periodic):
-    """Add the correction of the level below."""
-    shape, factors, coarse = _box(level), (level[FZ], level[FZ + 1], level[FZ + 2]), _box(below)
-    e = _vector(floats, below, XX)
-    if periodic[0] or periodic[1] or periodic[2]:
-        wrap_sides(e, coarse, periodic)
-    weights = bytes_[level[WEIGHTS] : level[WEIGHTS] + 4 * level[SIZE]].reshape(4, level[SIZE])
-    prolong_range(e, weights, shape, factors, coarse, _vector(floats, level, XX), 0, coarse[0] * coarse[1])
+@bare
+def _small_up(vectors, parts, level, below, scale, steps, periodic):
+    """Add the correction to a small level and smooth it."""
+    _, _, _, weights, x, shape, factors = parts
+    e, y = _vector(vectors, below, XX), _vector(vectors, level, Y)
+    prolong_range(e, weights, shape, factors, _box(below), x, y, 0, shape[0] * shape[1])
+    _swap(level)
+    _smooth(vectors, parts, level, scale, steps, periodic, True, False)
 
 
-@serial
-def _solve_coarsest(floats, level, inverse):
+@bare
+def _solve_coarsest(vectors, level, inverse):
     nz, ny, nx = _box(level)
     sz, sy, first, _ = strides((nz, ny, nx))
-    b, x = _vector(floats, level, B), _vector(floats, level, XX)
+    b, x = _vector(vectors, level, B), _vector(vectors, level, XX)
     i = 0
     for z in range(nz):
         for y in range(ny):
@@ -145,39 +134,123 @@ def _solve_coarsest(floats, level, inverse):
                 i += 1
 
 
-@serial
-def _cycle(floats, bytes_, table, top, scale, inverse, pre, post, gain, periodic, colored, kind, fresh):
+@bare
+def _tile(work, job, task, room):
+    """Do one tile of the pass that the job tells."""
+    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled = work
+    depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
+    own, next_ = table[depth], table[depth + 1]
+    level, steps = _level(vectors, matrices, bytes_, own, colored), pre[:count] if down else post[:count]
+    shape = level[5]
+    _, tiles_y, planes, lines = tiling(shape, level[6], threads)
+    z, y = task // tiles_y * planes, task % tiles_y * lines
+    tile = z, min(z + planes, shape[0]), y, min(y + lines, shape[1])
+    below = _vector(vectors, next_, B if down else XX), _box(next_)
+    size = slab_size(shape, lines, 2 * count)
+    out = _vector(vectors, own, Y)
+    run_tile(down, level, below, steps, gain, scale, periodic, fresh, not down, tile, out, room, size)
+
+
+@bare
+def _step(work, job, room, depth, down, fresh, count):
+    """Go down from a level, or up to it, with the first `count` steps of smoothing."""
+    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled = work
+    own, below = table[depth], table[depth + 1]
+    if not down and (periodic[0] or periodic[1] or periodic[2]):
+        wrap_sides(_vector(vectors, below, XX), _box(below), periodic)
+    if own[SIZE] <= tiled:
+        parts = _level(vectors, matrices, bytes_, own, colored)
+        if down:
+            _small_down(vectors, parts, own, below, scale, pre[:count], gain, periodic, fresh, room)
+        else:
+            _small_up(vectors, parts, own, below, scale, post[:count], periodic)
+        return
+    job[DETAILS], job[DETAILS + 1], job[DETAILS + 2], job[DETAILS + 3] = depth, down, fresh, count
+    tiles_z, tiles_y, _, _ = tiling(_box(own), _factors(own), threads)
+    tiles = tiles_z * tiles_y
+    offer(job, tiles)
+    task = take(job)
+    while task >= 0:
+        _tile(work, job, task, room)
+        done(job)
+        task = take(job)
+    wait_for(job, tiles)
+    _swap(own)
+
+
+@bare
+def _help(work, job, room):
+    """Take part in the passes of another thread until the last one is done."""
+    looks, task = 0, NONE
+    while task != OVER:
+        task = take(job)
+        if task >= 0:
+            _tile(work, job, task, room)
+            done(job)
+            looks = 0
+        else:
+            looks = rest(looks)
+
+
+@bare
+def _cycle(work, job, room, stage, kinds, news, top, kind, twice, fresh):
+    """Do a V-, W- or F-cycle from a level down."""
+    vectors, _, _, table, _, inverse, pre, post, _, _, _, _, _ = work
     last = len(table) - 1
-    level, stage, kinds = top, np.zeros(last + 1, np.int64), np.zeros(last + 1, np.int64)
-    news = np.zeros(last + 1, np.bool_)
-    kinds[top], news[top] = kind, fresh
+    level, stage[top], kinds[top], news[top] = top, 0, kind, fresh
     while True:
-        own = table[level]
-        if level == last:
-            _solve_coarsest(floats, own, inverse)
-            if level == top:
-                return
-            level -= 1
-        elif stage[level] == 0:
-            _smooth(floats, own, scale, pre, periodic, colored, False, news[level])
-            _down(floats, bytes_, own, table[level + 1], scale, gain, periodic)
+        if level < last and stage[level] == 0:
+            if kinds[level] == W and level >= twice:
+                kinds[level] = V
+            _step(work, job, room, level, True, news[level] == 1, len(pre))
             stage[level] = 1
             level += 1
-            stage[level], kinds[level], news[level] = 0, kinds[level - 1], True
-        elif stage[level] == 1 and kinds[level] != V and level + 1 < last:
+            stage[level], kinds[level], news[level] = 0, kinds[level - 1], 1
+        elif level < last and stage[level] == 1 and kinds[level] != V and level + 1 < last:
             stage[level] = 2
             level += 1
-            stage[level], kinds[level], news[level] = 0, (W if kinds[level - 1] == W else V), False
+            stage[level], kinds[level], news[level] = 0, W if kinds[level - 1] == W else V, 0
         else:
-            _up(floats, bytes_, own, table[level + 1], periodic)
-            _smooth(floats, own, scale, post, periodic, colored, True, False)
+            if level == last:
+                _solve_coarsest(vectors, table[level], inverse)
+            else:
+                _step(work, job, room, level, False, False, len(post))
             if level == top:
                 return
             level -= 1
 
 
-def small_levels_cycle(
-    floats: Tensor,
+@bare
+def _run(work, job, room, numbers, kind, twice, fresh):
+    """Do a cycle, or full multigrid, on all levels, and send the helpers home."""
+    last = len(work[3]) - 1
+    stage, kinds, news = numbers[0], numbers[1], numbers[2]
+    if kind == FULL:
+        for depth in range(last):
+            _step(work, job, room, depth, True, True, 0)
+        _cycle(work, job, room, stage, kinds, news, last, V, twice, True)
+        for depth in range(last - 1, -1, -1):
+            _step(work, job, room, depth, False, False, 0)
+            _cycle(work, job, room, stage, kinds, news, depth, V, twice, False)
+    else:
+        _cycle(work, job, room, stage, kinds, news, 0, kind, twice, fresh)
+    end(job)
+
+
+@bare
+def _room(table, steps, threads):
+    """Return the numbers that a thread wants beside the vectors."""
+    most = 0
+    for depth in range(len(table)):
+        shape = _box(table[depth])
+        _, _, _, lines = tiling(shape, _factors(table[depth]), threads)
+        most = max(most, tile_room(shape, lines, 2 * steps))
+    return most
+
+
+def levels_cycle(
+    vectors: Tensor,
+    matrices: Tensor,
     weights: Tensor,
     table: Tensor,
     scale: Sequence[float],
@@ -188,10 +261,16 @@ def small_levels_cycle(
     periodic: Sequence[bool],
     colored: bool,
     kind: int,
+    twice: int,
     fresh: bool,
 ) -> None:
     """Do one cycle from the first level of a table, whose x it improves."""
-    numbers, parts, rows, dense = floats.numpy(), weights.numpy(), table.numpy(), inverse.numpy()
-    steps, around, k = (pre.numpy(), post.numpy()), flags(periodic), singles(scale)
-    g, both = np.float32(gain), bool(colored)
-    _cycle(numbers, parts, rows, 0, k, dense, *steps, g, around, both, int(kind), bool(fresh))
+    rows = table.numpy()
+    threads = thread_count() if rows[0, SIZE] > TILED else 1
+    numbers, steps = (vectors.numpy(), matrices.numpy(), weights.numpy()), (pre.numpy(), post.numpy())
+    options = np.float32(gain), flags(periodic), bool(colored), threads, TILED
+    work = *numbers, rows, singles(scale), inverse.numpy(), *steps, *options
+    job, size = new_job(4), _room(rows, max(map(len, steps)), threads)
+    alongside(threads - 1, lambda: _help(work, job, np.empty(size, np.float32)))
+    state = np.zeros((3, len(rows)), np.int64)
+    _run(work, job, np.empty(size, np.float32), state, int(kind), int(twice), bool(fresh))

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.threads import over_ranges, serial
+from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_cells
+from neuralsolve.kernels.cpu.threads import bare, over_ranges
 
 LARGE = np.float32(1e18)  # half the room of float32
 
 
-@serial
+@bare
 def strides(shape):
     """Distance of neighbours along z and y, first cell, and one after the last one, of a padded box."""
     nz, ny, nx = shape
@@ -28,120 +29,14 @@ def strides(shape):
     return sz, sy, first, first + (nz - 1) * (ny + 2) * sy + (ny - 1) * sy + nx
 
 
-@serial
+@bare
 def row_start(shape, z, y):
     """Return the place of the first cell of a line."""
     sz, sy, first, _ = strides(shape)
     return first + z * sz + y * sy
 
 
-@serial
-def _beside(v, lo, hi, sz, sy):
-    """Return the six neighbours of the cells lo..hi."""
-    z_low, z_high, y_low = v[lo - sz : hi - sz], v[lo + sz : hi + sz], v[lo - sy : hi - sy]
-    return z_low, z_high, y_low, v[lo + sy : hi + sy], v[lo - 1 : hi - 1], v[lo + 1 : hi + 1]
-
-
-@serial
-def _couplings(faces, lo, hi, sz, sy):
-    """Return the couplings to the six neighbours, and to fixed values, of the cells lo..hi."""
-    cz, cy, cx = faces[0], faces[1], faces[2]
-    return (
-        cz[lo:hi],
-        cz[lo + sz : hi + sz],
-        cy[lo:hi],
-        cy[lo + sy : hi + sy],
-        cx[lo:hi],
-        cx[lo + 1 : hi + 1],
-        faces[3, lo:hi],
-    )
-
-
-@serial
-def start_range(b, inverse, scale, faces, shape, first, second, momentum, out, lo, hi):
-    """Two steps of `relax_range` from zero: of weight `first`, then `second` with `momentum`."""
-    sz, sy, _, _ = strides(shape)
-    B, d, row = b[lo:hi], inverse[lo:hi], out[lo:hi]
-    bzl, bzh, byl, byh, bxl, bxh = _beside(b, lo, hi, sz, sy)
-    dzl, dzh, dyl, dyh, dxl, dxh = _beside(inverse, lo, hi, sz, sy)
-    kz, ky, kx = scale
-    spread = first * second
-    if faces.size == 0:
-        keep = first * (np.float32(1) + momentum - second) + second
-        for i in range(row.size):
-            around = kz * (dzl[i] * bzl[i] + dzh[i] * bzh[i]) + ky * (dyl[i] * byl[i] + dyh[i] * byh[i])
-            around += kx * (dxl[i] * bxl[i] + dxh[i] * bxh[i])
-            row[i] = d[i] * (keep * B[i] + spread * around)
-        return
-    keep = first * (np.float32(1) + momentum) + second
-    czl, czh, cyl, cyh, cxl, cxh, fixed = _couplings(faces, lo, hi, sz, sy)
-    for i in range(row.size):
-        u = d[i] * B[i]
-        flow = czl[i] * (dzl[i] * bzl[i] - u) + czh[i] * (dzh[i] * bzh[i] - u)
-        flow += cyl[i] * (dyl[i] * byl[i] - u) + cyh[i] * (dyh[i] * byh[i] - u)
-        flow += cxl[i] * (dxl[i] * bxl[i] - u) + cxh[i] * (dxh[i] * bxh[i] - u) - fixed[i] * u
-        row[i] = keep * u + spread * d[i] * flow
-
-
-@serial
-def relax_range(b, inverse, scale, faces, shape, weight, momentum, x, out, lo, hi):
-    """Set out to x + momentum (x - out) + weight D^-1 (b - A x); without momentum `out` is not read."""
-    sz, sy, _, _ = strides(shape)
-    B, d, row, u = b[lo:hi], inverse[lo:hi], out[lo:hi], x[lo:hi]
-    zl, zh, yl, yh, xl, xh = _beside(x, lo, hi, sz, sy)
-    kz, ky, kx = scale
-    grown = np.float32(1) + momentum
-    if faces.size == 0 and momentum == 0:
-        for i in range(row.size):
-            around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
-            own = u[i] if d[i] != 0 else np.float32(0)
-            row[i] = u[i] + weight * (d[i] * (B[i] + around) - own)
-    elif faces.size == 0:
-        for i in range(row.size):
-            around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
-            own = u[i] if d[i] != 0 else np.float32(0)
-            row[i] = grown * u[i] - momentum * row[i] + weight * (d[i] * (B[i] + around) - own)
-    else:
-        czl, czh, cyl, cyh, cxl, cxh, fixed = _couplings(faces, lo, hi, sz, sy)
-        if momentum == 0:
-            for i in range(row.size):
-                c = u[i]
-                flow = (
-                    czl[i] * (zl[i] - c) + czh[i] * (zh[i] - c) + cyl[i] * (yl[i] - c) + cyh[i] * (yh[i] - c)
-                )
-                flow += cxl[i] * (xl[i] - c) + cxh[i] * (xh[i] - c) - fixed[i] * c
-                row[i] = c + weight * (d[i] * (B[i] + flow))
-        else:
-            for i in range(row.size):
-                c = u[i]
-                flow = (
-                    czl[i] * (zl[i] - c) + czh[i] * (zh[i] - c) + cyl[i] * (yl[i] - c) + cyh[i] * (yh[i] - c)
-                )
-                flow += cxl[i] * (xl[i] - c) + cxh[i] * (xh[i] - c) - fixed[i] * c
-                row[i] = grown * c - momentum * row[i] + weight * (d[i] * (B[i] + flow))
-
-
-@serial
-def residual_range(b, inverse, scale, faces, shape, x, out, lo, hi):
-    """Set out to b - A x where D^-1 is not zero, else to 0."""
-    sz, sy, _, _ = strides(shape)
-    B, d, row, u = b[lo:hi], inverse[lo:hi], out[lo:hi], x[lo:hi]
-    zl, zh, yl, yh, xl, xh = _beside(x, lo, hi, sz, sy)
-    kz, ky, kx = scale
-    if faces.size == 0:
-        for i in range(row.size):
-            around = kz * (zl[i] + zh[i]) + ky * (yl[i] + yh[i]) + kx * (xl[i] + xh[i])
-            row[i] = B[i] + around - u[i] / d[i] if d[i] != 0 else np.float32(0)
-        return
-    czl, czh, cyl, cyh, cxl, cxh, fixed = _couplings(faces, lo, hi, sz, sy)
-    for i in range(row.size):
-        c = u[i]
-        flow = czl[i] * (zl[i] - c) + czh[i] * (zh[i] - c) + cyl[i] * (yl[i] - c) + cyh[i] * (yh[i] - c)
-        flow += cxl[i] * (xl[i] - c) + cxh[i] * (xh[i] - c) - fixed[i] * c
-        row[i] = B[i] + flow if d[i] != 0 else np.float32(0)
-
-
-@serial
+@bare
 def wrap_sides(v, shape, periodic):
     """Fill the layer around the box from the other side along periodic axes."""
     nz, ny, nx = shape
@@ -161,7 +56,7 @@ def wrap_sides(v, shape, periodic):
             v[i], v[i + (nz + 1) * sz] = v[i + nz * sz], v[i + sz]
 
 
-@serial
+@bare
 def _load(v, scale, shape, out, lo, hi):
     nx, beyond = shape[2], False
     for line in range(lo, hi):
@@ -173,7 +68,7 @@ def _load(v, scale, shape, out, lo, hi):
     return beyond
 
 
-@serial
+@bare
 def _store(x, scale, shape, out, lo, hi):
     nx = shape[2]
     for line in range(lo, hi):
@@ -201,10 +96,10 @@ def flags(periodic: Sequence[bool]) -> tuple[bool, bool, bool]:
     return bool(z), bool(y), bool(x)
 
 
-def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int], Any]) -> None:
-    """Call a kernel on ranges of the padded box, from its first cell to its last."""
-    _, _, first, end = strides(shape)
-    over_ranges(end - first, lambda lo, hi: kernel(first + lo, first + hi))
+def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int, int, int], None]) -> None:
+    """Call a kernel on ranges of the padded box, from its first cell to its last: (S, L, first, size)."""
+    S, L, first, end = strides(shape)
+    over_ranges(end - first, lambda lo, hi: kernel(S, L, first + lo, hi - lo))
 
 
 def over_lines(shape: tuple[int, int, int], entries: int, kernel: Callable[[int, int], Any]) -> list[Any]:
@@ -237,7 +132,7 @@ def level_start(
     """Do two steps of `level_relax` from zero: of weight `first`, then of (weight, momentum) `second`."""
     B, d, c, X, sides, k = b.numpy(), inverse.numpy(), faces.numpy(), out.numpy(), box(shape), singles(scale)
     w, s, m = singles((first, *second))
-    over_cells(sides, lambda lo, hi: start_range(B, d, k, c, sides, w, s, m, X, lo, hi))
+    over_cells(sides, lambda S, L, at, size: start_cells(B, d, k, c, S, L, at, size, w, s, m, X, at))
 
 
 def level_relax(
@@ -253,7 +148,7 @@ def level_relax(
     """Set out to x + momentum (x - out) + weight D^-1 (b - A x); step is (weight, momentum)."""
     B, d, c, X, Y = b.numpy(), inverse.numpy(), faces.numpy(), x.numpy(), out.numpy()
     w, m, sides, k = np.float32(step[0]), np.float32(step[1]), box(shape), singles(scale)
-    over_cells(sides, lambda lo, hi: relax_range(B, d, k, c, sides, w, m, X, Y, lo, hi))
+    over_cells(sides, lambda S, L, at, size: relax_over(B, d, k, c, S, L, at, size, w, m, X, Y))
 
 
 def level_residual(
@@ -268,7 +163,11 @@ def level_residual(
     """Set out to b - A x."""
     B, d, c, X, R = b.numpy(), inverse.numpy(), faces.numpy(), x.numpy(), out.numpy()
     sides, k = box(shape), singles(scale)
-    over_cells(sides, lambda lo, hi: residual_range(B, d, k, c, sides, X, R, lo, hi))
+
+    def kernel(S: int, L: int, at: int, size: int) -> None:
+        residual_cells(B, d, k, c, S, L, at, size, X, (at - S, at, at + S), R, at)
+
+    over_cells(sides, kernel)
 
 
 def level_wrap(v: Tensor, shape: Sequence[int], periodic: Sequence[bool]) -> None:

@@ -23,7 +23,11 @@ import torch
 
 # Reassociation lets sums be vectorised. NaN and infinity keep their meaning (no nnan, no ninf): a solver
 # must see them.
-serial = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+_MATH = {"reassoc", "contract", "arcp", "nsz"}
+serial = numba.njit(cache=True, nogil=True, fastmath=_MATH)
+# For kernels that call others on short lines: no references are counted, which would take longer than a line, and
+# therefore no arrays made.
+bare = numba.njit(cache=True, nogil=True, fastmath=_MATH, _nrt=False)
 # For sums whose order is written out: the compiler neither vectorises short rows nor lengthens a recurrence.
 ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 
@@ -135,9 +139,7 @@ def side_by_side(tasks: int, kernel: Callable[[int], Any], threads: int) -> list
         except StopIteration:
             return done
 
-    while len(_running) < threads - 1:
-        _running.append(threading.Thread(target=_serve, args=(_inbox,), daemon=True, name="neuralsolve"))
-        _running[-1].start()
+    _start(threads - 1)
     finished: SimpleQueue[int | BaseException] = SimpleQueue()
     for _ in range(min(threads, tasks) - 1):
         _inbox.put((take_tasks, finished))
@@ -148,6 +150,25 @@ def side_by_side(tasks: int, kernel: Callable[[int], Any], threads: int) -> list
             raise other
         done += other
     return results
+
+
+def alongside(helpers: int, task: Callable[[], Any]) -> None:
+    """Let so many sleeping threads call `task()`, soon or late, while the caller goes on without waiting."""
+
+    def once() -> int:
+        task()
+        return 0  # nobody waits for it
+
+    _start(helpers)
+    for _ in range(helpers):
+        _inbox.put((once, SimpleQueue()))
+
+
+def _start(threads: int) -> None:
+    """Have at least so many threads that sleep or work."""
+    while len(_running) < threads:
+        _running.append(threading.Thread(target=_serve, args=(_inbox,), daemon=True, name="neuralsolve"))
+        _running[-1].start()
 
 
 def in_blocks(shape: tuple[int, ...], kernel: Callable[[tuple[int, ...]], Any], reverse: bool) -> None:

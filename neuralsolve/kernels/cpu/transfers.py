@@ -10,126 +10,145 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import box, over_lines, row_start
-from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.padded import box, over_lines, row_start, strides
+from neuralsolve.kernels.cpu.threads import bare
 
 OWN, X = 3, 2  # rows of the weights: towards the neighbours along z, y, x, and of the cell's own block
 WHOLE = 252  # weights are stored in bytes, as multiples of 1/252: a half and a quarter are exact
 UNIT = np.float32(1 / WHOLE)
 
 
-@serial
-def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, lo, hi):
-    """Rows lo..hi of the coarse box: out = gain P^T r; r holds zeros, or the other side, around the box."""
-    nz, ny, nx = shape
-    fz, fy, fx = factors
-    width, unit = nx + 2, gain * UNIT
-    whole, flow = np.empty(width, np.float32), np.empty(width, np.float32)
-    for row in range(lo, hi):
-        Z, Y = row // coarse_shape[1], row % coarse_shape[1]
-        whole[:] = 0
-        flow[:] = 0
-        for z in range(Z * fz, min(Z * fz + fz, nz)):
-            for y in range(Y * fy, min(Y * fy + fy, ny)):
-                s = row_start(shape, z, y) - 1
-                v, own, wx = r[s : s + width], weights[OWN, s : s + width], weights[X, s : s + width]
-                for i in range(width):
-                    whole[i] += np.float32(own[i]) * v[i]
-                    flow[i] += np.float32(wx[i]) * v[i]
-            if fy == 2:
-                _add_sides(r, weights[1], shape, 1, Y, z, whole)
-        if fz == 2:
-            for y in range(Y * fy, min(Y * fy + fy, ny)):
-                _add_sides(r, weights[0], shape, 0, Z, y, whole)
-        s = row_start(coarse_shape, Z, Y)
-        target = out[s : s + coarse_shape[2]]
-        if fx == 1:
-            source = whole[1 : nx + 1]
-            for i in range(nx):
-                target[i] = unit * source[i]
-            continue
-        if nx % 2:
-            flow[0] = 0
-        for i in range(nx // 2):
-            target[i] = unit * (whole[2 * i + 1] + whole[2 * i + 2] + flow[2 * i] + flow[2 * i + 3])
-        if nx % 2:
-            target[nx // 2] = unit * (whole[nx] + flow[nx - 1] + flow[nx + 1])
+@bare
+def restrict_row(
+    r, start, size, mask, base, weights, shape, factors, coarse_shape, Z, Y, gain, out, whole, flow
+):
+    """Set row (Z, Y) of the coarse box to gain P^T r; `whole` and `flow` are room for a line.
 
-
-@serial
-def _add_sides(r, weights, shape, axis, block, across, whole):
-    """Add what the lines before and after a block along z or y give to it.
-
-    Across the seam of an odd side nothing comes up: the last block is a single cell, which looks down.
+    Line y of plane z of r starts, with the cell before it, at start + (z & mask) size + (y - base) (nx + 2).
     """
-    n = shape[axis]
-    before, after = 2 * block - 1, min(2 * block + 2, n)
-    for line in (before, after):
-        if line == -1 and n % 2:
-            continue
-        at = row_start(shape, line, across) if axis == 0 else row_start(shape, across, line)
-        v, w = r[at - 1 : at - 1 + whole.size], weights[at - 1 : at - 1 + whole.size]
-        for i in range(whole.size):
-            whole[i] += np.float32(w[i]) * v[i]
-
-
-@serial
-def _spread(values, first, factor, out):
-    """Repeat coarse values, from the first on, over the fine cells of their blocks."""
-    v = values[first : first + (out.size + factor - 1) // factor]
-    if factor == 1:
-        for i in range(out.size):
-            out[i] = v[i]
-        return
-    for i in range(out.size // 2):
-        out[2 * i] = v[i]
-        out[2 * i + 1] = v[i]
-    if out.size % 2:
-        out[out.size - 1] = v[v.size - 1]
-
-
-@serial
-def _spread_sides(values, first, out):
-    """Give every fine cell the coarse value on its side of the block along x."""
-    low, high = values[first - 1 :], values[first + 1 :]
-    for i in range(out.size // 2):
-        out[2 * i] = low[i]
-        out[2 * i + 1] = high[i]
-    if out.size % 2:
-        out[out.size - 1] = low[out.size // 2]
-
-
-@serial
-def _blend(u, w, wz, wy, wx, own, ez, ey, ex):
-    for i in range(u.size):
-        sides = np.float32(wz[i]) * ez[i] + np.float32(wy[i]) * ey[i] + np.float32(wx[i]) * ex[i]
-        u[i] += UNIT * (np.float32(w[i]) * own[i] + sides)
-
-
-@serial
-def prolong_range(e, weights, shape, factors, coarse_shape, x, lo, hi):
-    """Rows lo..hi of the coarse box: x += P e on their blocks."""
     nz, ny, nx = shape
     fz, fy, fx = factors
-    own, ex = np.empty(nx, np.float32), np.zeros(nx, np.float32)
-    ez, ey = np.zeros((2, nx), np.float32), np.zeros((2, nx), np.float32)
+    S, L, first, _ = strides(shape)
+    for i in range(whole.size):
+        whole[i], flow[i] = 0, 0
+    y0, count_y, count_z = Y * fy, min(fy, ny - Y * fy), min(fz, nz - Z * fz)
+    for z in range(Z * fz, Z * fz + count_z):
+        line, at = start + (z & mask) * size + (y0 - base) * L, first - 1 + z * S + y0 * L
+        _add_lines(r, line, L, weights, OWN, at, L, count_y, whole)
+        if fx == 2:
+            _add_lines(r, line, L, weights, X, at, L, count_y, flow)
+        if fy == 2:  # the lines before and after the block
+            seam = Y == 0 and ny % 2 == 1
+            _add_sides(r, line - L, (count_y + 1) * L, weights, 1, at - L, (count_y + 1) * L, seam, whole)
+    if fz == 2:  # the planes before and after it
+        seam, ahead = Z == 0 and nz % 2 == 1, (count_z + 1) * S
+        line, at = start + (y0 - base) * L, first - 1 + (Z * fz - 1) * S + y0 * L
+        before, after = line + (Z * fz - 1 & mask) * size, line + (Z * fz + count_z & mask) * size
+        for y in range(count_y):
+            _add_sides(r, before + y * L, after - before, weights, 0, at + y * L, ahead, seam, whole)
+    _gather(whole, flow, fx, gain * UNIT, out, row_start(coarse_shape, Z, Y))
+
+
+@bare
+def _add_lines(r, start, step, weights, row, at, ahead, count, sums):
+    """Add one or two lines, weighted, to sums; the second one lies `step` and `ahead` further on."""
+    n = sums.size
+    v, w = r[start : start + n], weights[row, at : at + n]
+    if count == 1:
+        for i in range(n):
+            sums[i] += np.float32(w[i]) * v[i]
+        return
+    v2, w2 = r[start + step : start + step + n], weights[row, at + ahead : at + ahead + n]
+    for i in range(n):
+        sums[i] += np.float32(w[i]) * v[i] + np.float32(w2[i]) * v2[i]
+
+
+@bare
+def _add_sides(r, start, step, weights, row, at, ahead, seam, sums):
+    """Add the lines on both sides of a block. Across the seam of an odd side nothing comes up to the first one.
+
+    The last block is a single cell there, which looks down.
+    """
+    if seam:
+        _add_lines(r, start + step, 0, weights, row, at + ahead, 0, 1, sums)
+    else:
+        _add_lines(r, start, step, weights, row, at, ahead, 2, sums)
+
+
+@bare
+def _gather(whole, flow, fx, unit, out, start):
+    """Sum a line over blocks along x, with what flows in from the cells beside them."""
+    nx = whole.size - 2
+    target = out[start : start + -(-nx // fx)]
+    if fx == 1:
+        source = whole[1:]
+        for i in range(nx):
+            target[i] = unit * source[i]
+        return
+    if nx % 2:
+        flow[0] = 0
+    for i in range(nx // 2):
+        target[i] = unit * (whole[2 * i + 1] + whole[2 * i + 2] + flow[2 * i] + flow[2 * i + 3])
+    if nx % 2:
+        target[nx // 2] = unit * (whole[nx] + flow[nx - 1] + flow[nx + 1])
+
+
+@bare
+def prolong_line(e, weights, shape, factors, coarse_shape, z, y, x, out, to):
+    """Set a line of `out`, from `to` on, to that of x + P e; the cells before and after it come along."""
+    nx = shape[2]
+    fz, fy, fx = factors
+    S, L, first, _ = strides(shape)
+    Sc, Lc, first_c, _ = strides(coarse_shape)
+    at, c = first + z * S + y * L, first_c + z // fz * Sc + y // fy * Lc
+    ez = c + (2 * (z % 2) - 1) * Sc if fz == 2 else c  # along other axes no weight refers to a neighbour
+    ey = c + (2 * (y % 2) - 1) * Lc if fy == 2 else c
+    out[to], out[to + nx + 1] = x[at - 1], x[at + nx]
+    u, v = x[at : at + nx], out[to + 1 : to + 1 + nx]
+    w, wz, wy, wx = (
+        weights[OWN, at : at + nx],
+        weights[0, at : at + nx],
+        weights[1, at : at + nx],
+        weights[X, at : at + nx],
+    )
+    own, side_z, side_y = e[c:], e[ez:], e[ey:]
+    if fx == 1:
+        for i in range(nx):
+            sides = np.float32(wz[i]) * side_z[i] + np.float32(wy[i]) * side_y[i]
+            v[i] = u[i] + UNIT * (np.float32(w[i]) * own[i] + sides)
+        return
+    low, high = e[c - 1 :], e[c + 1 :]
+    for i in range(nx // 2):
+        j = 2 * i
+        sides = np.float32(wz[j]) * side_z[i] + np.float32(wy[j]) * side_y[i] + np.float32(wx[j]) * low[i]
+        v[j] = u[j] + UNIT * (np.float32(w[j]) * own[i] + sides)
+        sides = np.float32(wz[j + 1]) * side_z[i] + np.float32(wy[j + 1]) * side_y[i]
+        sides += np.float32(wx[j + 1]) * high[i]
+        v[j + 1] = u[j + 1] + UNIT * (np.float32(w[j + 1]) * own[i] + sides)
+    if nx % 2:
+        i, j = nx // 2, nx - 1
+        sides = np.float32(wz[j]) * side_z[i] + np.float32(wy[j]) * side_y[i] + np.float32(wx[j]) * low[i]
+        v[j] = u[j] + UNIT * (np.float32(w[j]) * own[i] + sides)
+
+
+@bare
+def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, whole, flow, lo, hi):
+    """Rows lo..hi of the coarse box: out = gain P^T r; r holds zeros, or the other side, around the box."""
+    S, L, first, _ = strides(shape)
     for row in range(lo, hi):
         Z, Y = row // coarse_shape[1], row % coarse_shape[1]
-        c = row_start(coarse_shape, Z, Y)
-        _spread(e, c, fx, own)
-        if fx == 2:
-            _spread_sides(e, c, ex)
-        for k in range(2):  # along an axis that is not coarsened no weight refers to a neighbour
-            if fy == 2:
-                _spread(e, row_start(coarse_shape, Z, Y + 2 * k - 1), fx, ey[k])
-            if fz == 2:  # the only coarse plane is its own neighbour, if any
-                there = Z + 2 * k - 1 if coarse_shape[0] > 1 else Z
-                _spread(e, row_start(coarse_shape, there, Y), fx, ez[k])
-        for z in range(Z * fz, min(Z * fz + fz, nz)):
-            for y in range(Y * fy, min(Y * fy + fy, ny)):
-                s = row_start(shape, z, y)
-                wz, wy, wx = weights[0, s : s + nx], weights[1, s : s + nx], weights[X, s : s + nx]
-                _blend(x[s : s + nx], weights[OWN, s : s + nx], wz, wy, wx, own, ez[z % 2], ey[y % 2], ex)
+        restrict_row(
+            r, first - 1, S, -1, 0, weights, shape, factors, coarse_shape, Z, Y, gain, out, whole, flow
+        )
+
+
+@bare
+def prolong_range(e, weights, shape, factors, coarse_shape, x, out, lo, hi):
+    """Lines lo..hi of the fine box: out = x + P e."""
+    S, L, first, _ = strides(shape)
+    for line in range(lo, hi):
+        z, y = line // shape[1], line % shape[1]
+        prolong_line(e, weights, shape, factors, coarse_shape, z, y, x, out, first - 1 + z * S + y * L)
 
 
 def level_restrict(
@@ -151,7 +170,12 @@ def level_restrict(
         box(coarse_shape),
     )
     g = np.float32(gain)
-    over_lines(coarse, R.size, lambda lo, hi: restrict_range(R, w, sides, f, coarse, g, C, lo, hi))
+
+    def kernel(lo: int, hi: int) -> None:
+        whole, flow = np.empty((2, sides[2] + 2), np.float32)
+        restrict_range(R, w, sides, f, coarse, g, C, whole, flow, lo, hi)
+
+    over_lines(coarse, R.size, kernel)
 
 
 def level_prolong(
@@ -171,4 +195,4 @@ def level_prolong(
         box(factors),
         box(coarse_shape),
     )
-    over_lines(coarse, X.size, lambda lo, hi: prolong_range(E, w, sides, f, coarse, X, lo, hi))
+    over_lines(sides, X.size, lambda lo, hi: prolong_range(E, w, sides, f, coarse, X, X, lo, hi))

@@ -27,7 +27,7 @@ from neuralsolve.kernels.reference.coarsen import (
     level_weights,
 )
 from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
-from neuralsolve.kernels.reference.cycle import small_levels_cycle
+from neuralsolve.kernels.reference.cycle import levels_cycle
 from neuralsolve.kernels.reference.factor import (
     csr_ic0_factor,
     csr_ilu0_factor,
@@ -133,9 +133,9 @@ __all__ = [
     "level_store",
     "level_weights",
     "level_wrap",
+    "levels_cycle",
     "masked_copy",
     "scaled_copy",
-    "small_levels_cycle",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

@@ -1,4 +1,4 @@
-"""Multigrid cycles over the small levels of a grid in one call: the definition, plain torch."""
+"""Multigrid cycles over the levels of a grid in one call: the definition, plain torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from neuralsolve.kernels.reference.padded import (
     level_wrap,
 )
 
-V, W, F = 0, 1, 2
+V, W, F, FULL = 0, 1, 2, 3
 B, X, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = range(7, 15)  # columns of the table after shape, factors, size
 
 
-def small_levels_cycle(
-    floats: Tensor,
+def levels_cycle(
+    vectors: Tensor,
+    matrices: Tensor,
     weights: Tensor,
     table: Tensor,
     scale: Sequence[float],
@@ -32,70 +33,102 @@ def small_levels_cycle(
     periodic: Sequence[bool],
     colored: bool,
     kind: int,
+    twice: int,
     fresh: bool,
 ) -> None:
     """Do one cycle from the first level of a table, whose x it improves.
 
     Parameters
     ----------
-    floats, weights : all vectors, and all weights of P, of these levels
+    vectors, matrices, weights : all vectors, numbers of matrices, and weights of P
     table : (levels, 15) int64
-        Shape, factors, size; where in `floats` b, x, y, inverse, red, black and faces lie (-1: none); where
-        in `weights` the weights do. x and y may change their places: the table then says so.
+        Shape, factors, size; where in `vectors` b, x and y lie, in `matrices` inverse, red, black and faces (-1:
+        none), in `weights` the weights. x and y may change their places: the table then says so.
     inverse : (n, n), of the last level's matrix
     pre, post : (steps, 2), weight and momentum of the steps of `level_relax` before and after the correction
     gain : on the restricted residual
     colored : a step relaxes the red cells, then the black ones; after the correction black first
-    kind : 0 V, 1 W (two corrections), 2 F (an F-cycle, then a V-cycle)
-    fresh : start from x = 0, whatever x holds
+    kind : 0 V, 1 W (two corrections), 2 F (an F-cycle, then a V-cycle), 3 full multigrid: b goes down
+        unsmoothed, every level starts from the one below and does a V-cycle
+    twice : number of levels that a W-cycle corrects twice; below them it is a V-cycle
+    fresh : start from x = 0, whatever x holds; full multigrid always does
     """
-    cycle = _Cycle(floats, weights, table, scale, inverse, pre, post, gain, periodic, colored)
-    cycle.run(0, kind, fresh)
+    cycle = _Cycle(
+        vectors, matrices, weights, table, scale, inverse, pre, post, gain, periodic, colored, twice
+    )
+    if kind == FULL:
+        cycle.full()
+    else:
+        cycle.run(0, kind, fresh)
 
 
 class _Cycle:
-    def __init__(self, floats, weights, table, scale, inverse, pre, post, gain, periodic, colored):
-        self.floats, self.weights, self.table, self.scale, self.inverse = (
-            floats,
-            weights,
-            table,
-            scale,
-            inverse,
-        )
+    def __init__(
+        self, vectors, matrices, weights, table, scale, inverse, pre, post, gain, periodic, colored, twice
+    ):
+        self.vectors, self.matrices, self.weights, self.table = vectors, matrices, weights, table
+        self.scale, self.inverse = scale, inverse
         self.pre, self.post, self.gain, self.periodic, self.colored = pre, post, gain, periodic, colored
+        self.twice = twice
 
     def vector(self, k: int, column: int) -> Tensor:
         start, n = int(self.table[k, column]), int(self.table[k, 6])
-        return self.floats[start : start + n]
+        numbers = self.matrices if column >= INVERSE else self.vectors
+        return numbers[start : start + n]
 
     def matrix(self, k: int) -> tuple[Sequence[float], Tensor, list[int]]:
         start, n = int(self.table[k, FACES]), int(self.table[k, 6])
-        faces = self.floats[start : start + 4 * n].view(4, n) if start >= 0 else self.floats.new_empty((4, 0))
+        faces = (
+            self.matrices[start : start + 4 * n].view(4, n) if start >= 0 else self.matrices[:0].view(4, 0)
+        )
         return self.scale, faces, self.table[k, :3].tolist()
 
+    def full(self) -> None:
+        last = len(self.table) - 1
+        for k in range(last):
+            self.vector(k, X).zero_()
+            self.restrict(k)
+        self.run(last, V, True)
+        for k in range(last - 1, -1, -1):
+            self.prolong(k)
+            self.run(k, V, False)
+
     def run(self, k: int, kind: int, fresh: bool) -> None:
-        shape = self.table[k, :3].tolist()
-        b, x = self.vector(k, B), self.vector(k, X)
+        if kind == W and k >= self.twice:
+            kind = V
         if k == len(self.table) - 1:
-            solved = self.inverse @ inside(b, shape).reshape(-1)
-            inside(x, shape).copy_(solved.view(tuple(shape)))
+            shape = self.table[k, :3].tolist()
+            solved = self.inverse @ inside(self.vector(k, B), shape).reshape(-1)
+            inside(self.vector(k, X), shape).copy_(solved.view(tuple(shape)))
             return
         if fresh:
-            x.zero_()
+            self.vector(k, X).zero_()
         self.smooth(k, self.pre, False)
-        below, n = self.table[k + 1, :3].tolist(), int(self.table[k, 6])
-        start = int(self.table[k, WEIGHTS])
-        parts = self.weights[start : start + 4 * n].view(4, n), shape, self.table[k, 3:6].tolist(), below
-        residual = torch.zeros_like(b)
-        level_wrap(self.vector(k, X), shape, self.periodic)
-        level_residual(b, self.vector(k, INVERSE), *self.matrix(k), self.vector(k, X), residual)
-        level_restrict(residual, *parts, self.gain, self.vector(k + 1, B))
+        self.restrict(k)
         self.run(k + 1, kind, True)
         if kind != V and k + 2 < len(self.table):
             self.run(k + 1, W if kind == W else V, False)
-        level_wrap(self.vector(k + 1, X), below, self.periodic)
-        level_prolong(self.vector(k + 1, X), *parts, self.vector(k, X))
+        self.prolong(k)
         self.smooth(k, self.post, True)
+
+    def transfer(self, k: int) -> tuple[Tensor, list[int], list[int], list[int]]:
+        start, n = int(self.table[k, WEIGHTS]), int(self.table[k, 6])
+        weights, below = self.weights[start : start + 4 * n].view(4, n), self.table[k + 1, :3].tolist()
+        return weights, self.table[k, :3].tolist(), self.table[k, 3:6].tolist(), below
+
+    def restrict(self, k: int) -> None:
+        """Give the residual to the level below."""
+        b, shape = self.vector(k, B), self.table[k, :3].tolist()
+        residual = torch.zeros_like(b)
+        level_wrap(self.vector(k, X), shape, self.periodic)
+        level_residual(b, self.vector(k, INVERSE), *self.matrix(k), self.vector(k, X), residual)
+        level_wrap(residual, shape, self.periodic)
+        level_restrict(residual, *self.transfer(k), self.gain, self.vector(k + 1, B))
+
+    def prolong(self, k: int) -> None:
+        """Take the correction from the level below."""
+        level_wrap(self.vector(k + 1, X), self.table[k + 1, :3].tolist(), self.periodic)
+        level_prolong(self.vector(k + 1, X), *self.transfer(k), self.vector(k, X))
 
     def smooth(self, k: int, steps: Tensor, after: bool) -> None:
         for weight, momentum in steps.tolist():
