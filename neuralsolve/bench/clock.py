@@ -7,6 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+SETTLING = 0.1  # seconds after which threads of BLAS, which spin for some 30 ms after a call, sleep
+
+
+def settle() -> None:
+    """Let the threads go to sleep that a call of BLAS left spinning: they would take a core from what comes next."""
+    time.sleep(SETTLING)
+
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     """Return the wall time of a call, and what it returned."""

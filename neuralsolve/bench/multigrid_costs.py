@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, named, row
-from neuralsolve.bench.clock import timed
+from neuralsolve.bench.clock import settle, timed
 from neuralsolve.bench.footprint import vectors_of_a_solve
 from neuralsolve.bench.rivals import stencil_system
 from neuralsolve.bench.scenes import free_surface, inclusions
@@ -34,6 +34,7 @@ def updates(settings: Settings) -> Iterator[BarRow]:
             firsts, nexts = [], []
             for _ in range(settings.repeats):
                 A, A_next = make(shape, seed), make(shape, seed + 500)  # neither is charged
+                settle()
                 seconds, prepared = timed(lambda A=A: _prepare(A))
                 firsts.append(seconds)
                 nexts.append(timed(lambda p=prepared, A=A_next: p.update(A))[0])
@@ -66,6 +67,7 @@ def right_sides(settings: Settings) -> Iterator[BarRow]:
         result = _prepare(A).solve(B)
         times: dict[str, list[float]] = {name: [] for name in ("set-up", "one", "eight")}
         for _ in range(settings.repeats):
+            settle()
             seconds, prepared = timed(lambda shape=shape, seed=seeds[0]: _prepare(_mask(shape, seed)))
             times["set-up"].append(seconds)
             times["one"].append(timed(lambda p=prepared, b=b: p.solve(b))[0])

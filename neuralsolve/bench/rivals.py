@@ -16,7 +16,7 @@ import numpy as np
 
 from neuralsolve.bench import petsc_peer
 from neuralsolve.bench.baselines import silent
-from neuralsolve.bench.clock import timed
+from neuralsolve.bench.clock import settle, timed
 from neuralsolve.bench.system import System, assembled
 from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.solve import prepare
@@ -162,8 +162,10 @@ def race(our_run: Run, rivals: Mapping[str, Run], repeats: int) -> dict[str, Tri
     for _ in range(repeats):
         running = [name for name in rivals if not trials[name] or trials[name][-1].total_s <= SLOW]
         for name in running or [OURS]:
+            settle()
             trials[OURS].append(our_run())
             if name != OURS:
+                settle()
                 trials[name].append(rivals[name]())
     return {name: medians(found) for name, found in trials.items()}
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError, ShapeError, StructureError, nearest
 from neuralsolve.kernels import table
+from neuralsolve.operators.vectors import empty
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from neuralsolve.operators.nullspace import NullSpace
 
 PROPS = ("symmetric", "spd")
-HUGE = 1 << 22  # bytes from where NumPy's arrays lie on huge pages
-_NUMPY = {torch.float64: np.float64, torch.float32: np.float32}
 
 _Operator = TypeVar("_Operator", bound="LinearOperator")
 _Thing = TypeVar("_Thing")
@@ -142,40 +139,3 @@ def check_props(props: Iterable[str]) -> frozenset[str]:
 def output_like(x: Tensor, rows: int, out: Tensor | None) -> Tensor:
     """Return `out`, or a new vector of `rows` rows beside x."""
     return out if out is not None else empty((rows, *x.shape[1:]), x)
-
-
-def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return an uninitialised tensor of the dtype and device of another.
-
-    Large ones on the CPU come from NumPy, which asks Linux for huge pages where torch does not: a vector of
-    16 MB costs 8 page faults instead of 4096, which took longer than the product that filled it. Nor does
-    NumPy fill and copy with threads that spin: in a busy or a small container they wait for each other.
-    """
-    return (
-        torch.from_numpy(np.empty(shape, _NUMPY[like.dtype]))
-        if _is_large(shape, like)
-        else like.new_empty(shape)
-    )
-
-
-def zeros_like(v: Tensor) -> Tensor:
-    """Return zeros of the shape of v; see `empty`."""
-    shape = tuple(v.shape)
-    return torch.from_numpy(np.zeros(shape, _NUMPY[v.dtype])) if _is_large(shape, v) else torch.zeros_like(v)
-
-
-def copy_of(v: Tensor) -> Tensor:
-    """Return a copy of v, contiguous; see `empty`."""
-    shape = tuple(v.shape)
-    return torch.from_numpy(np.array(v.numpy(), order="C")) if _is_large(shape, v) else v.contiguous().clone()
-
-
-def _is_large(shape: tuple[int, ...], like: Tensor) -> bool:
-    return (
-        like.device.type == "cpu" and like.dtype in _NUMPY and math.prod(shape) * like.element_size() >= HUGE
-    )
-
-
-def shared(array: np.ndarray) -> Tensor:
-    """Return a tensor on the memory of an array; on a copy where that is read-only, which torch warns of."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())

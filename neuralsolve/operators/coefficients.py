@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.assemble import NEGATIVE, NON_FINITE, ZERO
-from neuralsolve.operators.base import shared
 from neuralsolve.operators.grid import AIR, SOLID, Grid
+from neuralsolve.operators.vectors import shared
 
 GHOST = {"neumann": SOLID, "dirichlet": AIR}
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, check_props, shared
+from neuralsolve.operators.base import LinearOperator, check_props
 from neuralsolve.operators.csr import CSROperator, buffers, check_bounds, from_scipy, is_canonical
 from neuralsolve.operators.structured import CallableOperator, DenseOperator
+from neuralsolve.operators.vectors import shared
 
 KINDS = (
     "a SciPy sparse matrix, array or LinearOperator, a NumPy or torch dense matrix, a torch CSR or COO "

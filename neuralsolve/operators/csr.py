@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like, shared
+from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.vectors import shared
 
 if TYPE_CHECKING:
     import scipy.sparse

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from neuralsolve.errors import StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, empty, output_like
+from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.coefficients import check_faces, face_sides, with_ghosts
 from neuralsolve.operators.grid import FLUID, SOLID, WALLS, Grid
 from neuralsolve.operators.nullspace import NullSpace
+from neuralsolve.operators.vectors import empty
 
 if TYPE_CHECKING:
     import scipy.sparse

@@ -108,7 +108,8 @@ class Hierarchy:
 
     def vector(self, depth: int, column: int) -> Tensor:
         """View b, x or y (columns B, X, Y of the table) of a level."""
-        size, start = self.table[depth, [SIZE, column]].tolist()
+        row = self.table.numpy()[depth]
+        size, start = int(row[SIZE]), int(row[column])
         return self.vectors[start : start + size]
 
 

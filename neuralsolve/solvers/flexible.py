@@ -20,7 +20,8 @@ from torch import Tensor
 
 from neuralsolve.errors import Breakdown
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, empty, zeros_like
+from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.vectors import empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.krylov import CGState, demand_positive, safe_divide
 from neuralsolve.solvers.method import Method, norm

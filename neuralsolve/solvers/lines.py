@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import empty
+from neuralsolve.operators.vectors import empty
 from neuralsolve.solvers.transforms import Axis
 
 

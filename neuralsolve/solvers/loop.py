@@ -19,7 +19,8 @@ from torch import Tensor
 
 from neuralsolve.errors import Breakdown
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, copy_of, zeros_like
+from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.vectors import copy_of, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status

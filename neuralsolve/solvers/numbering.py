@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.operators.base import LinearOperator, copy_of, empty
+from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.structured import CallableOperator
+from neuralsolve.operators.vectors import copy_of, empty
 from neuralsolve.preconditioners.base import Preconditioner
 
 

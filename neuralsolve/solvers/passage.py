@@ -13,8 +13,8 @@ from torch import Tensor
 
 from neuralsolve.errors import ShapeError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import copy_of, empty
 from neuralsolve.operators.convert import Home, as_vector, check_finite
+from neuralsolve.operators.vectors import copy_of, empty
 from neuralsolve.solvers.loop import Callback, Outcome
 from neuralsolve.solvers.method import norm
 from neuralsolve.solvers.result import Status

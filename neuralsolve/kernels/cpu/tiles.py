@@ -17,7 +17,7 @@ from neuralsolve.kernels.cpu.transfers import prolong_line, restrict_row
 
 RING = 4  # slabs
 MARGIN = 16  # numbers before the first line of a slab: its first cell has a neighbour before it
-PLANE, BOX = 4096, 16_384  # cells of a slab of a tile, about: in 3D, where rings hold several, and in 2D
+PLANE, BOX = 4096, 32_768  # cells of a slab of a tile, about: in 3D, where rings hold several, and in 2D
 
 
 @bare
