@@ -16,6 +16,7 @@ from torch import Tensor
 from neuralsolve.errors import StructureError
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
 from neuralsolve.preconditioners.levels import Hierarchy, Level, Plan, build, with_room
@@ -66,6 +67,7 @@ class GridCycle(Preconditioner):
     def __init__(self, A: LinearOperator, recipe: Multigrid):
         self.recipe = recipe
         self._hierarchy: Hierarchy | None = None
+        self._null_space: NullSpace | None = None
         self._twice = 0
         self.update(A)
 
@@ -81,6 +83,8 @@ class GridCycle(Preconditioner):
         colored = recipe.smoother == "red-black"
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
+        # M 1 is large where coefficients jump: what rounding leaves of 1 in r would take over in the end
+        self._null_space = A_next.null_space if A_next.code is None else None
         self._choose(recipe)
         even = all(
             len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in _plans(fresh)
@@ -136,8 +140,12 @@ class GridCycle(Preconditioner):
 
     def _apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = torch.empty_like(r) if out is None else out
-        K, h, finest = table(), self._hierarchy, self._levels()[0]
+        K, h, finest, Z = table(), self._hierarchy, self._levels()[0], self._null_space
         assert h is not None
+        if Z is not None:
+            given, r = r, torch.empty_like(r)
+            K.scaled_copy(1.0, given, r)
+            Z.project(r)
         # float32 has no room for any size of r; M is linear, so a power of two changes nothing else
         size = float(r[:: len(r) // SAMPLES + 1].abs().max()) or float(r.abs().max())
         if size == 0:
@@ -151,6 +159,8 @@ class GridCycle(Preconditioner):
         else:
             self._cycle(0, {"V": V, "W": W, "F": F}[self._used.cycle], True)
         K.level_store(self._vectors(0)[0], size / h.unit, finest.plan.shape, out)
+        if Z is not None:
+            Z.project(out)
         return out
 
     def _vectors(self, depth: int) -> tuple[Tensor, Tensor]:
@@ -169,15 +179,19 @@ class GridCycle(Preconditioner):
         K, kind = table(), V if kind == W and depth >= self._twice else kind
         if depth >= h.first_small:
             rows, steps = h.table[depth - h.first_small :], self._tables
-            numbers = h.floats, h.bytes, rows, h.scale, h.inverse, *steps, self._used.correction
-            K.small_levels_cycle(*numbers, h.periodic, self._colored, kind, fresh)
+            data, gain = (h.floats, h.bytes, rows, h.places, h.numbers), self._used.correction
+            K.small_levels_cycle(
+                *data, h.scale, h.inverse, *steps, gain, h.periodic, self._colored, kind, fresh
+            )
             return
         self._smooth(levels[depth], False, fresh)
+        self._correct(depth)
         self._restrict(depth)
         self._cycle(depth + 1, kind, True)
         if kind != V and depth + 2 < len(levels):
             self._cycle(depth + 1, W if kind == W else V, False)
         self._prolong(depth)
+        self._correct(depth)
         self._smooth(levels[depth], True, False)
 
     def _full(self) -> None:
@@ -191,6 +205,13 @@ class GridCycle(Preconditioner):
         for depth in range(last - 1, -1, -1):
             self._prolong(depth)
             self._cycle(depth, V, False)
+
+    def _correct(self, depth: int) -> None:
+        """Correct the means of the conductors of a level."""
+        level = self._levels()[depth]
+        c = level.conductors
+        if len(c.inverse):
+            table().conductor_correct(level.b, c.runs, c.edges, c.couplings, c.inverse, level.x)
 
     def _restrict(self, depth: int) -> None:
         """Give the residual to the level below."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from neuralsolve.kernels import table
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.preconditioners.conductors import NO_CONDUCTORS, Conductors, find_conductors, packed
 
 COARSEST = 80  # cells of a level that is solved densely
 SMALL = 70_000  # padded cells of the levels that are done by one compiled call
@@ -29,6 +30,7 @@ NO_FACES = torch.empty((4, 0), dtype=torch.float32)
 NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
 NONE_ATTACHED = torch.empty(0, dtype=torch.uint8)
 NO_CODE = torch.empty(0, dtype=torch.uint16)
+NO_CONDUCTORS_ROW = [0] * 5  # of the table
 
 RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
 
@@ -75,6 +77,7 @@ class Level:
     weights : (4, n) bytes, of P: see `kernels.reference.padded`
     b, x, y : (n,) right side, iterate, and room for one more vector
     colors : `inverse` of the red cells and of the black ones, where the smoother wants them
+    conductors : whose means are corrected apart; none where A has constant coefficients
     """
 
     plan: Plan
@@ -85,6 +88,7 @@ class Level:
     x: Tensor
     y: Tensor
     colors: tuple[Tensor, Tensor] | None = None
+    conductors: Conductors = NO_CONDUCTORS
 
 
 @dataclass
@@ -92,9 +96,9 @@ class Hierarchy:
     """All levels, the small ones once more as one compiled call takes them, and the solution of the coarsest.
 
     `table` has one row per small level: its shape, factors and size, and where in `floats` its b, x, y,
-    inverse, red, black and faces lie, and in `bytes` its weights. `inverse` is the pseudo-inverse of the
-    coarsest matrix; `unit` the number that A was divided by, `scale` the couplings along z, y, x where they
-    are constant, `spare` room for the outlets of the coarse levels.
+    inverse, red, black and faces lie, in `bytes` its weights, in `places` and `numbers` its conductors.
+    `inverse` is the pseudo-inverse of the coarsest matrix; `unit` the number that A was divided by, `scale`
+    the couplings along z, y, x where they are constant, `spare` room for the outlets of the coarse levels.
     """
 
     levels: list[Level]
@@ -102,6 +106,8 @@ class Hierarchy:
     floats: Tensor
     bytes: Tensor
     table: Tensor
+    places: Tensor
+    numbers: Tensor
     unit: float
     scale: tuple[float, float, float]
     periodic: tuple[bool, bool, bool]
@@ -161,7 +167,7 @@ def _allocate(
         b, x, y, inverse, *colors = (part for part, _ in parts)
         levels.append(Level(plan, inverse, faces, w, b, x, y, (colors[0], colors[1]) if colored else None))
         places = [place for _, place in parts] + ([] if colored else [-1, -1])
-        table_rows.append([*plan.shape, *plan.factors, n, *places, at, at_w])
+        table_rows.append([*plan.shape, *plan.factors, n, *places, at, at_w, *NO_CONDUCTORS_ROW])
     return levels, first_small, floats, weights, torch.tensor(table_rows[first_small:], dtype=torch.int64)
 
 
@@ -195,12 +201,25 @@ def build(
     kz, ky, kx = (s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
     if before is not None and _serves(before, plans, (pz, py, px), A):
         inverse = refill(A, before.levels, unit, before.periodic, before.spare)
-        return replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
+        h = replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
+        return h if A.code is not None else _with_conductors(h)
     levels, first_small, floats, weights, rows = _allocate(plans, A.code is not None, colored)
     spare = [torch.from_numpy(np.zeros((3, plan.size), np.float32)) for plan in plans[1:]]
     inverse = refill(A, levels, unit, (pz, py, px), spare)
-    room = floats.all, weights.all, rows
-    return Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+    places, numbers, _ = packed([])
+    room = floats.all, weights.all, rows, places, numbers
+    h = Hierarchy(levels, first_small, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+    return h if A.code is not None else _with_conductors(h)
+
+
+def _with_conductors(h: Hierarchy) -> Hierarchy:
+    """Return the levels with their conductors; the coarsest one, which is solved, wants none."""
+    for level in h.levels[:-1]:
+        plan = level.plan
+        level.conductors = find_conductors(level.faces, level.inverse, plan.nominal, plan.shape, h.periodic)
+    places, numbers, rows = packed([level.conductors for level in h.levels[h.first_small :]])
+    h.table[:, -rows.shape[1] :] = rows
+    return replace(h, places=places, numbers=numbers)
 
 
 def with_room(h: Hierarchy) -> Hierarchy:

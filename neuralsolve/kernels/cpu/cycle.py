@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.conductors import correct
 from neuralsolve.kernels.cpu.padded import (
     flags,
     relax_range,
@@ -25,6 +26,7 @@ from neuralsolve.kernels.cpu.transfers import prolong_range, restrict_range
 
 # columns of the table of levels
 NZ, FZ, SIZE, B, XX, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14
+PLACES, NUMBERS, RUNS, EDGES, CONDUCTORS = 15, 16, 17, 18, 19
 V, W, F = 0, 1, 2
 
 
@@ -87,6 +89,20 @@ def _smooth(floats, level, scale, steps, periodic, colored, post, fresh):
 
 
 @serial
+def _correct(floats, places, numbers, level):
+    """Correct the means of the conductors of a level."""
+    r, e, k = level[RUNS], level[EDGES], level[CONDUCTORS]
+    if k == 0:
+        return
+    at, at_number = level[PLACES], level[NUMBERS]
+    runs = places[at : at + 3 * r].reshape(3, r)
+    edges = places[at + 3 * r : at + 3 * (r + e)].reshape(3, e)
+    couplings = numbers[at_number : at_number + e]
+    inverse = numbers[at_number + e : at_number + e + k * k].reshape(k, k)
+    correct(_vector(floats, level, B), runs, edges, couplings, inverse, _vector(floats, level, XX))
+
+
+@serial
 def _down(floats, bytes_, level, below, scale, gain, periodic):
     """Restrict the residual to the level below."""
     shape, factors, coarse = _box(level), (level[FZ], level[FZ + 1], level[FZ + 2]), _box(below)
@@ -146,8 +162,10 @@ def _solve_coarsest(floats, level, inverse):
 
 
 @serial
-def _cycle(floats, bytes_, table, top, scale, inverse, pre, post, gain, periodic, colored, kind, fresh):
-    last = len(table) - 1
+def _cycle(
+    floats, bytes_, table, places, numbers, scale, inverse, pre, post, gain, periodic, colored, kind, fresh
+):
+    last, top = len(table) - 1, 0
     level, stage, kinds = top, np.zeros(last + 1, np.int64), np.zeros(last + 1, np.int64)
     news = np.zeros(last + 1, np.bool_)
     kinds[top], news[top] = kind, fresh
@@ -160,6 +178,7 @@ def _cycle(floats, bytes_, table, top, scale, inverse, pre, post, gain, periodic
             level -= 1
         elif stage[level] == 0:
             _smooth(floats, own, scale, pre, periodic, colored, False, news[level])
+            _correct(floats, places, numbers, own)
             _down(floats, bytes_, own, table[level + 1], scale, gain, periodic)
             stage[level] = 1
             level += 1
@@ -170,6 +189,7 @@ def _cycle(floats, bytes_, table, top, scale, inverse, pre, post, gain, periodic
             stage[level], kinds[level], news[level] = 0, (W if kinds[level - 1] == W else V), False
         else:
             _up(floats, bytes_, own, table[level + 1], periodic)
+            _correct(floats, places, numbers, own)
             _smooth(floats, own, scale, post, periodic, colored, True, False)
             if level == top:
                 return
@@ -180,6 +200,8 @@ def small_levels_cycle(
     floats: Tensor,
     weights: Tensor,
     table: Tensor,
+    places: Tensor,
+    numbers: Tensor,
     scale: Sequence[float],
     inverse: Tensor,
     pre: Tensor,
@@ -191,7 +213,7 @@ def small_levels_cycle(
     fresh: bool,
 ) -> None:
     """Do one cycle from the first level of a table, whose x it improves."""
-    numbers, parts, rows, dense = floats.numpy(), weights.numpy(), table.numpy(), inverse.numpy()
-    steps, around, k = (pre.numpy(), post.numpy()), flags(periodic), singles(scale)
-    g, both = np.float32(gain), bool(colored)
-    _cycle(numbers, parts, rows, 0, k, dense, *steps, g, around, both, int(kind), bool(fresh))
+    data, bytes_, rows, dense = floats.numpy(), weights.numpy(), table.numpy(), inverse.numpy()
+    lists, steps = (places.numpy(), numbers.numpy()), (pre.numpy(), post.numpy())
+    around, k, g, both = flags(periodic), singles(scale), np.float32(gain), bool(colored)
+    _cycle(data, bytes_, rows, *lists, k, dense, *steps, g, around, both, int(kind), bool(fresh))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neuralsolve.kernels.reference.conductors import conductor_correct
 from neuralsolve.kernels.reference.padded import (
     inside,
     level_prolong,
@@ -18,12 +19,15 @@ from neuralsolve.kernels.reference.padded import (
 
 V, W, F = 0, 1, 2
 B, X, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = range(7, 15)  # columns of the table after shape, factors, size
+CONDUCTORS = slice(15, 20)
 
 
 def small_levels_cycle(
     floats: Tensor,
     weights: Tensor,
     table: Tensor,
+    places: Tensor,
+    numbers: Tensor,
     scale: Sequence[float],
     inverse: Tensor,
     pre: Tensor,
@@ -39,9 +43,12 @@ def small_levels_cycle(
     Parameters
     ----------
     floats, weights : all vectors, and all weights of P, of these levels
-    table : (levels, 15) int64
+    table : (levels, 20) int64
         Shape, factors, size; where in `floats` b, x, y, inverse, red, black and faces lie (-1: none); where
-        in `weights` the weights do. x and y may change their places: the table then says so.
+        in `weights` the weights do. x and y may change their places: the table then says so. Then where in
+        `places` the runs of the conductors lie and their edges after them, where in `numbers` the couplings
+        and after them the inverse, and how many runs, edges and conductors there are (0: none).
+    places, numbers : int32 and float32, arguments of `conductor_correct` of all levels
     inverse : (n, n), of the last level's matrix
     pre, post : (steps, 2), weight and momentum of the steps of `level_relax` before and after the correction
     gain : on the restricted residual
@@ -49,12 +56,16 @@ def small_levels_cycle(
     kind : 0 V, 1 W (two corrections), 2 F (an F-cycle, then a V-cycle)
     fresh : start from x = 0, whatever x holds
     """
-    cycle = _Cycle(floats, weights, table, scale, inverse, pre, post, gain, periodic, colored)
+    lists, smoothing = (places, numbers), (pre, post)
+    cycle = _Cycle(floats, weights, table, *lists, scale, inverse, *smoothing, gain, periodic, colored)
     cycle.run(0, kind, fresh)
 
 
 class _Cycle:
-    def __init__(self, floats, weights, table, scale, inverse, pre, post, gain, periodic, colored):
+    def __init__(
+        self, floats, weights, table, places, numbers, scale, inverse, pre, post, gain, periodic, colored
+    ):
+        self.places, self.numbers = places, numbers
         self.floats, self.weights, self.table, self.scale, self.inverse = (
             floats,
             weights,
@@ -83,6 +94,7 @@ class _Cycle:
         if fresh:
             x.zero_()
         self.smooth(k, self.pre, False)
+        self.correct(k)
         below, n = self.table[k + 1, :3].tolist(), int(self.table[k, 6])
         start = int(self.table[k, WEIGHTS])
         parts = self.weights[start : start + 4 * n].view(4, n), shape, self.table[k, 3:6].tolist(), below
@@ -95,7 +107,17 @@ class _Cycle:
             self.run(k + 1, W if kind == W else V, False)
         level_wrap(self.vector(k + 1, X), below, self.periodic)
         level_prolong(self.vector(k + 1, X), *parts, self.vector(k, X))
+        self.correct(k)
         self.smooth(k, self.post, True)
+
+    def correct(self, k: int) -> None:
+        at, at_number, r, e, count = self.table[k, CONDUCTORS].tolist()
+        if count == 0:
+            return
+        runs, edges = self.places[at : at + 3 * (r + e)].split([3 * r, 3 * e])
+        couplings, inverse = self.numbers[at_number : at_number + e + count**2].split([e, count**2])
+        given = runs.view(3, r), edges.view(3, e), couplings, inverse.view(count, count)
+        conductor_correct(self.vector(k, B), *given, self.vector(k, X))
 
     def smooth(self, k: int, steps: Tensor, after: bool) -> None:
         for weight, momentum in steps.tolist():
