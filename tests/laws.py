@@ -201,6 +201,8 @@ KERNELS = {
 # Tested in files of their own: their inputs are made by the fast Poisson solver alone, or they make new
 # matrices, or are no numbers.
 KERNELS_ELSEWHERE = {
+    "conductor_code": "test_conductors",
+    "conductor_parts": "test_conductors",
     "csr_aggregate": "test_kernels_aggregation",
     "csr_block_split": "test_kernels_aggregation",
     "csr_galerkin": "test_kernels_aggregation",
@@ -216,7 +218,7 @@ KERNELS_ELSEWHERE = {
     "csr_box_difference": "test_recognise",
     "csr_grid_rows": "test_grid_matrix",
     "cyclic_solve": "test_fast_poisson",
-    "small_levels_cycle": "test_kernels_multigrid",
+    "levels_cycle": "test_kernels_multigrid",
     "tridiagonal_factor": "test_fast_poisson",
     "tridiagonal_solve": "test_fast_poisson",
 }

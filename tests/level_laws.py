@@ -11,6 +11,7 @@ from kernel_laws import normal
 
 import neuralsolve as ns
 from neuralsolve.kernels import reference, use
+from neuralsolve.kernels.reference.padded import inside
 from neuralsolve.preconditioners.levels import NO_CODE, NONE_ATTACHED, Hierarchy, build
 
 F32 = torch.float32
@@ -112,6 +113,21 @@ def coarsest(g, t):
     return h.levels[-1].faces, shape, h.periodic, torch.zeros((n, n), dtype=F32)
 
 
+def conducting(g, t):
+    """Two conductors, coupled to each other, to a third cell and to a fixed value."""
+    h = levels()
+    plan = h.levels[0].plan
+    place = inside(torch.arange(plan.size, dtype=torch.int32), plan.shape)
+    first, other = place[1, 2, 1:4].tolist(), place[3, 1].tolist()
+    runs = torch.tensor([[0, 1], [first[0], other[0]], [first[-1] + 1, other[-1] + 1]], dtype=torch.int32)
+    beyond = int(place[1, 3, 1])
+    edges = torch.tensor(
+        [[0, 0, 1], [first[0], first[2], other[0]], [beyond, other[0], -1]], dtype=torch.int32
+    )
+    numbers = normal(g, 3, dtype=F32), normal(g, 2, 2, dtype=F32)
+    return layered(g, h), runs, edges, *numbers, layered(g, h)
+
+
 def wrapped(g, t):
     h = levels()
     return layered(g, h), h.levels[0].plan.shape, (True, False, True)
@@ -130,6 +146,7 @@ def stored(g, t):
 # Levels of multigrid: float32 alone, and bytes, in which rounding may show by one of 252.
 LEVEL_KERNELS = {
     "code_level": coded,
+    "conductor_correct": conducting,
     "coarse_attached": lambda g, t: gathered(g, True),
     "coarse_couplings": lambda g, t: gathered(g, False),
     "coarsest_matrix": coarsest,

@@ -242,7 +242,7 @@ def test_jumping_coefficients(shape, contrast):
     for seed in (9181, 9187):
         grid = ns.Grid(shape, walls="dirichlet")
         values = inclusions(shape, np.random.default_rng(seed), contrast)
-        assert iterations(ns.PoissonStencil(grid, ns.face_coefficients(values, grid)), 1e-8) <= 60
+        assert iterations(ns.PoissonStencil(grid, ns.face_coefficients(values, grid)), 1e-8) <= 13
 
 
 @pytest.mark.parametrize(

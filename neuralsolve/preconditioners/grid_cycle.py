@@ -16,6 +16,7 @@ from torch import Tensor
 from neuralsolve.errors import StructureError
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
 from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
@@ -66,6 +67,7 @@ class GridCycle(Preconditioner):
     def __init__(self, A: LinearOperator, recipe: Multigrid):
         self.recipe = recipe
         self._hierarchy: Hierarchy | None = None
+        self._null_space: NullSpace | None = None
         self._twice = 0
         self.update(A)
 
@@ -81,6 +83,8 @@ class GridCycle(Preconditioner):
         colored = recipe.smoother == "red-black"
         fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
         self._hierarchy = fresh
+        # M 1 is large where coefficients jump: what rounding leaves of 1 in r would take over in the end
+        self._null_space = A_next.null_space if A_next.code is None else None
         self._choose(recipe)
         even = all(
             len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in _plans(fresh)
@@ -136,8 +140,12 @@ class GridCycle(Preconditioner):
 
     def _apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = torch.empty_like(r) if out is None else out
-        K, h, finest = table(), self._hierarchy, self._levels()[0]
+        K, h, finest, Z = table(), self._hierarchy, self._levels()[0], self._null_space
         assert h is not None
+        if Z is not None:
+            given, r = r, torch.empty_like(r)
+            K.scaled_copy(1.0, given, r)
+            Z.project(r)
         b = h.vector(0, B)
         # float32 has no room for any size of r; M is linear, so a power of two changes nothing else
         size = float(r[:: len(r) // SAMPLES + 1].abs().max()) or float(r.abs().max())
@@ -149,13 +157,15 @@ class GridCycle(Preconditioner):
             K.level_load(r, 1 / size, finest.plan.shape, b)
         self._cycle(0, KINDS[self._used.cycle])
         K.level_store(h.vector(0, X), size / h.unit, finest.plan.shape, out)
+        if Z is not None:
+            Z.project(out)
         return out
 
     def _cycle(self, depth: int, kind: int) -> None:
         """Set x by one cycle on this level and all below."""
         h, (pre, post) = self._hierarchy, self._tables
         assert h is not None
-        numbers = h.vectors, h.matrices, h.bytes, h.table[depth:], h.scale, h.inverse, pre, post
+        numbers = h.vectors, h.matrices, h.bytes, h.table[depth:], h.places, h.numbers, h.scale, h.inverse, pre, post
         options = self._used.correction, h.periodic, self._colored, kind, self._twice - depth
         table().levels_cycle(*numbers, *options, True)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from neuralsolve.kernels import table
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.preconditioners.conductors import NO_CONDUCTORS, Conductors, find_conductors, packed
 
 COARSEST = 80  # cells of a level that is solved densely
 STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
@@ -29,6 +30,7 @@ NO_FACES = torch.empty((4, 0), dtype=torch.float32)
 NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
 NONE_ATTACHED = torch.empty(0, dtype=torch.uint8)
 NO_CODE = torch.empty(0, dtype=torch.uint16)
+NO_CONDUCTORS_ROW = [0] * 5  # of the table
 
 RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
 
@@ -74,6 +76,7 @@ class Level:
         constant coefficients
     weights : (4, n) bytes, of P: see `kernels.reference.padded`
     colors : `inverse` of the red cells and of the black ones, where the smoother wants them
+    conductors : whose means are corrected apart; none where A has constant coefficients
     """
 
     plan: Plan
@@ -81,6 +84,7 @@ class Level:
     faces: Tensor
     weights: Tensor
     colors: tuple[Tensor, Tensor] | None = None
+    conductors: Conductors = NO_CONDUCTORS
 
 
 @dataclass
@@ -90,7 +94,7 @@ class Hierarchy:
     All vectors lie in `vectors`, all numbers of the matrices in `matrices`, as a compiled cycle takes them:
     `table` has one row per level, its shape, factors and size, where in `vectors` its right side b, iterate x and
     one more vector y lie (x and y may change places), where in `matrices` its inverse, red, black and faces (-1:
-    none), and where in `bytes` its weights. `inverse` is the pseudo-inverse of the coarsest matrix; `unit` the
+    none), in `bytes` its weights, in `places` and `numbers` its conductors. `inverse` is the pseudo-inverse of the coarsest matrix; `unit` the
     number that A was divided by, `scale` the couplings along z, y, x where they are constant, `spare` room for the
     outlets of the coarse levels.
     """
@@ -100,6 +104,8 @@ class Hierarchy:
     matrices: Tensor
     bytes: Tensor
     table: Tensor
+    places: Tensor
+    numbers: Tensor
     unit: float
     scale: tuple[float, float, float]
     periodic: tuple[bool, bool, bool]
@@ -163,7 +169,7 @@ def _allocate(
         w, at_w = weights.take(4, n)
         levels.append(Level(plan, inverse, faces, w, (colors[0], colors[1]) if colored else None))
         places += [*at, *([] if colored else [-1, -1]), at_faces, at_w]
-        rows.append([*plan.shape, *plan.factors, n, *places])
+        rows.append([*plan.shape, *plan.factors, n, *places, *NO_CONDUCTORS_ROW])
     return levels, vectors.all, matrices.all, weights.all, torch.tensor(rows, dtype=torch.int64)
 
 
@@ -197,11 +203,24 @@ def build(
     kz, ky, kx = (s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
     if before is not None and _serves(before, plans, (pz, py, px), A):
         inverse = refill(A, before.levels, unit, before.periodic, before.spare)
-        return replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
+        h = replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
+        return h if A.code is not None else _with_conductors(h)
     levels, *room = _allocate(plans, A.code is not None, colored)
     spare = [torch.from_numpy(np.zeros((3, plan.size), np.float32)) for plan in plans[1:]]
     inverse = refill(A, levels, unit, (pz, py, px), spare)
-    return Hierarchy(levels, *room, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+    places, numbers, _ = packed([])
+    h = Hierarchy(levels, *room, places, numbers, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+    return h if A.code is not None else _with_conductors(h)
+
+
+def _with_conductors(h: Hierarchy) -> Hierarchy:
+    """Return the levels with their conductors; the coarsest one, which is solved, wants none."""
+    for level in h.levels[:-1]:
+        plan = level.plan
+        level.conductors = find_conductors(level.faces, level.inverse, plan.nominal, plan.shape, h.periodic)
+    places, numbers, rows = packed([level.conductors for level in h.levels])
+    h.table[:, -rows.shape[1] :] = rows
+    return replace(h, places=places, numbers=numbers)
 
 
 def with_room(h: Hierarchy) -> Hierarchy:

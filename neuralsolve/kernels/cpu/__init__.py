@@ -23,6 +23,7 @@ from neuralsolve.kernels.cpu.coarsen import (
     code_level,
     level_diagonal,
 )
+from neuralsolve.kernels.cpu.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import levels_cycle
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
@@ -68,6 +69,9 @@ __all__ = [
     "coarse_couplings",
     "coarsest_matrix",
     "code_level",
+    "conductor_code",
+    "conductor_correct",
+    "conductor_parts",
     "csr_aggregate",
     "csr_block_backward",
     "csr_block_correct",

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
+from neuralsolve.kernels.cpu.conductors import correct
 from neuralsolve.kernels.cpu.padded import flags, singles, strides, wrap_sides
 from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_cells
 from neuralsolve.kernels.cpu.team import DETAILS, NONE, OVER, done, end, new_job, offer, rest, take, wait_for
@@ -22,6 +23,7 @@ from neuralsolve.kernels.cpu.transfers import prolong_range, restrict_range
 
 # columns of the table of levels
 NZ, FZ, SIZE, B, XX, Y, INVERSE, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 13, 14
+PLACES, NUMBERS, RUNS, EDGES, CONDUCTORS = 15, 16, 17, 18, 19
 V, W, F, FULL = 0, 1, 2, 3
 TILED = 15_000  # padded cells: a level of more is done in tiles
 
@@ -60,6 +62,13 @@ def _swap(level):
 
 
 @bare
+def _clear(vectors, level):
+    x = _vector(vectors, level, XX)
+    for i in range(x.size):
+        x[i] = 0
+
+
+@bare
 def _smooth(vectors, parts, level, scale, steps, periodic, after, fresh):
     """Smooth x of a small level; from x = 0 where `fresh`."""
     b, inverses, faces, _, _, shape, _ = parts
@@ -72,9 +81,7 @@ def _smooth(vectors, parts, level, scale, steps, periodic, after, fresh):
         start_cells(b, inverses[0], scale, faces, S, L, at, size, first, second, momentum, x, at)
         skip = 2
     elif fresh:
-        x = _vector(vectors, level, XX)
-        for i in range(x.size):
-            x[i] = 0
+        _clear(vectors, level)
     for k in range(skip, len(steps)):
         for color in range(colors):
             x, y = _vector(vectors, level, XX), _vector(vectors, level, Y)
@@ -114,6 +121,19 @@ def _small_up(vectors, parts, level, below, scale, steps, periodic):
 
 
 @bare
+def _correct(vectors, conductors, level):
+    """Correct the means of the conductors of a level."""
+    places, numbers, sums = conductors
+    r, e, k = level[RUNS], level[EDGES], level[CONDUCTORS]
+    at, at_number = level[PLACES], level[NUMBERS]
+    runs = places[at : at + 3 * r].reshape(3, r)
+    edges = places[at + 3 * r : at + 3 * (r + e)].reshape(3, e)
+    couplings = numbers[at_number : at_number + e]
+    inverse = numbers[at_number + e : at_number + e + k * k].reshape(k, k)
+    correct(_vector(vectors, level, B), runs, edges, couplings, inverse, _vector(vectors, level, XX), sums)
+
+
+@bare
 def _solve_coarsest(vectors, level, inverse):
     nz, ny, nx = _box(level)
     sz, sy, first, _ = strides((nz, ny, nx))
@@ -137,7 +157,7 @@ def _solve_coarsest(vectors, level, inverse):
 @bare
 def _tile(work, job, task, room):
     """Do one tile of the pass that the job tells."""
-    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled = work
+    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled, _ = work
     depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
     own, next_ = table[depth], table[depth + 1]
     level, steps = _level(vectors, matrices, bytes_, own, colored), pre[:count] if down else post[:count]
@@ -154,7 +174,7 @@ def _tile(work, job, task, room):
 @bare
 def _step(work, job, room, depth, down, fresh, count):
     """Go down from a level, or up to it, with the first `count` steps of smoothing."""
-    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled = work
+    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled, _ = work
     own, below = table[depth], table[depth + 1]
     if not down and (periodic[0] or periodic[1] or periodic[2]):
         wrap_sides(_vector(vectors, below, XX), _box(below), periodic)
@@ -195,14 +215,20 @@ def _help(work, job, room):
 @bare
 def _cycle(work, job, room, stage, kinds, news, top, kind, twice, fresh):
     """Do a V-, W- or F-cycle from a level down."""
-    vectors, _, _, table, _, inverse, pre, post, _, _, _, _, _ = work
+    vectors, _, _, table, _, inverse, pre, post, _, _, _, _, _, conductors = work
     last = len(table) - 1
     level, stage[top], kinds[top], news[top] = top, 0, kind, fresh
     while True:
         if level < last and stage[level] == 0:
             if kinds[level] == W and level >= twice:
                 kinds[level] = V
-            _step(work, job, room, level, True, news[level] == 1, len(pre))
+            new = news[level] == 1
+            if table[level, CONDUCTORS] > 0:
+                if new:
+                    _clear(vectors, table[level])
+                _correct(vectors, conductors, table[level])
+                new = False
+            _step(work, job, room, level, True, new, len(pre))
             stage[level] = 1
             level += 1
             stage[level], kinds[level], news[level] = 0, kinds[level - 1], 1
@@ -215,16 +241,18 @@ def _cycle(work, job, room, stage, kinds, news, top, kind, twice, fresh):
                 _solve_coarsest(vectors, table[level], inverse)
             else:
                 _step(work, job, room, level, False, False, len(post))
+                if table[level, CONDUCTORS] > 0:
+                    _correct(vectors, conductors, table[level])
             if level == top:
                 return
             level -= 1
 
 
 @bare
-def _run(work, job, room, numbers, kind, twice, fresh):
+def _run(work, job, room, state, kind, twice, fresh):
     """Do a cycle, or full multigrid, on all levels, and send the helpers home."""
     last = len(work[3]) - 1
-    stage, kinds, news = numbers[0], numbers[1], numbers[2]
+    stage, kinds, news = state[0], state[1], state[2]
     if kind == FULL:
         for depth in range(last):
             _step(work, job, room, depth, True, True, 0)
@@ -253,6 +281,8 @@ def levels_cycle(
     matrices: Tensor,
     weights: Tensor,
     table: Tensor,
+    places: Tensor,
+    numbers: Tensor,
     scale: Sequence[float],
     inverse: Tensor,
     pre: Tensor,
@@ -267,9 +297,10 @@ def levels_cycle(
     """Do one cycle from the first level of a table, whose x it improves."""
     rows = table.numpy()
     threads = thread_count() if rows[0, SIZE] > TILED else 1
-    numbers, steps = (vectors.numpy(), matrices.numpy(), weights.numpy()), (pre.numpy(), post.numpy())
+    data, steps = (vectors.numpy(), matrices.numpy(), weights.numpy()), (pre.numpy(), post.numpy())
+    conductors = places.numpy(), numbers.numpy(), np.empty((2, rows[:, CONDUCTORS].max()))
     options = np.float32(gain), flags(periodic), bool(colored), threads, TILED
-    work = *numbers, rows, singles(scale), inverse.numpy(), *steps, *options
+    work = *data, rows, singles(scale), inverse.numpy(), *steps, *options, conductors
     job, size = new_job(4), _room(rows, max(map(len, steps)), threads)
     alongside(threads - 1, lambda: _help(work, job, np.empty(size, np.float32)))
     state = np.zeros((3, len(rows)), np.int64)

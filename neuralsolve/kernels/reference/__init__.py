@@ -26,6 +26,7 @@ from neuralsolve.kernels.reference.coarsen import (
     level_diagonal,
     level_weights,
 )
+from neuralsolve.kernels.reference.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.reference.cycle import levels_cycle
 from neuralsolve.kernels.reference.factor import (
@@ -85,6 +86,9 @@ __all__ = [
     "coarse_couplings",
     "coarsest_matrix",
     "code_level",
+    "conductor_code",
+    "conductor_correct",
+    "conductor_parts",
     "csr_aggregate",
     "csr_block_backward",
     "csr_block_correct",

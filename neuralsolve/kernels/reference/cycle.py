@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neuralsolve.kernels.reference.conductors import conductor_correct
 from neuralsolve.kernels.reference.padded import (
     inside,
     level_prolong,
@@ -18,6 +19,7 @@ from neuralsolve.kernels.reference.padded import (
 
 V, W, F, FULL = 0, 1, 2, 3
 B, X, Y, INVERSE, RED, BLACK, FACES, WEIGHTS = range(7, 15)  # columns of the table after shape, factors, size
+CONDUCTORS = slice(15, 20)
 
 
 def levels_cycle(
@@ -25,6 +27,8 @@ def levels_cycle(
     matrices: Tensor,
     weights: Tensor,
     table: Tensor,
+    places: Tensor,
+    numbers: Tensor,
     scale: Sequence[float],
     inverse: Tensor,
     pre: Tensor,
@@ -41,9 +45,12 @@ def levels_cycle(
     Parameters
     ----------
     vectors, matrices, weights : all vectors, numbers of matrices, and weights of P
-    table : (levels, 15) int64
+    table : (levels, 20) int64
         Shape, factors, size; where in `vectors` b, x and y lie, in `matrices` inverse, red, black and faces (-1:
-        none), in `weights` the weights. x and y may change their places: the table then says so.
+        none), in `weights` the weights. x and y may change their places: the table then says so. Then where in
+        `places` the runs of the conductors lie and their edges after them, where in `numbers` the couplings and
+        after them the inverse, and how many runs, edges and conductors there are (0: none).
+    places, numbers : int32 and float32, arguments of `conductor_correct` of all levels
     inverse : (n, n), of the last level's matrix
     pre, post : (steps, 2), weight and momentum of the steps of `level_relax` before and after the correction
     gain : on the restricted residual
@@ -69,7 +76,7 @@ class _Cycle:
         self.vectors, self.matrices, self.weights, self.table = vectors, matrices, weights, table
         self.scale, self.inverse = scale, inverse
         self.pre, self.post, self.gain, self.periodic, self.colored = pre, post, gain, periodic, colored
-        self.twice = twice
+        self.places, self.numbers, self.twice = places, numbers, twice
 
     def vector(self, k: int, column: int) -> Tensor:
         start, n = int(self.table[k, column]), int(self.table[k, 6])
@@ -103,6 +110,7 @@ class _Cycle:
             return
         if fresh:
             self.vector(k, X).zero_()
+        self.correct(k)
         self.smooth(k, self.pre, False)
         self.restrict(k)
         self.run(k + 1, kind, True)
@@ -110,6 +118,17 @@ class _Cycle:
             self.run(k + 1, W if kind == W else V, False)
         self.prolong(k)
         self.smooth(k, self.post, True)
+        self.correct(k)
+
+    def correct(self, k: int) -> None:
+        """Correct the means of the conductors."""
+        at, at_number, r, e, count = self.table[k, CONDUCTORS].tolist()
+        if count == 0:
+            return
+        runs, edges = self.places[at : at + 3 * (r + e)].split([3 * r, 3 * e])
+        couplings, inverse = self.numbers[at_number : at_number + e + count**2].split([e, count**2])
+        given = runs.view(3, r), edges.view(3, e), couplings, inverse.view(count, count)
+        conductor_correct(self.vector(k, B), *given, self.vector(k, X))
 
     def transfer(self, k: int) -> tuple[Tensor, list[int], list[int], list[int]]:
         start, n = int(self.table[k, WEIGHTS]), int(self.table[k, 6])
