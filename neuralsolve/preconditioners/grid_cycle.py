@@ -246,21 +246,20 @@ class GridCycle(Preconditioner):
         K, shape = table(), level.plan.shape
         generator = torch.Generator().manual_seed(314159)
         v = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator)
-        given, residual, quotient = torch.zeros_like(level.b), torch.zeros_like(level.b), 0.0
+        given, zero, quotient = torch.zeros_like(level.b), torch.zeros_like(level.b), 0.0
+        inside = (level.inverse != 0).to(given.dtype)
+        K.level_load(v, 1.0, shape, given)
         for _ in range(POWER_STEPS):
-            K.level_load(v, 1.0, shape, given)
-            given *= level.inverse != 0
-            level.b.zero_()
+            given *= inside
             self._wrap(given, shape)
-            K.level_residual(level.b, level.inverse, h.scale, level.faces, shape, given, residual)
-            level.b.copy_(residual)  # -A v: the cycle returns -M A v
+            # -A v: the cycle returns -M A v, and leaves b as it is
+            K.level_residual(zero, level.inverse, h.scale, level.faces, shape, given, level.b)
+            energy = -float(torch.dot(given, level.b))
             self._cycle(depth, V if self._used.cycle == "full" else {"W": W, "F": F}[self._used.cycle], True)
-            energy = -float(torch.dot(given, residual))
             x = self._vectors(depth)[0]
-            K.level_store(x, 1.0, shape, v)
-            size = float(v.norm())
+            size = float(x.norm())
             if not (energy > 0 and 0 < size < math.inf):
                 break
-            quotient = float(torch.dot(residual, x)) / energy
-            v /= size
+            quotient = float(torch.dot(level.b, x)) / energy
+            torch.div(x, size, out=given)
         return abs(quotient)

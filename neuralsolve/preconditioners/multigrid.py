@@ -17,7 +17,8 @@ is positive definite for any positive definite M_c, whatever P and the coarse co
 corrects twice and needs lambda(M_c A_c) < 2; that is estimated, and a V-cycle takes its place where it fails.
 
 **Cost** of a W-cycle in 3D: two steps each way and one residual, about eight passes of 12 to 20 bytes a cell
-over the finest level and a third of that below it. Memory: 20 bytes a cell, and a quarter of that below it.
+over the finest level and a third of that below it. Memory: 20 bytes a cell, and a quarter of that below it;
+50 where coefficients vary, couplings and outlets, and a seventh of that below it.
 
 Sources: Brandt, Math. Comp. 31, 1977; Trottenberg, Oosterlee and Schueller, Multigrid, 2001 (ch. 2, 5, 7);
 smoothing polynomials: Adams et al., J. Comput. Phys. 188, 2003; for liquids with free surfaces: McAdams,

@@ -20,9 +20,9 @@ from neuralsolve.kernels.cpu.box import csr_box_difference
 from neuralsolve.kernels.cpu.coarsen import (
     coarse_couplings,
     coarsest_matrix,
-    code_level,
     level_diagonal,
 )
+from neuralsolve.kernels.cpu.codes import code_level
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import small_levels_cycle
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
@@ -36,6 +36,7 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_transpose_solve,
 )
 from neuralsolve.kernels.cpu.grid import csr_grid_rows
+from neuralsolve.kernels.cpu.level_faces import level_faces
 from neuralsolve.kernels.cpu.padded import (
     level_load,
     level_relax,
@@ -45,6 +46,7 @@ from neuralsolve.kernels.cpu.padded import (
     level_wrap,
 )
 from neuralsolve.kernels.cpu.regions import stencil_regions
+from neuralsolve.kernels.cpu.spans import code_changes, spans_around, spans_attached, spans_below, spans_join
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
@@ -67,6 +69,7 @@ __all__ = [
     "coarse_attached",
     "coarse_couplings",
     "coarsest_matrix",
+    "code_changes",
     "code_level",
     "csr_aggregate",
     "csr_block_backward",
@@ -107,6 +110,7 @@ __all__ = [
     "largest",
     "level_attach",
     "level_diagonal",
+    "level_faces",
     "level_load",
     "level_prolong",
     "level_relax",
@@ -119,6 +123,10 @@ __all__ = [
     "masked_copy",
     "scaled_copy",
     "small_levels_cycle",
+    "spans_around",
+    "spans_attached",
+    "spans_below",
+    "spans_join",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

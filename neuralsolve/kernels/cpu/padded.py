@@ -16,6 +16,7 @@ from torch import Tensor
 from neuralsolve.kernels.cpu.threads import over_ranges, serial
 
 LARGE = np.float32(1e18)  # half the room of float32
+NUMBERS = 4  # of a cell, and more, that a kernel of the set-up touches
 
 
 @serial
@@ -210,6 +211,14 @@ def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int], Any]) -
 def over_lines(shape: tuple[int, int, int], entries: int, kernel: Callable[[int, int], Any]) -> list[Any]:
     """Call a kernel on ranges of the lines of a box; return the results."""
     return over_ranges(shape[0] * shape[1], kernel, entries)
+
+
+def over_spans(
+    spans: np.ndarray, factors: tuple[int, int, int], kernel: Callable[[int, int], Any]
+) -> list[Any]:
+    """Call a kernel on ranges of the rows of blocks that spans stand for; return the results."""
+    blocks = int(np.maximum(spans[:, 1] - spans[:, 0], 0).sum())
+    return over_ranges(len(spans), kernel, NUMBERS * blocks * factors[0] * factors[1] * factors[2])
 
 
 def level_load(v: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> bool:

@@ -24,6 +24,10 @@ import torch
 # Reassociation lets sums be vectorised. NaN and infinity keep their meaning (no nnan, no ninf): a solver
 # must see them.
 serial = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+# A division by zero gives infinity instead of an error: without that test its loop is vectorised.
+unchecked = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"}
+)
 # For sums whose order is written out: the compiler neither vectorises short rows nor lengthens a recurrence.
 ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 
