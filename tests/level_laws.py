@@ -12,7 +12,8 @@ from kernel_laws import normal
 import neuralsolve as ns
 from neuralsolve.kernels import reference, use
 from neuralsolve.kernels.reference.padded import inside
-from neuralsolve.preconditioners.levels import NO_CODE, NONE_ATTACHED, Hierarchy, build
+from neuralsolve.preconditioners.filling import NO_CODE, NONE_ATTACHED
+from neuralsolve.preconditioners.levels import Hierarchy, build
 
 F32 = torch.float32
 
@@ -59,12 +60,23 @@ def fine_outlets(h, g):
     return out, plan
 
 
+def blocks(h, part=False):
+    """Return spans of all rows of blocks of the finest level, or of parts of them."""
+    nz, ny, nx = h.levels[1].plan.shape
+    rows = torch.arange(nz * ny, dtype=torch.int32)
+    first = rows % 3 - 1 if part else 0 * rows
+    return torch.stack([first.clamp(0, nx), nx - rows % 2 * part - first.lt(0) * nx], 1).clamp(0).contiguous()
+
+
 def flagged(h):
     """Return which cells of the finest level are attached to the next block."""
     fine, coarse = h.levels[:2]
     flags = torch.zeros(fine.plan.size, dtype=torch.uint8)
     shapes = fine.plan.shape, fine.plan.factors, coarse.plan.shape
-    assert reference.level_attach(fine.faces, fine.inverse, *shapes, h.periodic, flags) > 0
+    spans, main = blocks(h), torch.zeros_like(flags)
+    assert reference.level_attach(
+        fine.faces, fine.inverse, *shapes, h.periodic, spans, spans.clone(), main, flags
+    )
     return flags
 
 
@@ -76,34 +88,37 @@ def gathered(g, attached):
     room = torch.zeros((4, coarse.size), dtype=F32), torch.zeros((3, coarse.size), dtype=F32)
     if attached:
         return h.levels[0].faces, *given, coarse.shape, h.periodic, *room
-    return NO_CODE, h.scale, h.levels[0].faces, *given, coarse.shape, *room
+    return NO_CODE, h.scale, h.levels[0].faces, *given, coarse.shape, blocks(h, True), *room
 
 
 def coded(g, t):
     h = levels(split=False)
     plan = h.levels[0].plan
     room = torch.zeros(plan.size, dtype=F32), torch.zeros((4, plan.size), dtype=torch.uint8)
-    return stencil(split=False).code, h.scale, plan.shape, plan.factors, *room
+    return stencil(split=False).code, h.scale, plan.shape, plan.factors, blocks(h, True), *room
 
 
 def weighted(g, t):
     h = levels()
     (outlets, plan), fine = fine_outlets(h, g), h.levels[0]
+    fine.faces[3] = outlets.sum(0)
     given = fine.faces, outlets, fine.inverse, flagged(h), plan.nominal, plan.shape, plan.factors
-    return *given, torch.zeros((4, plan.size), dtype=torch.uint8)
+    return *given, blocks(h, True), torch.zeros((4, plan.size), dtype=torch.uint8)
 
 
 def attaching(g, t):
     h = levels()
     fine, coarse = h.levels[:2]
     given = fine.faces, fine.inverse, fine.plan.shape, fine.plan.factors, coarse.plan.shape, h.periodic
-    return *given, torch.zeros(fine.plan.size, dtype=torch.uint8)
+    room = torch.zeros((2, fine.plan.size), dtype=torch.uint8)
+    return *given, blocks(h), blocks(h), *room
 
 
 def diagonals(g, t):
     h = levels()
     outlets, plan = fine_outlets(h, g)
-    return h.levels[0].faces, outlets, plan.shape, torch.zeros(plan.size, dtype=F32)
+    given = h.levels[0].faces, outlets, plan.shape, plan.factors, blocks(h, True)
+    return *given, torch.zeros(plan.size, dtype=F32)
 
 
 def coarsest(g, t):

@@ -116,6 +116,10 @@ class PoissonStencil(LinearOperator):
         table(self.device).faces_outlets(*self._cells(), a, self.scale[a], self._coefficients3()[a], out)
         return out
 
+    def face_data(self) -> tuple[Tensor, Tensor, tuple[float, ...], list[Tensor]]:
+        """Return cells, walls, 1/spacing^2 and face coefficients as kernels take them."""
+        return *self._cells(), self.scale, self._coefficients3()
+
     def diagonal(self) -> Tensor:
         if self._code is None:
             return self.faces()[0]

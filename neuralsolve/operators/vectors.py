@@ -1,7 +1,8 @@
 """New vectors: on huge pages where they are large, and in memory that an earlier one has left.
 
-The system hands out memory page by page, zeroed: at 128^3 the vectors of one solve by CG cost it 30 ms, a third of
-the solve. So a large vector's memory is kept when nobody uses it any more, for the next one of its size.
+The system hands out memory page by page, zeroed: at 128^3 the vectors of one solve by CG cost it 30 ms, a
+third of the solve. So a large vector's memory is kept when nobody uses it any more, for the next one of its
+size.
 """
 
 from __future__ import annotations

@@ -165,7 +165,18 @@ class GridCycle(Preconditioner):
         """Set x by one cycle on this level and all below."""
         h, (pre, post) = self._hierarchy, self._tables
         assert h is not None
-        numbers = h.vectors, h.matrices, h.bytes, h.table[depth:], h.places, h.numbers, h.scale, h.inverse, pre, post
+        numbers = (
+            h.vectors,
+            h.matrices,
+            h.bytes,
+            h.table[depth:],
+            h.places,
+            h.numbers,
+            h.scale,
+            h.inverse,
+            pre,
+            post,
+        )
         options = self._used.correction, h.periodic, self._colored, kind, self._twice - depth
         table().levels_cycle(*numbers, *options, True)
 
@@ -185,23 +196,21 @@ class GridCycle(Preconditioner):
         K, shape = table(), level.plan.shape
         generator = torch.Generator().manual_seed(314159)
         v = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator)
-        b, quotient = h.vector(depth, B), 0.0
-        given, residual = torch.zeros_like(b), torch.zeros_like(b)
+        given, zero, quotient = torch.zeros_like(level.inverse), torch.zeros_like(level.inverse), 0.0
+        b, inside = h.vector(depth, B), (level.inverse != 0).to(given.dtype)
         kind = KINDS["V" if self._used.cycle == "full" else self._used.cycle]
+        K.level_load(v, 1.0, shape, given)
         for _ in range(POWER_STEPS):
-            K.level_load(v, 1.0, shape, given)
-            given *= level.inverse != 0
-            b.zero_()
+            given *= inside
             self._wrap(given, shape)
-            K.level_residual(b, level.inverse, h.scale, level.faces, shape, given, residual)
-            b.copy_(residual)  # -A v: the cycle returns -M A v
+            # -A v: the cycle returns -M A v, and leaves b as it is
+            K.level_residual(zero, level.inverse, h.scale, level.faces, shape, given, b)
+            energy = -float(torch.dot(given, b))
             self._cycle(depth, kind)
-            energy = -float(torch.dot(given, residual))
             x = h.vector(depth, X)
-            K.level_store(x, 1.0, shape, v)
-            size = float(v.norm())
+            size = float(x.norm())
             if not (energy > 0 and 0 < size < math.inf):
                 break
-            quotient = float(torch.dot(residual, x)) / energy
-            v /= size
+            quotient = float(torch.dot(b, x)) / energy
+            torch.div(x, size, out=given)
         return abs(quotient)

@@ -7,32 +7,28 @@ the parallel circuit of the fine faces in it, twice as long; the way to an outle
 does. Sizes, odd ones too, are halved upwards: a block at the wall may hold one layer. Cells that a thin wall
 parts from the rest of their block are counted to the next one (`level_attach`).
 
-All numbers are float32, in units of A's mean coupling, so that no spacing leaves their range.
+All numbers are float32, in units of A's mean coupling, so that no spacing leaves their range. Where
+coefficients vary the unit is a power of two near that, and an update keeps it: what is the same stays as it
+is. An update does the blocks anew of which a coupling has changed, and those that depend on them, told in
+spans (`kernels.reference.spans`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.kernels import table
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.conductors import NO_CONDUCTORS, Conductors, find_conductors, packed
+from neuralsolve.preconditioners.filling import NO_CODE, NO_FACES, NO_SPANS, load, load_faces, refill
 
 COARSEST = 80  # cells of a level that is solved densely
-STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
 SIZE, B, X, Y = 6, 7, 8, 9  # columns of the table of levels
-NO_FACES = torch.empty((4, 0), dtype=torch.float32)
-NO_OUTLETS = torch.empty((3, 0), dtype=torch.float32)
-NONE_ATTACHED = torch.empty(0, dtype=torch.uint8)
-NO_CODE = torch.empty(0, dtype=torch.uint16)
-NO_CONDUCTORS_ROW = [0] * 5  # of the table
-
-RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
+NO_CONDUCTORS_ROW = [0] * 5  # of it
+STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
 
 Sides = tuple[int, int, int]
 Couplings = tuple[float, float, float]
@@ -88,15 +84,37 @@ class Level:
 
 
 @dataclass
+class Filled:
+    """What levels were filled with; one object for all that share them.
+
+    Attributes
+    ----------
+    leaks : (3, lines) bytes, 0 for lines of the finest level without outlets along an axis
+    whole : False while they are being filled, and after a failure
+    code : of the operator, held, not copied: it does not change
+    key : plans and units; with others, everything is another
+    reach : for each level, spans of the one below to which attached cells have added; none without such cells
+    """
+
+    leaks: Tensor
+    whole: bool = False
+    code: Tensor = NO_CODE
+    key: object = None
+    reach: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
 class Hierarchy:
     """All levels, the vectors on them, and the solution of the coarsest.
 
     All vectors lie in `vectors`, all numbers of the matrices in `matrices`, as a compiled cycle takes them:
-    `table` has one row per level, its shape, factors and size, where in `vectors` its right side b, iterate x and
-    one more vector y lie (x and y may change places), where in `matrices` its inverse, red, black and faces (-1:
-    none), in `bytes` its weights, in `places` and `numbers` its conductors. `inverse` is the pseudo-inverse of the coarsest matrix; `unit` the
-    number that A was divided by, `scale` the couplings along z, y, x where they are constant, `spare` room for the
-    outlets of the coarse levels.
+    `table` has one row per level, its shape, factors and size, where in `vectors` its right side b, iterate x
+    and one more vector y lie (x and y may change places), where in `matrices` its inverse, red, black and
+    faces (-1: none), in `bytes` its weights, in `places` and `numbers` its conductors. `inverse` is the
+    pseudo-inverse of the coarsest matrix; `unit` the number that A was divided by, `scale` the couplings
+    along z, y, x where they are constant. For updates: `spare` holds the outlets of levels that have
+    couplings, (3, n), and `parts`, (2, n) bytes, which of their cells stay in their blocks and which are
+    attached; `filled` what they are of.
     """
 
     levels: list[Level]
@@ -111,6 +129,8 @@ class Hierarchy:
     periodic: tuple[bool, bool, bool]
     inverse: Tensor
     spare: list[Tensor]
+    parts: list[Tensor]
+    filled: Filled
 
     def vector(self, depth: int, column: int) -> Tensor:
         """View b, x or y (columns B, X, Y of the table) of a level."""
@@ -191,25 +211,36 @@ def build(
     colored : prepare red-black sweeps
     before : levels made with the same options, whose room is used again where the shapes agree
     """
-    usual = _usual_couplings(A)
-    unit = max(usual) or 1.0
-    z, y, x = (k / unit or 1.0 for k in usual)  # an axis that couples nothing may be coarsened with any other
-    nz, ny, nx = A.shape3
-    plans = plan_levels((nz, ny, nx), (z, y, x), coarsest, limit, strong)
     missing = 3 - len(A.grid.shape)
     # a side of one cell is its own neighbour across a periodic wall, which couples nothing
     long = [n > 1 for n in A.shape3]
     pz, py, px = (p and n for p, n in zip((False,) * missing + A.grid.periodic, long, strict=True))
+    if before is not None and not _fits(before, A, (pz, py, px)):
+        before = None
+    changed, usual, unit = NO_SPANS, A.scale, max(A.scale) or 1.0
+    if A.code is None:
+        changed, usual, unit = load(A, before)
+    most = max(usual) or 1.0
+    z, y, x = (k / most or 1.0 for k in usual)  # an axis that couples nothing may be coarsened with any other
+    nz, ny, nx = A.shape3
+    plans = plan_levels((nz, ny, nx), (z, y, x), coarsest, limit, strong)
     kz, ky, kx = (s / unit if n else 0.0 for s, n in zip(A.scale, long, strict=True))
-    if before is not None and _serves(before, plans, (pz, py, px), A):
-        inverse = refill(A, before.levels, unit, before.periodic, before.spare)
-        h = replace(before, unit=unit, scale=(kz, ky, kx), inverse=inverse)
-        return h if A.code is not None else _with_conductors(h)
-    levels, *room = _allocate(plans, A.code is not None, colored)
-    spare = [torch.from_numpy(np.zeros((3, plan.size), np.float32)) for plan in plans[1:]]
-    inverse = refill(A, levels, unit, (pz, py, px), spare)
-    places, numbers, _ = packed([])
-    h = Hierarchy(levels, *room, places, numbers, unit, (kz, ky, kx), (pz, py, px), inverse, spare)
+    if before is not None and [p.shape for p in plans] == [level.plan.shape for level in before.levels]:
+        for level, plan in zip(before.levels, plans, strict=True):
+            level.plan = plan
+        h = replace(before, unit=unit, scale=(kz, ky, kx))
+    else:
+        levels, *room = _allocate(plans, A.code is not None, colored)
+        places, numbers, _ = packed([])
+        sizes = [plan.size if k or A.code is None else 0 for k, plan in enumerate(plans)]
+        spare = [torch.from_numpy(np.zeros((3, n), np.float32)) for n in sizes]
+        parts = [torch.from_numpy(np.zeros((2, n), np.uint8)) for n in sizes]
+        filled = Filled(torch.zeros((3, nz * ny), dtype=torch.uint8))
+        numbers_of_A = unit, (kz, ky, kx), (pz, py, px), NO_FACES
+        h = Hierarchy(levels, *room, places, numbers, *numbers_of_A, spare, parts, filled)
+        if A.code is None:
+            load_faces(A, unit, h, changed)
+    h.inverse = refill(A, h, changed)
     return h if A.code is not None else _with_conductors(h)
 
 
@@ -228,118 +259,7 @@ def with_room(h: Hierarchy) -> Hierarchy:
     return replace(h, vectors=torch.from_numpy(np.zeros(len(h.vectors), np.float32)), table=h.table.clone())
 
 
-def _serves(h: Hierarchy, plans: list[Plan], periodic: tuple[bool, bool, bool], A: PoissonStencil) -> bool:
-    """Whether the room of a hierarchy fits another operator."""
-    same = [level.plan.shape for level in h.levels] == [plan.shape for plan in plans]
+def _fits(h: Hierarchy, A: PoissonStencil, periodic: tuple[bool, bool, bool]) -> bool:
+    """Whether the finest level of a hierarchy has room for another operator."""
     constant = not h.levels[0].faces.numel()
-    if not same or h.periodic != periodic or constant != (A.code is not None):
-        return False
-    for level, plan in zip(h.levels, plans, strict=True):
-        level.plan = plan
-    return True
-
-
-def refill(
-    A: PoissonStencil, levels: list[Level], unit: float, periodic: tuple[bool, ...], spare: list[Tensor]
-) -> Tensor:
-    """Fill the levels with the couplings of A; return the inverse of the coarsest matrix."""
-    K, scale = table(A.device), tuple(s / unit for s in A.scale)
-    finest, outlets = levels[0], NO_OUTLETS
-    code = NO_CODE if A.code is None else A.code
-    if A.code is not None:
-        K.code_level(code, scale, A.shape3, finest.plan.factors, finest.inverse, finest.weights)
-        _wrap_all(finest.weights, finest.plan, periodic)
-    else:
-        outlets = _load_faces(A, finest, unit)
-    attached = NONE_ATTACHED
-    if A.code is None:
-        attached = _finish(finest, levels[1].plan if len(levels) > 1 else None, outlets, periodic)
-    for k, (fine, level) in enumerate(pairwise(levels)):
-        below = spare[k]
-        plan, coarse = fine.plan, level.plan.shape
-        given = outlets, attached, plan.shape, plan.factors, plan.shares, coarse
-        K.coarse_couplings(code, scale, fine.faces, *given, level.faces, below)
-        if len(attached):
-            K.coarse_attached(fine.faces, *given, periodic, level.faces, below)
-        code, outlets = NO_CODE, below
-        attached = _finish(level, levels[k + 2].plan if k + 2 < len(levels) else None, outlets, periodic)
-    for level in levels:
-        if level.colors is not None:
-            _paint(level)
-    return _coarsest_inverse(A, levels[-1], unit, periodic)
-
-
-def _finish(level: Level, below: Plan | None, outlets: Tensor, periodic: tuple[bool, ...]) -> Tensor:
-    """Fill what follows from the couplings of a level; return which cells are attached to the next block."""
-    K, plan = table(), level.plan
-    _wrap_all(level.faces[:3], plan, periodic)
-    K.level_diagonal(level.faces, outlets, plan.shape, level.inverse)
-    if below is None:
-        return NONE_ATTACHED
-    attached = torch.from_numpy(np.zeros(plan.size, np.uint8))
-    if not K.level_attach(
-        level.faces, level.inverse, plan.shape, plan.factors, below.shape, periodic, attached
-    ):
-        attached = NONE_ATTACHED
-    K.level_weights(
-        level.faces, outlets, level.inverse, attached, plan.nominal, plan.shape, plan.factors, level.weights
-    )
-    _wrap_all(level.weights, plan, periodic)
-    return attached
-
-
-def _wrap_all(rows: Tensor, plan: Plan, periodic: tuple[bool, ...]) -> None:
-    if any(periodic):
-        for row in rows:
-            table().level_wrap(row, plan.shape, periodic)
-
-
-def _usual_couplings(A: PoissonStencil) -> Couplings:
-    """Return the mean coupling of neighbours along z, y and x; 1/h^2 where coefficients are constant."""
-    if A.coefficients is None:
-        return A.scale  # type: ignore[return-value]
-    means = [0.0, 0.0, 0.0]
-    for axis, row in enumerate(A.faces()[1]):
-        count = int(torch.count_nonzero(row)) if A.shape3[axis] > 1 else 0
-        means[axis] = float(row.sum()) / count if count else 0.0
-    return means[0], means[1], means[2]
-
-
-def _load_faces(A: PoissonStencil, finest: Level, unit: float) -> Tensor:
-    """Fill the couplings of the finest level; return its outlets."""
-    K, plan = table(), finest.plan
-    outlets = torch.from_numpy(np.zeros((3, plan.size), np.float32))
-    for axis, row in enumerate(A.faces()[1]):
-        K.level_load(row, 1 / unit, plan.shape, finest.faces[axis])
-    missing = 3 - len(A.grid.shape)
-    for axis in range(len(A.grid.shape)):
-        K.level_load(A.outlets(axis), 1 / unit, plan.shape, outlets[missing + axis])
-    return outlets
-
-
-def _paint(level: Level) -> None:
-    """Split 1/diagonal into that of the red cells, z + y + x even, and that of the black ones."""
-    assert level.colors is not None
-    padded = level.plan.padded
-    parity = sum(
-        torch.arange(n).view([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(padded)
-    )
-    red = ((torch.as_tensor(parity) + (padded[0] > 1) * 3) % 2 == 0).reshape(-1)
-    level.colors[0].copy_(torch.where(red, level.inverse, 0.0))
-    level.colors[1].copy_(torch.where(red, 0.0, level.inverse))
-
-
-def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
-    """Return the pseudo-inverse of the coarsest matrix, float32; singular where a region has no way out."""
-    nz, ny, nx = level.plan.shape
-    if level.faces.numel():
-        dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
-        table().coarsest_matrix(level.faces, level.plan.shape, periodic, dense)
-    else:
-        dense = torch.from_numpy(A.to_scipy().toarray()) / unit
-    values, vectors = torch.linalg.eigh(dense)
-    good = values > RANK_TOLERANCE * values.max().clamp(min=0)
-    inverse = (vectors[:, good] / values[good] @ vectors[:, good].T).float().contiguous()
-    empty = dense.diagonal() == 0
-    inverse[empty], inverse[:, empty] = 0.0, 0.0  # but for rounding, they are
-    return inverse
+    return h.levels[0].plan.shape == A.shape3 and h.periodic == periodic and constant == (A.code is not None)

@@ -21,7 +21,8 @@ space is taken out of r and of M r: M 1 may be large there.
 
 **Cost** of a W-cycle in 3D: two steps each way and one residual, about eight passes of 12 to 20 bytes a cell
 over the finest level and a third of that below it; with conductors, reads of their cells besides. Memory:
-20 bytes a cell, and a quarter of that below it.
+20 bytes a cell, and a quarter of that below it; 50 where coefficients vary, couplings and outlets, and a
+seventh of that below it.
 
 Sources: Brandt, Math. Comp. 31, 1977; Trottenberg, Oosterlee and Schueller, Multigrid, 2001 (ch. 2, 5, 7);
 smoothing polynomials: Adams et al., J. Comput. Phys. 188, 2003; for liquids with free surfaces: McAdams,

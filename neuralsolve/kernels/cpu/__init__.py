@@ -20,9 +20,9 @@ from neuralsolve.kernels.cpu.box import csr_box_difference
 from neuralsolve.kernels.cpu.coarsen import (
     coarse_couplings,
     coarsest_matrix,
-    code_level,
     level_diagonal,
 )
+from neuralsolve.kernels.cpu.codes import code_level
 from neuralsolve.kernels.cpu.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import levels_cycle
@@ -37,6 +37,7 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_transpose_solve,
 )
 from neuralsolve.kernels.cpu.grid import csr_grid_rows
+from neuralsolve.kernels.cpu.level_faces import level_faces
 from neuralsolve.kernels.cpu.padded import (
     level_load,
     level_relax,
@@ -46,6 +47,7 @@ from neuralsolve.kernels.cpu.padded import (
     level_wrap,
 )
 from neuralsolve.kernels.cpu.regions import stencil_regions
+from neuralsolve.kernels.cpu.spans import code_changes, spans_around, spans_attached, spans_below, spans_join
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
@@ -68,6 +70,7 @@ __all__ = [
     "coarse_attached",
     "coarse_couplings",
     "coarsest_matrix",
+    "code_changes",
     "code_level",
     "conductor_code",
     "conductor_correct",
@@ -111,6 +114,7 @@ __all__ = [
     "largest",
     "level_attach",
     "level_diagonal",
+    "level_faces",
     "level_load",
     "level_prolong",
     "level_relax",
@@ -123,6 +127,10 @@ __all__ = [
     "levels_cycle",
     "masked_copy",
     "scaled_copy",
+    "spans_around",
+    "spans_attached",
+    "spans_below",
+    "spans_join",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

@@ -35,7 +35,7 @@ def faces_kinds(values: Tensor) -> int:
 
 
 @serial
-def _faces(values, room, shape, axis, line, after):
+def segment_faces(values, room, shape, axis, line, after):
     """Coefficients of the lower and the upper faces along an axis of a segment of lines."""
     _, ny, nx = shape
     size = (after - line) * nx
@@ -77,7 +77,7 @@ def _code(cells, shape, walls, coefficients, out, lo, hi):
             row[i] = INSIDE if x0[i] == FLUID else 0
         for axis in range(3):
             low, high = kinds_beside(cells, room, shape, walls, axis, line, after)
-            c0, c1 = _faces(coefficients[axis], numbers, shape, axis, line, after)
+            c0, c1 = segment_faces(coefficients[axis], numbers, shape, axis, line, after)
             _mark(x0, low, high, c0, c1, 1 << 2 * axis, row)
         line = after
 
@@ -114,7 +114,7 @@ def _assemble(cells, shape, walls, scale, coefficients, diagonal, lower, lo, hi)
         total[:] = 0
         for axis in range(3):
             low, high = kinds_beside(cells, room, shape, walls, axis, line, after)
-            c0, c1 = _faces(coefficients[axis], numbers, shape, axis, line, after)
+            c0, c1 = segment_faces(coefficients[axis], numbers, shape, axis, line, after)
             _couple(x0, low, high, c0, c1, diagonal.dtype.type(scale[axis]), total, lower[axis, start:stop])
         line = after
 
@@ -139,7 +139,8 @@ def faces_assemble(
 
 
 @serial
-def _leave(x0, low, high, c0, c1, unit, row):
+def leaving(x0, low, high, c0, c1, unit, row):
+    """Set what leaves the fluid cells of a segment towards AIR along an axis."""
     for i in range(row.size):
         below, above = unit * c0[i], unit * c1[i]
         gone = (below if low[i] == AIR else 0.0) + (above if high[i] == AIR else 0.0)
@@ -153,9 +154,9 @@ def _outlets(cells, shape, walls, axis, scale, values, out, lo, hi):
     while line < hi:
         after = segment_end(line, hi, shape)
         low, high = kinds_beside(cells, room, shape, walls, axis, line, after)
-        c0, c1 = _faces(values, numbers, shape, axis, line, after)
+        c0, c1 = segment_faces(values, numbers, shape, axis, line, after)
         start, stop = line * nx, after * nx
-        _leave(cells[start:stop], low, high, c0, c1, out.dtype.type(scale), out[start:stop])
+        leaving(cells[start:stop], low, high, c0, c1, out.dtype.type(scale), out[start:stop])
         line = after
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import box, flags, over_lines, row_start, singles, strides, wrap_sides
+from neuralsolve.kernels.cpu.padded import box, flags, over_spans, row_start, singles, strides, wrap_sides
 from neuralsolve.kernels.cpu.threads import serial
 
 TIGHT = np.float32(0.02)  # see the definition
+SPECK = np.float32(1e-30)  # far below any coupling: a cell that takes part is not taken for one outside
 
 
 @serial
@@ -46,9 +47,9 @@ def _find_parts(faces, cell, part, sz, sy):
 
 
 @serial
-def _mark_main(faces, factors, cell, part, main, sz, sy):
+def _mark_main(faces, factors, cell, part, main, sz, sy, strength, score):
     """Mark the cells that stay in a block; return whether others exist."""
-    strength, score = np.zeros(8, np.float32), np.zeros(8, np.int64)
+    strength[:], score[:] = 0, 0
     for k in range(8):
         if part[k] < 0:
             continue
@@ -71,103 +72,159 @@ def _mark_main(faces, factors, cell, part, main, sz, sy):
 
 
 @serial
-def _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound):
-    """Mark the cells of a coarse row that stay in their blocks; return whether others exist."""
-    nz, ny, nx = shape
-    fz, fy, fx = factors
-    sz, sy, _, _ = strides(shape)
-    Z, Y = row // coarse_shape[1], row % coarse_shape[1]
-    part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
-    split = False
-    cz, cy, cx = faces[0], faces[1], faces[2]
-    whole_row = Z * fz + fz <= nz and Y * fy + fy <= ny
-    for X in range(coarse_shape[2]):
-        if whole_row and X * fx + fx <= nx:
-            first = row_start(shape, Z * fz, Y * fy) + X * fx
-            # most blocks end here: outside the fluid, or far from any wall
-            if not _mark_whole(main, inverse, first, fz, fy, fx, sz, sy):
-                continue
-            if _all_hold(cz, cy, cx, first, fz, fy, fx, sz, sy, bound):
-                continue
-        for k in range(8):
-            z, y, x = k >> 2, k >> 1 & 1, k & 1
-            cell[k] = -1
-            if z < fz and y < fy and x < fx and Z * fz + z < nz and Y * fy + y < ny and X * fx + x < nx:
-                c = row_start(shape, Z * fz + z, Y * fy + y) + X * fx + x
-                cell[k] = c if inverse[c] != 0 else -1
-        _find_parts(faces, cell, part, sz, sy)
-        split |= _mark_main(faces, factors, cell, part, main, sz, sy)
-    return split
-
-
-@serial
-def _all_hold(cz, cy, cx, first, fz, fy, fx, sz, sy, bound):
-    """Whether all couplings in a block reach a bound."""
-    for z in range(fz):
-        for y in range(fy):
-            c = first + z * sz + y * sy
-            if fx == 2 and not cx[c + 1] >= bound:
-                return False
-            for x in range(fx):
-                if (y and not cy[c + x] >= bound) or (z and not cz[c + x] >= bound):
-                    return False
-    return True
-
-
-@serial
-def _mark_whole(main, inverse, first, fz, fy, fx, sz, sy):
-    """Let all cells of a block stay; return whether any takes part."""
-    active = False
-    for z in range(fz):
-        for y in range(fy):
-            for x in range(fx):
-                c = first + z * sz + y * sy + x
-                main[c] = 1
-                active |= inverse[c] != 0
-    return active
-
-
-@serial
-def _main_parts(faces, inverse, shape, factors, main, coarse_shape, bound, lo, hi):
-    split = False
-    for row in range(lo, hi):
-        split |= _main_part(faces, inverse, shape, factors, main, row, coarse_shape, bound)
-    return split
-
-
-@serial
-def _attach(faces, inverse, shape, factors, main, out, lo, hi):
-    """Lines lo..hi: 1 + axis for a cell that belongs to the next block along it, else 0."""
-    _, ny, nx = shape
-    sides = shape
-    sz, sy, _, _ = strides(shape)
-    position = np.zeros(3, np.int64)
-    count = 0
-    for line in range(lo, hi):
-        position[0], position[1] = line // ny, line % ny
-        s = row_start(shape, position[0], position[1])
-        for i in range(nx):
-            c, position[2] = s + i, i
-            out[c] = 0
-            if inverse[c] == 0 or main[c]:
-                continue
-            strongest = np.float32(0)
-            for axis in range(3):
-                if factors[axis] == 1:
-                    continue
-                step = sz if axis == 0 else (sy if axis == 1 else 1)
-                above = position[axis] % 2 == 1
-                g = faces[axis, c + step] if above else faces[axis, c]
-                # the neighbour itself, not its copy around the box, which has no neighbours
-                hop = 1 if above else -1
-                if position[axis] + hop == sides[axis] or position[axis] + hop < 0:
-                    hop -= sides[axis] if above else -sides[axis]
-                other = c + hop * step
-                if g > strongest and main[other] and _hold(faces, g, c, other, sz, sy):
-                    strongest = g
-                    out[c] = 1 + axis
-            count += out[c] > 0
+def _any(flags, lo, hi):
+    flags, count = flags[lo:hi], 0
+    for i in range(flags.size):
+        count += np.int32(flags[i] > 0)
     return count
+
+
+@serial
+def _strengths(faces, inverse, s, n, sz, sy, tops, line):
+    """Strongest couplings of the cells of a line from s on, at least `SPECK` where a cell takes part."""
+    end, top = s + n, tops[line, :n]
+    zl, yl, xl, d = faces[0, s:end], faces[1, s:end], faces[2, s:end], inverse[s:end]
+    zh, yh, xh = faces[0, s + sz : end + sz], faces[1, s + sy : end + sy], faces[2, s + 1 : end + 1]
+    for i in range(n):
+        a, b = zl[i], zh[i]
+        top[i] = a if a > b else b
+    for i in range(n):
+        a, b, c = yl[i], yh[i], top[i]
+        a = a if a > b else b
+        top[i] = a if a > c else c
+    for i in range(n):
+        a, b, c = xl[i], xh[i], top[i]
+        a, c = a if a > b else b, c if d[i] == 0 or c > SPECK else SPECK
+        top[i] = a if a > c else c
+
+
+@serial
+def _mark_loose(faces, axis, s, n, tops, here, there, shift, loose):
+    """Mark cells that do not hold to the one below along an axis, whose strengths are `shift` before."""
+    g, own, other, marks = (
+        faces[axis, s + shift : s + n],
+        tops[here, shift:n],
+        tops[there, : n - shift],
+        loose[shift:n],
+    )
+    for i in range(g.size):
+        a, b = own[i], other[i]
+        top = a if a > b else b
+        marks[i] |= np.int32(g[i] < TIGHT * top)
+
+
+@serial
+def _find_loose(faces, inverse, shape, factors, Z, Y, first, n, tops, loose):
+    """Mark in `loose` (n,) where a coupling inside a block, of a piece of a row, does not hold."""
+    (nz, ny, _), (fz, fy, fx) = shape, factors
+    sz, sy, _, _ = strides(shape)
+    loose[:n] = 0
+    for z in range(min(fz, nz - Z * fz)):
+        for y in range(min(fy, ny - Y * fy)):
+            s, line = row_start(shape, Z * fz + z, Y * fy + y) + first, 2 * z + y
+            _strengths(faces, inverse, s, n, sz, sy, tops, line)
+            if z:
+                _mark_loose(faces, 0, s, n, tops, line, y, 0, loose)
+            if y:
+                _mark_loose(faces, 1, s, n, tops, line, 2 * z, 0, loose)
+            if fx == 2:  # those between two blocks too: they cost a look in vain at most
+                _mark_loose(faces, 2, s, n, tops, line, line, 1, loose)
+    return _any(loose, 0, n)
+
+
+@serial
+def _main_parts(faces, inverse, shape, factors, spans, main, coarse_shape, lo, hi):
+    """Mark the cells that stay in their blocks, in rows lo..hi of those; return whether others exist."""
+    (nz, ny, nx), (fz, fy, fx) = shape, factors
+    sz, sy, _, _ = strides(shape)
+    part, cell = np.empty(8, np.int64), np.empty(8, np.int64)
+    strength, score = np.empty(8, np.float32), np.empty(8, np.int64)
+    top, loose, split = np.empty((4, nx), np.float32), np.empty(nx, np.int32), False
+    for row in range(lo, hi):
+        Z, Y = row // coarse_shape[1], row % coarse_shape[1]
+        first, end = spans[row, 0] * fx, min(spans[row, 1] * fx, nx)
+        if first >= end:
+            continue
+        count = _find_loose(faces, inverse, shape, factors, Z, Y, first, end - first, top, loose)
+        for z in range(Z * fz, min(Z * fz + fz, nz)):
+            for y in range(Y * fy, min(Y * fy + fy, ny)):
+                s = row_start(shape, z, y)
+                main[s + first : s + end] = 1
+        if count == 0:  # as in most rows: outside the fluid, or far from any wall
+            continue
+        for X in range(spans[row, 0], spans[row, 1]):
+            i = X * fx - first
+            if not (loose[i] or (fx == 2 and i + 1 < end - first and loose[i + 1])):
+                continue
+            for k in range(8):
+                z, y, x = k >> 2, k >> 1 & 1, k & 1
+                cell[k] = -1
+                if z < fz and y < fy and x < fx and Z * fz + z < nz and Y * fy + y < ny and X * fx + x < nx:
+                    c = row_start(shape, Z * fz + z, Y * fy + y) + X * fx + x
+                    cell[k] = c if inverse[c] != 0 else -1
+            _find_parts(faces, cell, part, sz, sy)
+            split |= _mark_main(faces, factors, cell, part, main, sz, sy, strength, score)
+    return split
+
+
+@serial
+def _attach(faces, inverse, shape, factors, spans, main, out, lo, hi):
+    """Rows lo..hi of blocks: 1 + axis for a cell that belongs to the next block along it, else 0.
+
+    The spans become those in which that has changed.
+    """
+    sides, (nz, ny, nx), (fz, fy, fx) = shape, shape, factors
+    position, old = np.zeros(3, np.int64), np.empty(nx, np.uint8)
+    rows = -(-ny // fy)
+    for row in range(lo, hi):
+        first, end = spans[row, 0] * fx, min(spans[row, 1] * fx, nx)
+        if first >= end:
+            continue
+        low, high = end, first
+        for z in range(row // rows * fz, min(row // rows * fz + fz, nz)):
+            for y in range(row % rows * fy, min(row % rows * fy + fy, ny)):
+                s, position[0], position[1] = row_start(shape, z, y), z, y
+                old[first:end] = out[s + first : s + end]
+                out[s + first : s + end] = 0
+                if _all(main, s + first, s + end) and _any(old, first, end) == 0:
+                    continue
+                _attach_line(faces, inverse, sides, factors, main, position, s, first, end, out)
+                for i in range(first, end):
+                    if out[s + i] != old[i]:
+                        low, high = min(low, i), max(high, i + 1)
+        spans[row, 0], spans[row, 1] = low // fx, -(-high // fx)
+
+
+@serial
+def _attach_line(faces, inverse, sides, factors, main, position, s, first, end, out):
+    sz, sy, _, _ = strides(sides)
+    for i in range(first, end):
+        c, position[2] = s + i, i
+        if inverse[c] == 0 or main[c]:
+            continue
+        strongest = np.float32(0)
+        for axis in range(3):
+            if factors[axis] == 1:
+                continue
+            step = sz if axis == 0 else (sy if axis == 1 else 1)
+            above = position[axis] % 2 == 1
+            g = faces[axis, c + step] if above else faces[axis, c]
+            # the neighbour itself, not its copy around the box, which has no neighbours
+            hop = 1 if above else -1
+            if position[axis] + hop == sides[axis] or position[axis] + hop < 0:
+                hop -= sides[axis] if above else -sides[axis]
+            other = c + hop * step
+            if g > strongest and main[other] and _hold(faces, g, c, other, sz, sy):
+                strongest = g
+                out[c] = 1 + axis
+
+
+@serial
+def _all(flags, lo, hi):
+    flags, count = flags[lo:hi], 0
+    for i in range(flags.size):
+        count += np.int32(flags[i] == 0)
+    return count == 0
 
 
 @serial
@@ -193,6 +250,8 @@ def _add_attached(
     position, beside, way = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
     for line in range(nz * ny):
         s = row_start(shape, line // ny, line % ny)
+        if _any(attached, s, s + nx) == 0:
+            continue
         for i in range(nx):
             c = s + i
             if attached[c] == 0:
@@ -246,24 +305,23 @@ def level_attach(
     factors: Sequence[int],
     coarse_shape: Sequence[int],
     periodic: Sequence[bool],
+    spans: Tensor,
+    around: Tensor,
+    main: Tensor,
     out: Tensor,
-) -> int:
-    """Fill out with 1 + axis for cells that belong to the next block along it, else 0; count them."""
-    c, d, a = faces.numpy(), inverse.numpy(), out.numpy()
-    sides, f, coarse = box(shape), box(factors), box(coarse_shape)
-    main = np.zeros(len(d), np.uint8)
-    bound = np.float32(TIGHT * c[:3].max()) or np.float32(1)
-    found: list[bool] = []
-    over_lines(
-        coarse, len(d), lambda lo, hi: found.append(_main_parts(c, d, sides, f, main, coarse, bound, lo, hi))
-    )
-    if not any(found):
-        return 0
-    wrap_sides(main, sides, flags(periodic))
-    counts: list[int] = []
-    over_lines(sides, len(d), lambda lo, hi: counts.append(_attach(c, d, sides, f, main, a, lo, hi)))
-    wrap_sides(a, sides, flags(periodic))
-    return sum(counts)
+) -> bool:
+    """Fill out with 1 + axis for cells that belong to the next block along it, else 0; return if any does."""
+    c, d, m, a = faces.numpy(), inverse.numpy(), main.numpy(), out.numpy()
+    sides, f, coarse, wraps = box(shape), box(factors), box(coarse_shape), flags(periodic)
+    parts, wide, before = spans.numpy(), around.numpy(), _any(a, 0, len(a))
+    found = over_spans(parts, f, lambda lo, hi: _main_parts(c, d, sides, f, parts, m, coarse, lo, hi))
+    if not any(found) and not before:
+        wide[:] = 0
+        return False
+    wrap_sides(m, sides, wraps)
+    over_spans(wide, f, lambda lo, hi: _attach(c, d, sides, f, wide, m, a, lo, hi))
+    wrap_sides(a, sides, wraps)
+    return bool(_any(a, 0, len(a)))
 
 
 def coarse_attached(

@@ -1,8 +1,8 @@
 """Multigrid cycles over the levels of a grid in one call, numba.
 
-Small levels, which lie in cache, are done by one thread, vector by vector: a pass over them takes microseconds,
-less than a call from Python. On large ones threads share the tiles of `neuralsolve.kernels.cpu.tiles`. Definition
-and arguments: `neuralsolve.kernels.reference.cycle`.
+Small levels, which lie in cache, are done by one thread, vector by vector: a pass over them takes
+microseconds, less than a call from Python. On large ones threads share the tiles of
+`neuralsolve.kernels.cpu.tiles`. Definition and arguments: `neuralsolve.kernels.reference.cycle`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _solve_coarsest(vectors, level, inverse):
 @bare
 def _tile(work, job, task, room):
     """Do one tile of the pass that the job tells."""
-    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled, _ = work
+    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, _, _ = work
     depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
     own, next_ = table[depth], table[depth + 1]
     level, steps = _level(vectors, matrices, bytes_, own, colored), pre[:count] if down else post[:count]

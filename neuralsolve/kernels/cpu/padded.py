@@ -17,6 +17,7 @@ from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_
 from neuralsolve.kernels.cpu.threads import bare, over_ranges
 
 LARGE = np.float32(1e18)  # half the room of float32
+NUMBERS = 4  # of a cell, and more, that a kernel of the set-up touches
 
 
 @bare
@@ -105,6 +106,14 @@ def over_cells(shape: tuple[int, int, int], kernel: Callable[[int, int, int, int
 def over_lines(shape: tuple[int, int, int], entries: int, kernel: Callable[[int, int], Any]) -> list[Any]:
     """Call a kernel on ranges of the lines of a box; return the results."""
     return over_ranges(shape[0] * shape[1], kernel, entries)
+
+
+def over_spans(
+    spans: np.ndarray, factors: tuple[int, int, int], kernel: Callable[[int, int], Any]
+) -> list[Any]:
+    """Call a kernel on ranges of the rows of blocks that spans stand for; return the results."""
+    blocks = int(np.maximum(spans[:, 1] - spans[:, 0], 0).sum())
+    return over_ranges(len(spans), kernel, NUMBERS * blocks * factors[0] * factors[1] * factors[2])
 
 
 def level_load(v: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> bool:

@@ -1,9 +1,10 @@
 """Smoothing and residual on some lines of a plane of a grid level, numba.
 
-Formulas are those of `neuralsolve.kernels.reference.padded`. `at` is the place of the first cell in the vectors of
-the level, S and L the distances of neighbours along z and y in it, `k` the couplings where they are constant.
-x and what is written may lie elsewhere, as in the rings of `neuralsolve.kernels.cpu.tiles`: `place` holds where
-the first cell lies in the planes of x below, of, and above the present one, `to` where it is written.
+Formulas are those of `neuralsolve.kernels.reference.padded`. `at` is the place of the first cell in the
+vectors of the level, S and L the distances of neighbours along z and y in it, `k` the couplings where they
+are constant. x and what is written may lie elsewhere, as in the rings of `neuralsolve.kernels.cpu.tiles`:
+`place` holds where the first cell lies in the planes of x below, of, and above the present one, `to` where it
+is written.
 """
 
 from __future__ import annotations

@@ -25,9 +25,11 @@ import torch
 # must see them.
 _MATH = {"reassoc", "contract", "arcp", "nsz"}
 serial = numba.njit(cache=True, nogil=True, fastmath=_MATH)
-# For kernels that call others on short lines: no references are counted, which would take longer than a line, and
-# therefore no arrays made.
+# For kernels that call others on short lines: no references are counted, which would take longer than a line,
+# and therefore no arrays made.
 bare = numba.njit(cache=True, nogil=True, fastmath=_MATH, _nrt=False)
+# A division by zero gives infinity instead of an error: without that test its loop is vectorised.
+unchecked = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
 # For sums whose order is written out: the compiler neither vectorises short rows nor lengthens a recurrence.
 ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 

@@ -1,11 +1,11 @@
 """One level of a multigrid cycle, down or up, in one pass over its vectors, numba.
 
-Smoothing, residual and restriction, or interpolation and smoothing, are a chain of stages. They run slab by slab
-(a plane in 3D, all in 2D), each stage one slab behind the one that feeds it; what passes between them lies in
-rings of four slabs, which stay in cache, and memory sees every vector once. Tiles, some lines of some slabs, run
-side by side: each computes anew the few lines around it that it needs, and writes only cells of its own, to a
-vector that nobody reads. Slabs and lines before the first and after the last one are those of the other side
-along a periodic axis, else zero.
+Smoothing, residual and restriction, or interpolation and smoothing, are a chain of stages. They run slab by
+slab (a plane in 3D, all in 2D), each stage one slab behind the one that feeds it; what passes between them
+lies in rings of four slabs, which stay in cache, and memory sees every vector once. Tiles, some lines of some
+slabs, run side by side: each computes anew the few lines around it that it needs, and writes only cells of
+its own, to a vector that nobody reads. Slabs and lines before the first and after the last one are those of
+the other side along a periodic axis, else zero.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _zero(target, to, n):
 
 @bare
 def _close(room, first, low, high, shape, periodic):
-    """Fill what lies around the lines low..high of a slab: the cells beside each, and the lines at the walls."""
+    """Fill what lies around lines of a slab: the cells beside each, and the lines at the walls."""
     ny, nx = shape[1], shape[2]
     L = nx + 2
     if periodic[2]:
@@ -97,21 +97,22 @@ def _source(down, level, below, steps, quick, fresh, scale, z, home, count, at, 
 def run_tile(down, level, below, steps, gain, scale, periodic, fresh, after, tile, out, room, size):
     """Do the cells z0..z1, y0..y1 of a level.
 
-    Down: smooth x, from zero where `fresh`, into `out`, and restrict the residual. Up: add the correction to x,
-    and smooth into `out`.
+    Down: smooth x, from zero where `fresh`, into `out`, and restrict the residual. Up: add the correction to
+    x, and smooth into `out`.
 
     Parameters
     ----------
-    level : b, 1/diagonal as (1, n), or (3, n) with those of the red and of the black cells, faces, weights, x,
+    level : b, 1/diagonal as (1, n), or (3, n) with those of the red and of the black cells, faces, weights,
+    x,
         shape, factors
     below : right side (down) or correction (up) of the level below, and its shape
     after : black cells go first
     tile : z0, z1, y0, y1; even numbers along axes that are coarsened, or the end of the box
     room, size : `tile_room` numbers, and `slab_size`
     """
-    b, inverses, faces, weights, x, shape, factors = level
+    b, inverses, faces, weights, _, shape, factors = level
     z0, z1, y0, y1 = tile
-    nz, ny, nx = shape
+    nz, ny, _ = shape
     S, L, first, _ = strides(shape)
     colors = 1 if len(inverses) == 1 else 2
     quick = down and fresh and len(inverses) == 1 and len(steps) == 2

@@ -26,7 +26,7 @@ def restrict_row(
 
     Line y of plane z of r starts, with the cell before it, at start + (z & mask) size + (y - base) (nx + 2).
     """
-    nz, ny, nx = shape
+    nz, ny, _ = shape
     fz, fy, fx = factors
     S, L, first, _ = strides(shape)
     for i in range(whole.size):
@@ -65,9 +65,10 @@ def _add_lines(r, start, step, weights, row, at, ahead, count, sums):
 
 @bare
 def _add_sides(r, start, step, weights, row, at, ahead, seam, sums):
-    """Add the lines on both sides of a block. Across the seam of an odd side nothing comes up to the first one.
+    """Add the lines on both sides of a block.
 
-    The last block is a single cell there, which looks down.
+    Across the seam of an odd side nothing comes up to the first one: the last block is one cell, which looks
+    down.
     """
     if seam:
         _add_lines(r, start + step, 0, weights, row, at + ahead, 0, 1, sums)
@@ -134,7 +135,7 @@ def prolong_line(e, weights, shape, factors, coarse_shape, z, y, x, out, to):
 @bare
 def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, whole, flow, lo, hi):
     """Rows lo..hi of the coarse box: out = gain P^T r; r holds zeros, or the other side, around the box."""
-    S, L, first, _ = strides(shape)
+    S, _, first, _ = strides(shape)
     for row in range(lo, hi):
         Z, Y = row // coarse_shape[1], row % coarse_shape[1]
         restrict_row(

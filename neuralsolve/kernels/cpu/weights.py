@@ -7,110 +7,159 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import box, over_lines, row_start, strides
-from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.padded import box, over_spans, row_start, strides
+from neuralsolve.kernels.cpu.threads import serial, unchecked
 from neuralsolve.kernels.cpu.transfers import OWN, WHOLE
 
 
-@serial
-def _axis_weights(low, high, outlets, odd, alone, scale, w, fluid, strength):
+@unchecked
+def _sides(faces, axis, s, step, n, upper, room):
+    """Couplings along z or y that lead out of the blocks, to the upper side if so, and back into them."""
+    low, high = faces[axis, s : s + n], faces[axis, s + step : s + step + n]
+    out, back = room[9, :n], room[10, :n]
+    if upper:
+        out[:], back[:] = high, low
+    else:
+        out[:], back[:] = low, high
+
+
+@unchecked
+def _sides_x(faces, s, n, room):
+    """Couplings along x that lead out of the blocks, to the lower side for even cells, and back into them."""
+    low, high, odd = faces[2, s : s + n], faces[2, s + 1 : s + 1 + n], room[13, :n]
+    out, back = room[9, :n], room[10, :n]
+    for i in range(n):
+        a, b = low[i], high[i]
+        out[i] = b if odd[i] > 0 else a
+    for i in range(n):
+        a, b = low[i], high[i]
+        back[i] = a if odd[i] > 0 else b
+
+
+@unchecked
+def _without(attached, s, step, n, room):
+    """Leave out the partners of cells beside attached ones: those say nothing about a block."""
+    lower, upper, back = attached[s - step : s - step + n], attached[s + step : s + step + n], room[10, :n]
+    count = 0
+    for i in range(n):
+        count += np.int32(lower[i] | upper[i])
+    if count > 0:
+        for i in range(n):
+            value = back[i]
+            back[i] = value if lower[i] | upper[i] == 0 else np.float32(0)
+
+
+@unchecked
+def _outlets(faces, outlets, axis, s, n, room):
+    """Outlets along an axis; they are zero where all of a cell are."""
+    gone, fixed, total = room[11, :n], faces[3, s : s + n], np.float32(0)
+    for i in range(n):
+        total += fixed[i]
+    if total > 0:
+        gone[:] = outlets[axis, s : s + n]
+    else:
+        gone[:] = 0
+
+
+@unchecked
+def _axis_weights(axis, n, scale, room):
     """Weights along one axis: half of the outward part of a cell's couplings, and its strength there.
 
     One loop per result: a loop that writes to several arrays is not vectorised.
     """
     zero, half = np.float32(0), np.float32(0.5)
-    out, back = (high, low) if odd else (low, high)
-    for i in range(w.size):
-        outward = out[i] if out[i] > 0 else outlets[i]
-        inward = zero if alone else back[i]
-        total = outward + inward
-        w[i] = half * outward / total if inward > 0 and outward > 0 else zero
-    for i in range(w.size):
-        outward = out[i] if out[i] > 0 else outlets[i]
-        inward = zero if alone else back[i]
+    out, back, outlets = room[9, :n], room[10, :n], room[11, :n]
+    w, fluid, strength = room[axis, :n], room[3 + axis, :n], room[6 + axis, :n]
+    for i in range(n):
+        direct, gone, inward = out[i], outlets[i], back[i]
+        outward = direct if direct > 0 else gone
+        part = half * outward / (outward + inward)
+        w[i] = part if (inward > 0) & (outward > 0) else zero
+    for i in range(n):
+        direct, gone, inward = out[i], outlets[i], back[i]
+        outward = direct if direct > 0 else gone
         strength[i] = scale * (outward if outward > inward else inward)
-    for i in range(w.size):
+    for i in range(n):
         fluid[i] = np.float32(1) if out[i] > 0 else zero
 
 
 @serial
-def _without_attached(attached, at, step, odd, stride, w, outlets, low, high, scale, strength):
-    """Cells beside attached ones: those say nothing about these blocks, so there is no partner."""
-    for i in range(w.size):
-        c = at + stride * i
-        if attached[c - step] or attached[c + step]:
-            outward = high[i] if odd else low[i]
-            w[i], strength[i] = 0, scale * (outward if outward > 0 else outlets[i])
-
-
-@serial
-def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, weights, lo, hi):
-    """Weights of P on lines lo..hi of a level with couplings of its own."""
-    _, ny, nx = shape
-    sides = shape
+def _weigh_line(faces, outlets, attached, nominal, shape, factors, z, y, first, end, room):
+    """Fill the first nine rows of room: w, what leads to fluid, and strengths, of a piece of a line."""
     sz, sy, _, _ = strides(shape)
-    w, strength = np.zeros((3, nx), np.float32), np.zeros((3, nx), np.float32)
-    fluid, room = np.zeros((3, nx), np.float32), np.empty((2, nx), np.float32)
-    for line in range(lo, hi):
-        z, y = line // ny, line % ny
-        s = row_start(shape, z, y)
-        for axis in range(3):
-            if factors[axis] == 1:
-                continue
-            step = sz if axis == 0 else (sy if axis == 1 else 1)
-            scale = np.float32(1) / nominal[axis]
-            low, high = faces[axis, s : s + nx], faces[axis, s + step : s + step + nx]
-            out, wa, fa, sa = outlets[axis, s : s + nx], w[axis], fluid[axis], strength[axis]
-            if axis < 2:
-                position = z if axis == 0 else y
-                odd = position % 2
-                alone = odd == 0 and position == sides[axis] - 1
-                _axis_weights(low, high, out, odd, alone, scale, wa, fa, sa)
-                if attached.size > 0:
-                    _without_attached(attached, s, step, odd, 1, wa, out, low, high, scale, sa)
-                continue
-            for odd in range(2):
-                wo, fo, so = wa[odd:nx:2], fa[odd:nx:2], sa[odd:nx:2]
-                lo_, hi_, oo = low[odd:nx:2], high[odd:nx:2], out[odd:nx:2]
-                _axis_weights(lo_, hi_, oo, odd, False, scale, wo, fo, so)
-                if attached.size > 0:
-                    _without_attached(attached, s + odd, step, odd, 2, wo, oo, lo_, hi_, scale, so)
-            if nx % 2:  # a last cell of an odd side has no partner
-                wa[nx - 1] = 0
-                sa[nx - 1] = scale * (low[nx - 1] if low[nx - 1] > 0 else out[nx - 1])
-        _store_weights(w, strength, fluid, inverse[s : s + nx], room, weights, s)
+    n, s = end - first, row_start(shape, z, y) + first
+    for axis in range(3):
+        if factors[axis] == 1:
+            continue
+        step, position = sz if axis == 0 else (sy if axis == 1 else 1), z if axis == 0 else y
+        if axis == 2:
+            _sides_x(faces, s, n, room)
+            if end == shape[2] and end % 2:
+                room[10, n - 1] = 0  # a last cell of an odd side has no partner
+        else:
+            _sides(faces, axis, s, step, n, position % 2 == 1, room)
+            if position % 2 == 0 and position == shape[axis] - 1:
+                room[10, :n] = 0
         if attached.size > 0:
-            _store_attached(attached, weights, s, nx)
+            _without(attached, s, step, n, room)
+        _outlets(faces, outlets, axis, s, n, room)
+        _axis_weights(axis, n, np.float32(1) / nominal[axis], room)
 
 
 @serial
-def _store_weights(w, strength, fluid, inverse, room, weights, s):
+def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, spans, weights, lo, hi):
+    """Weights of P of the cells in rows lo..hi of blocks, on a level with couplings of its own."""
+    sides, (nz, ny, nx), (fz, fy, fx) = shape, shape, factors
+    rows = -(-ny // fy)
+    room = np.zeros((16, nx), np.float32)  # w, fluid, strength of three axes, and what these are made from
+    room[13, 1::2] = 1
+    for row in range(lo, hi):
+        Z, Y = row // rows, row % rows
+        first, end = spans[row, 0] * fx, min(spans[row, 1] * fx, nx)
+        n = end - first
+        if n <= 0:
+            continue
+        for z in range(Z * fz, min(Z * fz + fz, nz)):
+            for y in range(Y * fy, min(Y * fy + fy, ny)):
+                _weigh_line(faces, outlets, attached, nominal, sides, factors, z, y, first, end, room)
+                s = row_start(shape, z, y) + first
+                _store_weights(room, inverse, weights, s, n)
+                if attached.size > 0:
+                    _store_attached(attached, weights, s, n)
+
+
+@unchecked
+def _store_weights(room, inverse, weights, s, nx):
     """Weigh the axes by their strengths, and store all as bytes."""
-    nx, one = inverse.size, np.float32(1)
-    s0, s1, s2, part, total = strength[0], strength[1], strength[2], room[0], room[1]
+    one, inverse = np.float32(1), inverse[s : s + nx]
+    s0, s1, s2, part, total = room[6, :nx], room[7, :nx], room[8, :nx], room[14, :nx], room[15, :nx]
     for i in range(nx):
-        strongest = max(s0[i], max(s1[i], s2[i]))
-        part[i] = one / strongest if strongest > 0 else one
+        strongest = s1[i] if s1[i] > s2[i] else s2[i]
+        strongest = s0[i] if s0[i] > strongest else strongest
+        share = one / strongest
+        part[i] = share if strongest > 0 else one
     total[:] = 0
     for axis in range(3):
-        wa, sa = w[axis], strength[axis]
+        wa, sa = room[axis, :nx], room[6 + axis, :nx]
         for i in range(nx):
             wa[i] *= sa[i] * part[i]
         for i in range(nx):
             total[i] += wa[i]
     for i in range(nx):
-        total[i] = np.float32(WHOLE) / max(total[i], one)
+        total[i] = np.float32(WHOLE) / (total[i] if total[i] > one else one)
     own = weights[OWN, s : s + nx]
     for i in range(nx):
         own[i] = WHOLE if inverse[i] > 0 else 0
     for axis in range(3):
-        wa, fa, taken = w[axis], fluid[axis], weights[axis, s : s + nx]
+        wa, fa, taken = room[axis, :nx], room[3 + axis, :nx], weights[axis, s : s + nx]
         for i in range(nx):
             taken[i] = np.uint8(np.int32(total[i] * wa[i]))
         for i in range(nx):
-            own[i] -= taken[i] if own[i] > 0 else 0
+            part_taken, left = taken[i], own[i]
+            own[i] = left - part_taken if left > 0 else left
         for i in range(nx):
-            taken[i] = taken[i] if fa[i] > 0 else 0
+            part_taken, fluid = taken[i], fa[i]
+            taken[i] = part_taken if fluid > 0 else np.uint8(0)
 
 
 @serial
@@ -130,6 +179,7 @@ def level_weights(
     nominal: Sequence[float],
     shape: Sequence[int],
     factors: Sequence[int],
+    spans: Tensor,
     out: Tensor,
 ) -> None:
     """Fill the weights of P of a level with couplings of its own."""
@@ -141,5 +191,5 @@ def level_weights(
         box(shape),
         box(factors),
     )
-    usual, a = np.array(nominal, np.float32), attached.numpy()
-    over_lines(sides, d.size, lambda lo, hi: _level_weights(c, o, d, a, usual, sides, f, w, lo, hi))
+    usual, a, parts = np.array(nominal, np.float32), attached.numpy(), spans.numpy()
+    over_spans(parts, f, lambda lo, hi: _level_weights(c, o, d, a, usual, sides, f, parts, w, lo, hi))

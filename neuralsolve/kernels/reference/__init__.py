@@ -50,6 +50,14 @@ from neuralsolve.kernels.reference.padded import (
     level_wrap,
 )
 from neuralsolve.kernels.reference.regions import stencil_regions
+from neuralsolve.kernels.reference.spans import (
+    code_changes,
+    level_faces,
+    spans_around,
+    spans_attached,
+    spans_below,
+    spans_join,
+)
 from neuralsolve.kernels.reference.spectral import (
     cyclic_solve,
     tridiagonal_factor,
@@ -85,6 +93,7 @@ __all__ = [
     "coarse_attached",
     "coarse_couplings",
     "coarsest_matrix",
+    "code_changes",
     "code_level",
     "conductor_code",
     "conductor_correct",
@@ -128,6 +137,7 @@ __all__ = [
     "largest",
     "level_attach",
     "level_diagonal",
+    "level_faces",
     "level_load",
     "level_prolong",
     "level_relax",
@@ -140,6 +150,10 @@ __all__ = [
     "levels_cycle",
     "masked_copy",
     "scaled_copy",
+    "spans_around",
+    "spans_attached",
+    "spans_below",
+    "spans_join",
     "stencil_code",
     "stencil_matvec",
     "stencil_matvec_dot",

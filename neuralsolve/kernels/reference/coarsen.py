@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels.reference.padded import OWN, WHOLE, beside, boxed, inside, level_wrap
+from neuralsolve.kernels.reference.spans import set_spans, spanned
 
 TIGHT = 0.02  # of the strongest coupling of two cells: weaker ones let them go apart
 
@@ -22,9 +23,15 @@ Cell = tuple[int, int, int]
 
 
 def code_level(
-    code: Tensor, scale: Sequence[float], shape: Shape, factors: Shape, inverse: Tensor, weights: Tensor
+    code: Tensor,
+    scale: Sequence[float],
+    shape: Shape,
+    factors: Shape,
+    spans: Tensor,
+    inverse: Tensor,
+    weights: Tensor,
 ) -> None:
-    """Fill 1/diagonal and the weights of P of a level with constant coefficients.
+    """Fill 1/diagonal and the weights of P of a level with constant coefficients, in spans of blocks.
 
     A cell takes a quarter from the next block along every axis on which its partner in the block is fluid and
     the way to the next block is open; where that leads to air, it takes a quarter of the value zero. A cell
@@ -32,7 +39,7 @@ def code_level(
     """
     bits = code.to(torch.int32).view(tuple(shape))
     diagonal = torch.zeros(tuple(shape))
-    own = torch.full(tuple(shape), WHOLE)
+    own, there = torch.full(tuple(shape), WHOLE), spanned(spans, shape, factors)
     for axis in range(3):
         opened = bits >> (6 + 2 * axis) & 3
         diagonal += scale[axis] * opened
@@ -42,11 +49,10 @@ def code_level(
         has = (factors[axis] == 2) & ~(above & (position == shape[axis] - 1))
         ways = has & torch.where(above, upper, lower) & (opened == 2)
         own = own - torch.where(ways, WHOLE // 4, 0)
-        inside(weights[axis], shape).copy_(
-            torch.where(ways & torch.where(above, lower, upper), WHOLE // 4, 0)
-        )
-    inside(weights[OWN], shape).copy_(torch.where(diagonal > 0, own, 0))
-    inside(inverse, shape).copy_(torch.where(diagonal > 0, 1 / diagonal, 0.0))
+        taken = torch.where(ways & torch.where(above, lower, upper), WHOLE // 4, 0)
+        _put(weights[axis], shape, there, taken)
+    _put(weights[OWN], shape, there, torch.where(diagonal > 0, own, 0))
+    _put(inverse, shape, there, torch.where(diagonal > 0, 1 / diagonal, 0.0))
 
 
 def coarse_couplings(
@@ -59,10 +65,11 @@ def coarse_couplings(
     factors: Shape,
     shares: Sequence[float],
     coarse_shape: Shape,
+    spans: Tensor,
     coarse_faces: Tensor,
     coarse_outlets: Tensor,
 ) -> None:
-    """Sum couplings and outlets, from a code or from those of a level, for the level below.
+    """Sum couplings and outlets, from a code or from those of a level, for spans of the level below.
 
     A coarse face sums the fine ones in it, halved along an axis that is coarsened: the way is twice as long.
     A block sums the outlets of its cells, of which `shares` is left. Attached cells are left out.
@@ -70,7 +77,7 @@ def coarse_couplings(
     couplings, fixed = (
         _from_code(code, scale, shape) if code.numel() else (inside(faces[:3], shape), inside(outlets, shape))
     )
-    free = torch.ones(tuple(shape), dtype=torch.bool)
+    free, there = torch.ones(tuple(shape), dtype=torch.bool), spanned(spans, coarse_shape, (1, 1, 1))
     for axis in range(3):
         kept = couplings[axis]
         if attached.numel():
@@ -79,10 +86,9 @@ def coarse_couplings(
         first = _positions(shape, axis) % factors[axis] == 0
         if coarse_shape[axis] > 1:
             half = 1 / factors[axis]
-            inside(coarse_faces[axis], coarse_shape).copy_(_block_sums(half * kept * first, factors))
-        inside(coarse_outlets[axis], coarse_shape).copy_(
-            _block_sums(shares[axis] * fixed[axis] * free, factors)
-        )
+            _put(coarse_faces[axis], coarse_shape, there, _block_sums(half * kept * first, factors))
+        left = _block_sums(shares[axis] * fixed[axis] * free, factors)
+        _put(coarse_outlets[axis], coarse_shape, there, left)
 
 
 def coarse_attached(
@@ -133,22 +139,28 @@ def level_attach(
     factors: Shape,
     coarse_shape: Shape,
     periodic: Sequence[bool],
+    spans: Tensor,
+    around: Tensor,
+    main: Tensor,
     out: Tensor,
-) -> int:
+) -> bool:
     """Fill out (n,) bytes with 1 + axis for cells that belong to the next block along it, 0 for others.
 
     Two cells hold together where their coupling is at least `TIGHT` of the strongest that either has. A block
     falls into parts that do. Of those about as strong as its strongest one the largest stays; of equal ones
     that with fewest couplings to next blocks, as at a wall its cells have nowhere to go; then the first. The
     others leave: a cell of them is attached to the next block along the axis of its strongest coupling to a
-    cell that stays there and that it holds to. Where there is none it stays. Weak parts stay too. Returns the
-    number of attached cells.
+    cell that stays there and that it holds to. Where there is none it stays. Weak parts stay too. Returns
+    whether cells are attached.
+
+    In the blocks of `spans`, main (n,) bytes is set to 1 for cells that stay and to 0 for others; out is set
+    in those of `around`, which holds those next to them too, and `around` to the spans in which it changed.
 
     Without this a coarse cell would tie together what a thin wall parts, or two conductors with an insulator
     between them: modes of little energy, of which the coarse level would think that they have much.
     """
-    main = torch.zeros_like(out)
-    flags, active, lower = inside(main, shape), inside(inverse, shape) != 0, inside(faces[:3], shape)
+    there, stay = spanned(spans, shape, factors), torch.ones(tuple(shape), dtype=torch.uint8)
+    active, lower = inside(inverse, shape) != 0, inside(faces[:3], shape)
     strongest = torch.stack(
         [inside(faces[a], shape) for a in range(3)] + [beside(faces[a], shape, a, 1) for a in range(3)]
     ).amax(0)
@@ -168,8 +180,10 @@ def level_attach(
         for cell, stays in zip(
             cells, _staying(cells, lower, strongest, torch.as_tensor(ways), shape), strict=True
         ):
-            flags[cell] = stays
+            stay[cell] = stays
+    _put(main, shape, there, stay)
     level_wrap(main, shape, periodic)
+    flags = inside(main, shape)
     best, choice = torch.zeros(tuple(shape)), torch.zeros(tuple(shape), dtype=torch.uint8)
     for axis in range(3):
         above = _positions(shape, axis) % 2 == 1
@@ -180,9 +194,12 @@ def level_attach(
         )
         better = active & (flags == 0) & (other != 0) & (g > best) & holds & (factors[axis] == 2)
         best, choice = torch.where(better, g, best), torch.where(better, 1 + axis, choice)
-    inside(out, shape).copy_(choice)
+    old = inside(out, shape).clone()
+    _put(out, shape, spanned(around, shape, factors), choice)
+    moved = _block_sums((inside(out, shape) != old).float(), factors) > 0
+    set_spans(moved.reshape(-1, coarse_shape[2]), around)
     level_wrap(out, shape, periodic)
-    return int((choice > 0).sum())
+    return bool(inside(out, shape).any())
 
 
 def _staying(cells: list[Cell], lower: Tensor, strongest: Tensor, ways: Tensor, shape: Shape) -> list[bool]:
@@ -205,13 +222,18 @@ def _staying(cells: list[Cell], lower: Tensor, strongest: Tensor, ways: Tensor, 
     return [parts[cell] == best or strength[parts[cell]] < bound for cell in cells]
 
 
-def level_diagonal(faces: Tensor, outlets: Tensor, shape: Shape, inverse: Tensor) -> None:
-    """Set the last row of faces to the sums of the outlets, and inverse to 1/diagonal, 0 where that is 0."""
-    total = inside(outlets, shape).sum(0)
-    inside(faces[3], shape).copy_(total)
+def level_diagonal(
+    faces: Tensor, outlets: Tensor, shape: Shape, factors: Shape, spans: Tensor, inverse: Tensor
+) -> None:
+    """Set the last row of faces to the sums of the outlets, and inverse to 1/diagonal, 0 where that is 0.
+
+    In spans of blocks.
+    """
+    total, there = inside(outlets, shape).sum(0), spanned(spans, shape, factors)
+    _put(faces[3], shape, there, total)
     for axis in range(3):
         total = total + inside(faces[axis], shape) + beside(faces[axis], shape, axis, 1)
-    inside(inverse, shape).copy_(torch.where(total > 0, 1 / total, 0.0))
+    _put(inverse, shape, there, torch.where(total > 0, 1 / total, 0.0))
 
 
 def level_weights(
@@ -222,9 +244,12 @@ def level_weights(
     nominal: Sequence[float],
     shape: Shape,
     factors: Shape,
+    spans: Tensor,
     out: Tensor,
 ) -> None:
-    """Fill the weights of P of a level with couplings of its own.
+    """Fill the weights of P of a level with couplings of its own, in spans of blocks.
+
+    The last row of faces holds the sums of the outlets.
 
     Along an axis a cell takes half of the outward part of its two couplings from the next block: a quarter
     where they are equal, less where its partner holds it, up to a half where the next block does; nothing
@@ -258,7 +283,9 @@ def level_weights(
     own = torch.where(inside(inverse, shape) > 0, WHOLE - parts.sum(0), 0)
     for axis in range(3):
         taken[axis] = torch.where(flags > 0, WHOLE * (flags == 1 + axis), taken[axis])
-    inside(out, shape).copy_(torch.cat([taken, torch.where(flags > 0, 0, own)[None]]))
+    weights, there = torch.cat([taken, torch.where(flags > 0, 0, own)[None]]), spanned(spans, shape, factors)
+    for row, values in zip(out, weights, strict=True):
+        _put(row, shape, there, values)
 
 
 def coarsest_matrix(faces: Tensor, shape: Shape, periodic: Sequence[bool], out: Tensor) -> None:
@@ -273,6 +300,12 @@ def coarsest_matrix(faces: Tensor, shape: Shape, periodic: Sequence[bool], out: 
                 g = inside(faces[axis], shape)[cell]
                 for p, q, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
                     out[p, q] += sign * g
+
+
+def _put(v: Tensor, shape: Shape, there: Tensor, values: Tensor) -> None:
+    """Set the cells of a padded vector that are marked."""
+    cells = inside(v, shape)
+    cells.copy_(torch.where(there, values.to(v.dtype), cells))
 
 
 def _positions(shape: Shape, axis: int) -> Tensor:

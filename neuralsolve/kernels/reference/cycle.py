@@ -46,10 +46,10 @@ def levels_cycle(
     ----------
     vectors, matrices, weights : all vectors, numbers of matrices, and weights of P
     table : (levels, 20) int64
-        Shape, factors, size; where in `vectors` b, x and y lie, in `matrices` inverse, red, black and faces (-1:
-        none), in `weights` the weights. x and y may change their places: the table then says so. Then where in
-        `places` the runs of the conductors lie and their edges after them, where in `numbers` the couplings and
-        after them the inverse, and how many runs, edges and conductors there are (0: none).
+        Shape, factors, size; where in `vectors` b, x and y lie, in `matrices` inverse, red, black and faces
+        (-1: none), in `weights` the weights. x and y may change their places: the table then says so. Then
+        where in `places` the runs of the conductors lie and their edges after them, where in `numbers` the
+        couplings and after them the inverse, and how many runs, edges and conductors there are (0: none).
     places, numbers : int32 and float32, arguments of `conductor_correct` of all levels
     inverse : (n, n), of the last level's matrix
     pre, post : (steps, 2), weight and momentum of the steps of `level_relax` before and after the correction
@@ -61,7 +61,20 @@ def levels_cycle(
     fresh : start from x = 0, whatever x holds; full multigrid always does
     """
     cycle = _Cycle(
-        vectors, matrices, weights, table, scale, inverse, pre, post, gain, periodic, colored, twice
+        vectors,
+        matrices,
+        weights,
+        table,
+        places,
+        numbers,
+        scale,
+        inverse,
+        pre,
+        post,
+        gain,
+        periodic,
+        colored,
+        twice,
     )
     if kind == FULL:
         cycle.full()
@@ -71,7 +84,21 @@ def levels_cycle(
 
 class _Cycle:
     def __init__(
-        self, vectors, matrices, weights, table, scale, inverse, pre, post, gain, periodic, colored, twice
+        self,
+        vectors,
+        matrices,
+        weights,
+        table,
+        places,
+        numbers,
+        scale,
+        inverse,
+        pre,
+        post,
+        gain,
+        periodic,
+        colored,
+        twice,
     ):
         self.vectors, self.matrices, self.weights, self.table = vectors, matrices, weights, table
         self.scale, self.inverse = scale, inverse
