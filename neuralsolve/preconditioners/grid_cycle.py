@@ -28,7 +28,7 @@ KINDS = {"V": 0, "W": 1, "F": 2, "full": 3}  # as in `kernels.reference.cycle`
 SEAM_OMEGA = 0.9  # of "red-black" where cells of one colour are neighbours
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 CONTRACTION = 1.95  # largest eigenvalue of M A that a W-cycle may meet one level below
-POWER_STEPS = 8
+POWER_STEPS, MORE_STEPS = 8, 3  # of power iteration, and for the next A, from where the last one ended
 TESTED = 6_000  # padded cells of the levels on which a W-cycle is tested
 TWICE = 2  # levels on which a W-cycle corrects twice, where coefficients are constant and cells about cubes
 SAMPLES = 4096  # entries of r that tell its size
@@ -69,6 +69,7 @@ class GridCycle(Preconditioner):
         self._hierarchy: Hierarchy | None = None
         self._null_space: NullSpace | None = None
         self._twice = 0
+        self._modes: dict[tuple[int, ...], Tensor] = {}  # that grow most on the levels, by their shapes
         self.update(A)
 
     def update(self, A_next: LinearOperator) -> None:
@@ -194,13 +195,18 @@ class GridCycle(Preconditioner):
         h, level = self._hierarchy, self._levels()[depth]
         assert h is not None
         K, shape = table(), level.plan.shape
-        generator = torch.Generator().manual_seed(314159)
-        v = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator)
-        given, zero, quotient = torch.zeros_like(level.inverse), torch.zeros_like(level.inverse), 0.0
+        given = self._modes.get(shape)
+        steps = POWER_STEPS if given is None else MORE_STEPS
+        if given is None:
+            v = torch.randn(
+                math.prod(shape), dtype=torch.float64, generator=torch.Generator().manual_seed(314159)
+            )
+            self._modes[shape] = given = torch.zeros_like(level.inverse)
+            K.level_load(v, 1.0, shape, given)
+        zero, quotient = torch.zeros_like(given), 0.0
         b, inside = h.vector(depth, B), (level.inverse != 0).to(given.dtype)
         kind = KINDS["V" if self._used.cycle == "full" else self._used.cycle]
-        K.level_load(v, 1.0, shape, given)
-        for _ in range(POWER_STEPS):
+        for _ in range(steps):
             given *= inside
             self._wrap(given, shape)
             # -A v: the cycle returns -M A v, and leaves b as it is
@@ -210,7 +216,8 @@ class GridCycle(Preconditioner):
             x = h.vector(depth, X)
             size = float(x.norm())
             if not (energy > 0 and 0 < size < math.inf):
-                break
+                del self._modes[shape]
+                return self._growth(depth) if steps == MORE_STEPS else abs(quotient)
             quotient = float(torch.dot(b, x)) / energy
             torch.div(x, size, out=given)
         return abs(quotient)

@@ -8,26 +8,26 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.padded import box, flags, over_spans, row_start, singles, strides, wrap_sides
-from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.threads import bare, serial
 
 TIGHT = np.float32(0.02)  # see the definition
 SPECK = np.float32(1e-30)  # far below any coupling: a cell that takes part is not taken for one outside
 
 
-@serial
+@bare
 def _strongest(faces, c, sz, sy):
     """Return the strongest coupling of a cell."""
     top = max(faces[0, c], faces[1, c], faces[2, c])
     return max(top, faces[0, c + sz], faces[1, c + sy], faces[2, c + 1])
 
 
-@serial
+@bare
 def _hold(faces, g, c, other, sz, sy):
     """Whether two cells hold together that have the coupling g."""
     return g > 0 and g >= TIGHT * max(_strongest(faces, c, sz, sy), _strongest(faces, other, sz, sy))
 
 
-@serial
+@bare
 def _find_parts(faces, cell, part, sz, sy):
     """Find the parts of a block whose cells hold together, numbered by their first cells."""
     for k in range(8):
@@ -46,7 +46,7 @@ def _find_parts(faces, cell, part, sz, sy):
                             part[q] = low
 
 
-@serial
+@bare
 def _mark_main(faces, factors, cell, part, main, sz, sy, strength, score):
     """Mark the cells that stay in a block; return whether others exist."""
     strength[:], score[:] = 0, 0
@@ -59,7 +59,10 @@ def _mark_main(faces, factors, cell, part, main, sz, sy, strength, score):
             step = sz if axis == 0 else (sy if axis == 1 else 1)
             outward = cell[k] + step if k & (4 >> axis) else cell[k]
             score[part[k]] -= factors[axis] == 2 and faces[axis, outward] > 0
-    best, bound, split = -1, TIGHT * strength.max(), False
+    best, top, split = -1, np.float32(0), False
+    for k in range(8):
+        top = max(top, strength[k])
+    bound = TIGHT * top
     for p in range(8):
         if score[p] > 0 and strength[p] >= bound and (best < 0 or score[p] > score[best]):
             best = p
@@ -71,7 +74,7 @@ def _mark_main(faces, factors, cell, part, main, sz, sy, strength, score):
     return split
 
 
-@serial
+@bare
 def _any(flags, lo, hi):
     flags, count = flags[lo:hi], 0
     for i in range(flags.size):
@@ -79,7 +82,7 @@ def _any(flags, lo, hi):
     return count
 
 
-@serial
+@bare
 def _strengths(faces, inverse, s, n, sz, sy, tops, line):
     """Strongest couplings of the cells of a line from s on, at least `SPECK` where a cell takes part."""
     end, top = s + n, tops[line, :n]
@@ -98,7 +101,7 @@ def _strengths(faces, inverse, s, n, sz, sy, tops, line):
         top[i] = a if a > c else c
 
 
-@serial
+@bare
 def _mark_loose(faces, axis, s, n, tops, here, there, shift, loose):
     """Mark cells that do not hold to the one below along an axis, whose strengths are `shift` before."""
     g, own, other, marks = (
@@ -113,7 +116,7 @@ def _mark_loose(faces, axis, s, n, tops, here, there, shift, loose):
         marks[i] |= np.int32(g[i] < TIGHT * top)
 
 
-@serial
+@bare
 def _find_loose(faces, inverse, shape, factors, Z, Y, first, n, tops, loose):
     """Mark in `loose` (n,) where a coupling inside a block, of a piece of a row, does not hold."""
     (nz, ny, _), (fz, fy, fx) = shape, factors
@@ -195,7 +198,7 @@ def _attach(faces, inverse, shape, factors, spans, main, out, lo, hi):
         spans[row, 0], spans[row, 1] = low // fx, -(-high // fx)
 
 
-@serial
+@bare
 def _attach_line(faces, inverse, sides, factors, main, position, s, first, end, out):
     sz, sy, _, _ = strides(sides)
     for i in range(first, end):
@@ -219,7 +222,7 @@ def _attach_line(faces, inverse, sides, factors, main, position, s, first, end, 
                 out[c] = 1 + axis
 
 
-@serial
+@bare
 def _all(flags, lo, hi):
     flags, count = flags[lo:hi], 0
     for i in range(flags.size):
@@ -227,7 +230,7 @@ def _all(flags, lo, hi):
     return count == 0
 
 
-@serial
+@bare
 def _target(attached, c, position, factors, coarse_shape, out):
     """Write the coarse cell of a fine one."""
     for axis in range(3):
@@ -275,7 +278,7 @@ def _add_attached(
                     _add_coupling(way, there, half * g, coarse_shape, periodic, coarse_faces)
 
 
-@serial
+@bare
 def _add_coupling(here, there, g, shape, periodic, faces):
     """Add a coupling between two coarse cells; m faces apart, m times as strong on all faces of a way there.
 

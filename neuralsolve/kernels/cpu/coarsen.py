@@ -9,10 +9,10 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.codes import coarse_from_code
 from neuralsolve.kernels.cpu.padded import box, flags, over_spans, row_start, singles, strides
-from neuralsolve.kernels.cpu.threads import serial, unchecked
+from neuralsolve.kernels.cpu.threads import bare, bare_unchecked, serial
 
 
-@serial
+@bare
 def _add_line(fields, nx, factors, shares, first_z, first_y, sums):
     """Add nx cells of a fine line to the sums of their coarse row, both of six fields."""
     fz, fy, fx = factors
@@ -32,7 +32,7 @@ def _add_line(fields, nx, factors, shares, first_z, first_y, sums):
         _add_cells(fields, 3 + axis, nx, fx, shares[axis], sums)
 
 
-@serial
+@bare
 def _add_cells(fields, row, nx, fx, share, sums):
     values, total = fields[row, :nx], sums[row]
     if fx == 1:
@@ -88,14 +88,14 @@ def _coarse_couplings(
             out_outlets[axis, s : s + N] = sums[3 + axis, :N]
 
 
-@serial
+@bare
 def _copy(source, axis, s, n, target, row):
     given, taken = source[axis, s : s + n], target[row, :n]
     for i in range(n):
         taken[i] = given[i]
 
 
-@serial
+@bare
 def _leave_out(attached, s, shape, n, fields):
     """Take couplings and outlets of attached cells out of a line: they go elsewhere."""
     sz, sy, _, _ = strides(shape)
@@ -104,7 +104,7 @@ def _leave_out(attached, s, shape, n, fields):
         _leave_out_axis(attached, s, step, n, fields, axis)
 
 
-@serial
+@bare
 def _leave_out_axis(attached, s, step, n, fields, axis):
     own, below = attached[s : s + n], attached[s - step : s - step + n]
     zero, count = np.float32(0), 0
@@ -118,7 +118,7 @@ def _leave_out_axis(attached, s, step, n, fields, axis):
             fixed[i] = fixed[i] if own[i] == 0 else zero
 
 
-@serial
+@bare
 def _level_diagonal(faces, outlets, shape, factors, spans, inverse, lo, hi):
     """Rows lo..hi of blocks: add up the outlets, and fill 1/diagonal, 0 where the diagonal is."""
     sides, (nz, ny, nx), (fz, fy, fx) = shape, shape, factors
@@ -134,7 +134,7 @@ def _level_diagonal(faces, outlets, shape, factors, spans, inverse, lo, hi):
                 _diagonal_line(faces, outlets, sides, s + first, s + end, inverse)
 
 
-@unchecked
+@bare_unchecked
 def _diagonal_line(faces, outlets, shape, s, end, inverse):
     sz, sy, _, _ = strides(shape)
     oz, oy, ox = outlets[0, s:end], outlets[1, s:end], outlets[2, s:end]
@@ -149,7 +149,7 @@ def _diagonal_line(faces, outlets, shape, s, end, inverse):
         d[i] = share if total > 0 else np.float32(0)
 
 
-@serial
+@bare
 def _coarsest_matrix(faces, shape, periodic, out):
     """Dense matrix of a small level; cells in C order."""
     sides = shape

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.padded import box, over_spans, row_start, singles
-from neuralsolve.kernels.cpu.threads import serial, unchecked
+from neuralsolve.kernels.cpu.threads import bare, bare_unchecked, serial
 from neuralsolve.kernels.cpu.transfers import OWN, WHOLE
 
 
@@ -38,7 +38,7 @@ def _code_level(code, scale, shape, factors, spans, inverse, weights, lo, hi):
                     _quarters_x(code, odd, start, n - n % 2, weights, s)
 
 
-@unchecked
+@bare_unchecked
 def _diagonals(code, scale, start, n, inverse, weights, s):
     """1/diagonal of cells, and weights of those that take from their own block alone."""
     kz, ky, kx = scale
@@ -55,7 +55,7 @@ def _diagonals(code, scale, start, n, inverse, weights, s):
     weights[2, s : s + n] = 0
 
 
-@serial
+@bare
 def _quarters(code, axis, odd, start, n, weights, s):
     """Weights along an axis of cells whose partners lie above (even ones) or below (odd ones)."""
     bits, taken, own = code[start : start + n], weights[axis, s : s + n], weights[OWN, s : s + n]
@@ -69,7 +69,7 @@ def _quarters(code, axis, odd, start, n, weights, s):
         taken[i] = np.uint8((WHOLE // 4) * (b >> partner & b >> both & b >> beyond & 1))
 
 
-@serial
+@bare
 def _quarters_x(code, odd, start, n, weights, s):
     """Weights along x, where even cells and odd ones take turns."""
     bits, taken, own = code[start : start + n], weights[2, s : s + n], weights[OWN, s : s + n]
@@ -82,19 +82,19 @@ def _quarters_x(code, odd, start, n, weights, s):
         taken[i] = np.uint8((WHOLE // 4) * (b >> 4 & b >> 5 & b >> 11 & 1))
 
 
-@serial
+@bare
 def _apart(fields):
     """Bits 0-1, 2-3 and 4-5, ten bits apart."""
     return (fields & 3) | (fields & 12) << 8 | (fields & 48) << 16
 
 
-@serial
+@bare
 def _outlets(b):
     """Faces to fixed values along z, y and x, two bits each: open ones without those to cells."""
     return (b >> 6 & 63) - (b & 21) - (b >> 1 & 21)
 
 
-@serial
+@bare
 def _count_line(code, start, n, fx, mask, low, fixed):
     """Count couplings to lower neighbours, of the axes in `mask`, and outlets, of the blocks of a line."""
     bits, N = code[start : start + n], n // fx
@@ -116,7 +116,7 @@ def _count_line(code, start, n, fx, mask, low, fixed):
         fixed[N] += _apart(_outlets(a))
 
 
-@serial
+@bare
 def _store_counts(counts, share, axis, N, out, s):
     row, shift = out[axis, s : s + N], np.int32(10 * axis)
     for i in range(N):

@@ -19,13 +19,13 @@ from neuralsolve.kernels.cpu.padded import (
     wrap_sides,
 )
 from neuralsolve.kernels.cpu.stencil import INSIDE
-from neuralsolve.kernels.cpu.threads import bare, over_ranges, serial
+from neuralsolve.kernels.cpu.threads import bare, over_ranges
 
 APART = np.float32(0.05)  # see the definition
 OUT = 1 << 13  # bit of a cell with a way out, until all its sides are known
 
 
-@serial
+@bare
 def _extent(bits, lo, hi):
     """Smallest and largest positive number of a range, as bits: numbers >= 0 in the order of their bits."""
     bits, most, least = bits[lo:hi], np.uint32(0), np.uint32(0xFFFFFFFF)
@@ -49,18 +49,19 @@ def _differ(faces: np.ndarray, nominal: Sequence[np.float32]) -> bool:
     return bool(least < APART * most)
 
 
-@serial
+@bare
 def _top(faces, nominal, shape, top, lo, hi):
     """Strongest coupling of the cells lo..hi of the padded box, in units of `nominal`."""
     sz, sy, _, _ = strides(shape)
-    cz, cy, cx = faces[0], faces[1], faces[2]
     kz, ky, kx = np.float32(1) / nominal[0], np.float32(1) / nominal[1], np.float32(1) / nominal[2]
-    for i in range(lo, hi):
-        z, y, x = max(cz[i], cz[i + sz]), max(cy[i], cy[i + sy]), max(cx[i], cx[i + 1])
-        top[i] = max(kz * z, max(ky * y, kx * x))
+    row, zl, yl, xl = top[lo:hi], faces[0, lo:hi], faces[1, lo:hi], faces[2, lo:hi]
+    zh, yh, xh = faces[0, lo + sz : hi + sz], faces[1, lo + sy : hi + sy], faces[2, lo + 1 : hi + 1]
+    for i in range(row.size):
+        z, y, x = max(zl[i], zh[i]), max(yl[i], yh[i]), max(xl[i], xh[i])
+        row[i] = max(kz * z, max(ky * y, kx * x))
 
 
-@serial
+@bare
 def _code(faces, inverse, nominal, least, shape, top, code, lo, hi):
     """Lines lo..hi: the bits of the couplings that hold both their cells, and the ways out."""
     _, ny, nx = shape
@@ -88,7 +89,7 @@ def _code(faces, inverse, nominal, least, shape, top, code, lo, hi):
             bits[i] = (bits[i] & (OUT - 1)) + 64 * (bits[i] >= OUT)
 
 
-@serial
+@bare
 def _parts(faces, labels, numbers, shape, periodic, starts, runs, edges, couplings, lo, hi):
     """Lines lo..hi: write runs and edges from `starts` on; only count them there where `runs` is empty."""
     sides = shape

@@ -15,11 +15,11 @@ from torch import Tensor
 from neuralsolve.kernels.cpu.assemble import leaving, segment_faces
 from neuralsolve.kernels.cpu.padded import box, over_lines, row_start
 from neuralsolve.kernels.cpu.stencil import SEGMENT, kinds_beside, kinds_room, segment_end
-from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.threads import bare, serial
 from neuralsolve.kernels.reference.stencil import AIR, FLUID
 
 
-@serial
+@bare
 def _lower(x0, low, c0, unit, row):
     """Set the couplings of a segment to the lower neighbours; return their sum and number."""
     total, count = 0.0, 0.0
@@ -32,7 +32,7 @@ def _lower(x0, low, c0, unit, row):
     return total, count
 
 
-@serial
+@bare
 def _is_air(kinds):
     found = 0
     for i in range(kinds.size):
@@ -40,7 +40,7 @@ def _is_air(kinds):
     return found > 0
 
 
-@serial
+@bare
 def _put(row, k, n, unit, room, target, axis, s, changed, line):
     """Set a line to n entries / unit where it is something else; widen the span of what has changed."""
     given, new, old, other = row[k : k + n], room[:n], target[axis, s : s + n], 0
@@ -63,7 +63,7 @@ def _put(row, k, n, unit, room, target, axis, s, changed, line):
         old[i] = new[i]
 
 
-@serial
+@bare
 def _put_lines(row, line, after, shape, unit, room, target, axis, changed):
     _, ny, nx = shape
     for k in range(line, after):

@@ -7,6 +7,7 @@ another vector than those whose neighbours it reads: ranges may run side by side
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_cells
-from neuralsolve.kernels.cpu.threads import bare, over_ranges
+from neuralsolve.kernels.cpu.threads import UNEVEN, bare, over_ranges
 
 LARGE = np.float32(1e18)  # half the room of float32
 NUMBERS = 4  # of a cell, and more, that a kernel of the set-up touches
@@ -35,6 +36,13 @@ def row_start(shape, z, y):
     """Return the place of the first cell of a line."""
     sz, sy, first, _ = strides(shape)
     return first + z * sz + y * sy
+
+
+@bare
+def copy_line(source, target):
+    """Copy a line, which an assignment to a slice would look at for overlaps."""
+    for i in range(target.size):
+        target[i] = source[i]
 
 
 @bare
@@ -113,7 +121,7 @@ def over_spans(
 ) -> list[Any]:
     """Call a kernel on ranges of the rows of blocks that spans stand for; return the results."""
     blocks = int(np.maximum(spans[:, 1] - spans[:, 0], 0).sum())
-    return over_ranges(len(spans), kernel, NUMBERS * blocks * factors[0] * factors[1] * factors[2])
+    return over_ranges(len(spans), kernel, NUMBERS * blocks * math.prod(factors), UNEVEN)
 
 
 def level_load(v: Tensor, scale: float, shape: Sequence[int], out: Tensor) -> bool:

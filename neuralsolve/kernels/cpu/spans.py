@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.padded import box, over_lines, row_start, strides
-from neuralsolve.kernels.cpu.threads import serial
+from neuralsolve.kernels.cpu.threads import bare, serial
 
 
-@serial
+@bare
 def _code_changes(before, code, nx, changed, lo, hi):
     for line in range(lo, hi):
         a, b, other = before[line * nx : line * nx + nx], code[line * nx : line * nx + nx], np.uint16(0)
@@ -27,7 +27,7 @@ def _code_changes(before, code, nx, changed, lo, hi):
         changed[line, 0], changed[line, 1] = first, last
 
 
-@serial
+@bare
 def _spans_below(changed, shape, factors, spans):
     (nz, ny, nx), (fz, fy, fx) = shape, factors
     rows = -(-ny // fy)
@@ -43,7 +43,7 @@ def _spans_below(changed, shape, factors, spans):
         spans[row, 1] = -(-last // fx)
 
 
-@serial
+@bare
 def _spans_around(spans, shape, out):
     nz, ny, nx = shape
     for row in range(len(spans)):
@@ -61,21 +61,21 @@ def _spans_around(spans, shape, out):
         out[row, 1] = last
 
 
-@serial
+@bare
 def _widen(spans, row, first, last):
     if spans[row, 0] < spans[row, 1]:
         first, last = min(first, spans[row, 0]), max(last, spans[row, 1])
     spans[row, 0], spans[row, 1] = first, last
 
 
-@serial
+@bare
 def _spans_join(others, spans):
     for row in range(len(spans)):
         if others[row, 0] < others[row, 1]:
             _widen(spans, row, others[row, 0], others[row, 1])
 
 
-@serial
+@bare
 def _target(attached, c, position, factors, out):
     """Write the coarse cell of a fine one; no axis is periodic."""
     for axis in range(3):

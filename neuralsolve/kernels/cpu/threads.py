@@ -30,12 +30,14 @@ serial = numba.njit(cache=True, nogil=True, fastmath=_MATH)
 bare = numba.njit(cache=True, nogil=True, fastmath=_MATH, _nrt=False)
 # A division by zero gives infinity instead of an error: without that test its loop is vectorised.
 unchecked = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+bare_unchecked = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH, _nrt=False)
 # For sums whose order is written out: the compiler neither vectorises short rows nor lengthens a recurrence.
 ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 
 SERIAL_BELOW = 250_000  # entries: about 100 us of work, twice what waking another thread costs
 MAX_THREADS = 8  # the loops wait for memory: more cores than this do not make it faster
 RANGES_PER_THREAD = 2
+UNEVEN = 8  # ranges per thread, where most of the work may lie in few places
 BLOCK = 100_000  # cells per block of a sweep, about 300 us
 
 Task = tuple[Callable[[], int], SimpleQueue]  # taken by a sleeping thread; None ends it
@@ -99,7 +101,12 @@ def one_thread_each(tasks: int, task: Callable[[int], Any]) -> list[Any]:
     return side_by_side(tasks, alone, min(tasks, thread_count()))
 
 
-def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | None = None) -> list[Any]:
+def over_ranges(
+    count: int,
+    kernel: Callable[[int, int], Any],
+    entries: int | None = None,
+    per_thread: int = RANGES_PER_THREAD,
+) -> list[Any]:
     """Call `kernel(lo, hi)` on ranges that cover 0..count, side by side where it pays; return their results.
 
     Parameters
@@ -110,6 +117,8 @@ def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | No
         Compiled with `serial` or `ordered`; its ranges must not write to the same entries.
     entries : int, optional
         Numbers touched by the whole loop, which decide whether it pays (default: count).
+    per_thread : int
+        Ranges for each thread: the more, the less they are alike in work.
 
     Notes
     -----
@@ -120,7 +129,7 @@ def over_ranges(count: int, kernel: Callable[[int, int], Any], entries: int | No
     threads = 1 if small else thread_count()
     if threads == 1:
         return [kernel(0, count)]
-    ranges = threads * RANGES_PER_THREAD
+    ranges = threads * per_thread
     return side_by_side(ranges, lambda c: kernel(count * c // ranges, count * (c + 1) // ranges), threads)
 
 

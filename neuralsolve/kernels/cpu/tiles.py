@@ -10,7 +10,7 @@ the other side along a periodic axis, else zero.
 
 from __future__ import annotations
 
-from neuralsolve.kernels.cpu.padded import strides
+from neuralsolve.kernels.cpu.padded import copy_line, strides
 from neuralsolve.kernels.cpu.smoothing import relax_cells, residual_cells, start_cells
 from neuralsolve.kernels.cpu.threads import bare
 from neuralsolve.kernels.cpu.transfers import prolong_line, restrict_row
@@ -47,9 +47,7 @@ def tile_room(shape, lines, chain):
 
 @bare
 def _copy(source, start, n, target, to):
-    v, w = source[start : start + n], target[to : to + n]
-    for i in range(n):
-        w[i] = v[i]
+    copy_line(source[start : start + n], target[to : to + n])
 
 
 @bare

@@ -7,23 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from neuralsolve.kernels.cpu.padded import box, over_spans, row_start, strides
-from neuralsolve.kernels.cpu.threads import serial, unchecked
+from neuralsolve.kernels.cpu.padded import box, copy_line, over_spans, row_start, strides
+from neuralsolve.kernels.cpu.threads import bare, bare_unchecked, serial
 from neuralsolve.kernels.cpu.transfers import OWN, WHOLE
 
 
-@unchecked
+@bare_unchecked
 def _sides(faces, axis, s, step, n, upper, room):
     """Couplings along z or y that lead out of the blocks, to the upper side if so, and back into them."""
     low, high = faces[axis, s : s + n], faces[axis, s + step : s + step + n]
     out, back = room[9, :n], room[10, :n]
-    if upper:
-        out[:], back[:] = high, low
-    else:
-        out[:], back[:] = low, high
+    copy_line(high if upper else low, out)
+    copy_line(low if upper else high, back)
 
 
-@unchecked
+@bare_unchecked
 def _sides_x(faces, s, n, room):
     """Couplings along x that lead out of the blocks, to the lower side for even cells, and back into them."""
     low, high, odd = faces[2, s : s + n], faces[2, s + 1 : s + 1 + n], room[13, :n]
@@ -36,7 +34,7 @@ def _sides_x(faces, s, n, room):
         back[i] = a if odd[i] > 0 else b
 
 
-@unchecked
+@bare_unchecked
 def _without(attached, s, step, n, room):
     """Leave out the partners of cells beside attached ones: those say nothing about a block."""
     lower, upper, back = attached[s - step : s - step + n], attached[s + step : s + step + n], room[10, :n]
@@ -49,19 +47,19 @@ def _without(attached, s, step, n, room):
             back[i] = value if lower[i] | upper[i] == 0 else np.float32(0)
 
 
-@unchecked
+@bare_unchecked
 def _outlets(faces, outlets, axis, s, n, room):
     """Outlets along an axis; they are zero where all of a cell are."""
     gone, fixed, total = room[11, :n], faces[3, s : s + n], np.float32(0)
     for i in range(n):
         total += fixed[i]
     if total > 0:
-        gone[:] = outlets[axis, s : s + n]
+        copy_line(outlets[axis, s : s + n], gone)
     else:
         gone[:] = 0
 
 
-@unchecked
+@bare_unchecked
 def _axis_weights(axis, n, scale, room):
     """Weights along one axis: half of the outward part of a cell's couplings, and its strength there.
 
@@ -83,7 +81,7 @@ def _axis_weights(axis, n, scale, room):
         fluid[i] = np.float32(1) if out[i] > 0 else zero
 
 
-@serial
+@bare
 def _weigh_line(faces, outlets, attached, nominal, shape, factors, z, y, first, end, room):
     """Fill the first nine rows of room: w, what leads to fluid, and strengths, of a piece of a line."""
     sz, sy, _, _ = strides(shape)
@@ -128,7 +126,7 @@ def _level_weights(faces, outlets, inverse, attached, nominal, shape, factors, s
                     _store_attached(attached, weights, s, n)
 
 
-@unchecked
+@bare_unchecked
 def _store_weights(room, inverse, weights, s, nx):
     """Weigh the axes by their strengths, and store all as bytes."""
     one, inverse = np.float32(1), inverse[s : s + nx]
@@ -162,7 +160,7 @@ def _store_weights(room, inverse, weights, s, nx):
             taken[i] = part_taken if fluid > 0 else np.uint8(0)
 
 
-@serial
+@bare
 def _store_attached(attached, weights, s, nx):
     for c in range(s, s + nx):
         if attached[c]:
