@@ -19,7 +19,7 @@ from neuralsolve.bench.scenes import inclusions
 from neuralsolve.kernels import cpu, reference, use
 from neuralsolve.kernels.reference.conductors import APART
 from neuralsolve.kernels.reference.padded import inside, level_wrap
-from neuralsolve.preconditioners import conductors, levels
+from neuralsolve.preconditioners import conductors
 from neuralsolve.preconditioners.levels import build
 
 EPS = torch.finfo(torch.float32).eps
@@ -236,9 +236,8 @@ def test_all_ways_through_the_levels_are_the_same_cycle(scene, cycle, monkeypatc
     close = {"rtol": 0.0, "atol": 4 * 1e3 * EPS * float(together.abs().max())}  # contrast * eps
     with use("reference"):
         torch.testing.assert_close(recipe.build(A).apply(r), together, **close)
-    monkeypatch.setattr(levels, "SMALL", 0)
+    monkeypatch.setattr("neuralsolve.kernels.cpu.cycle.TILED", 0)
     torch.testing.assert_close(recipe.build(A).apply(r), together, **close)
-    monkeypatch.setattr("neuralsolve.kernels.cpu.threads.SERIAL_BELOW", 0)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     torch.testing.assert_close(recipe.build(A).apply(r), together, **close)
 

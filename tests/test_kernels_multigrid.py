@@ -10,12 +10,11 @@ import pytest
 import torch
 from grids import random_faces, stencils
 from hypothesis import HealthCheck, given, settings
-from recipe_laws import dense, masked_3d, odd_periodic_2d
+from recipe_laws import masked_3d, odd_periodic_2d
 
 import neuralsolve as ns
 from neuralsolve.kernels import cpu, reference, use
 from neuralsolve.kernels.reference.padded import inside
-from neuralsolve.preconditioners import levels as rooms
 from neuralsolve.preconditioners.levels import Hierarchy, Level, build
 
 EPS = torch.finfo(torch.float32).eps
@@ -142,20 +141,29 @@ def test_one_compiled_cycle_is_the_definition(scene, recipe, generator):
     assert float((fast - slow).abs().max()) <= 2e-5 * float(slow.abs().max())
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("recipe", CYCLES, ids=lambda recipe: recipe.cycle)
-def test_large_levels_one_by_one_are_the_same_cycle(scene, recipe, threads, monkeypatch):
-    """Levels of SMALL cells and fewer are one call; with two threads every loop here is cut into ranges."""
+def flat_periodic():
+    """Return a stencil whose tiles are parts of planes, more than one along z, with a seam along y and z."""
+    return ns.PoissonStencil(
+        ns.Grid((21, 20, 6), spacing=(1.0, 3.0, 1.0), walls=["periodic"] * 2 + ["neumann"])
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("scene", [*SCENES, lambda: split_box((33, 22)), flat_periodic])
+@pytest.mark.parametrize(
+    "recipe", [*CYCLES, ns.Multigrid("full", sweeps=(0, 2))], ids=lambda recipe: recipe.cycle
+)
+def test_levels_in_tiles_are_the_same_cycle(scene, recipe, threads, monkeypatch, generator):
+    """Levels of up to TILED cells are done vector by vector, larger ones in tiles that threads share."""
     A = scene()
-    together = dense(recipe.build(A), A.shape[0])
-    monkeypatch.setattr(rooms, "SMALL", 0)
-    if threads == 2:
-        monkeypatch.setattr("neuralsolve.kernels.cpu.threads.SERIAL_BELOW", 0)
-        monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    r = torch.randn(A.shape[0], 3, dtype=torch.float64, generator=generator)
     M = recipe.build(A)
-    assert M._hierarchy.first_small == len(M._hierarchy.levels) - 1
-    assert float((dense(M, A.shape[0]) - together).abs().max()) <= 1e-5 * float(together.abs().max())
+    whole = M.apply(r)
+    monkeypatch.setattr("neuralsolve.kernels.cpu.cycle.TILED", 0)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    for _ in range(2):
+        tiled = M.apply(r)
+        assert float((tiled - whole).abs().max()) <= 1e-5 * float(whole.abs().max())
 
 
 # interpolation

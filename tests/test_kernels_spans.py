@@ -110,7 +110,6 @@ def contents(h: Hierarchy):
 @pytest.mark.parametrize("periodic", [False, True], ids=["walls", "seams"])
 @pytest.mark.parametrize("shape", [(1, 13), (9, 8), (29, 23), (2, 5, 6), (7, 6, 9), (13, 12, 11)])
 def test_an_update_fills_the_levels_as_a_fresh_build(shape, periodic, constant, closed, monkeypatch):
-    monkeypatch.setattr(rooms, "SMALL", 40)
     rng = np.random.default_rng(9181)
     for _ in range(3):
         h = None

@@ -135,8 +135,8 @@ def test_one_source_among_faint_numbers(faint, generator):
 
 def storage(M) -> list[int]:
     h = M._hierarchy
-    tensors = [t for level in h.levels for t in (level.inverse, level.faces, level.weights, level.b)]
-    return [t.data_ptr() for t in [h.floats, h.bytes, *h.spare, *tensors]]
+    tensors = [t for level in h.levels for t in (level.inverse, level.faces, level.weights)]
+    return [t.data_ptr() for t in [h.vectors, h.matrices, h.bytes, *h.spare, *tensors]]
 
 
 @pytest.mark.parametrize("smoother", SMOOTHERS)

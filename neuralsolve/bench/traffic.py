@@ -1,9 +1,9 @@
 """How far multigrid's kernels are above the time that memory needs for what they read and write.
 
-Kernels are watched where they work, on the finest level within cycles. Bytes are those of their arguments,
-each read or written once, and twice where it is both; that a processor reads a line of memory before it
-writes to it is not counted, nor what a cache saves. The floor is the bytes over the bandwidth of a copy of a
-large vector, the fastest of several, counted in the same way.
+Kernels are watched where they work, in solves; the two ways of a cycle over the finest level alone. Bytes are
+those of their arguments, each read or written once, and twice where it is both; that a processor reads a line
+of memory before it writes to it is not counted, nor what a cache saves. The floor is the bytes over the
+bandwidth of a copy of a large vector, the fastest of several, counted in the same way.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ from neuralsolve.bench.bars import BarRow, Settings, listed, named, row
 from neuralsolve.bench.clock import timed
 from neuralsolve.bench.scenes import free_surface
 from neuralsolve.kernels import table
+from neuralsolve.kernels.cpu.cycle import DOWN, UP
 from neuralsolve.kernels.cpu.threads import side_by_side
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.multigrid import Multigrid
 from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.solve import prepare
 
-KERNELS = (
-    "level_load",
-    "level_start",
-    "level_relax",
-    "level_residual",
-    "level_restrict",
-    "level_prolong",
-    "level_store",
-)
-# positions of arguments that a kernel reads and writes; level_relax reads its last one where it has momentum
-UPDATED = {"axpy": (2,), "xpby": (2,), "cg_update": (3, 4), "level_prolong": (-1,)}
+KERNELS = ("level_load", "level_store", "dot", "xpby", "stencil_matvec_dot", "cg_update")
+# positions of arguments that a kernel reads and writes
+UPDATED = {"axpy": (2,), "xpby": (2,), "cg_update": (3, 4), "levels_cycle": (0,)}
+# bytes a cell of the finest level that its part of a cycle moves: 1/diagonal, b and the weights are read, and
+WAYS = {
+    "down: smoothing, residual, restriction": (DOWN, 4 + 4 + 4 + 4),  # x is written
+    "up: interpolation, smoothing": (UP, 4 + 4 + 4 + 4 + 4),  # x is read and another one written
+}
 LARGE = 16_000_000  # entries: no cache holds them
 STEPS = (2, 6)  # iterations of two runs of CG, whose difference is free of what comes before and after
 
@@ -84,12 +82,7 @@ def recorded() -> Iterator[list[Call]]:
 def traffic(name: str, arguments: tuple[Any, ...]) -> int:
     """Return the bytes that a call reads and writes at least."""
     total = sum(each.nbytes for each in arguments if isinstance(each, Tensor))
-    again = UPDATED.get(name, ())
-    if name == "level_relax" and any(
-        isinstance(each, tuple) and len(each) == 2 and each[1] for each in arguments
-    ):
-        again = (-1,)
-    return total + sum(arguments[place].nbytes for place in again)
+    return total + sum(arguments[place].nbytes for place in UPDATED.get(name, ()))
 
 
 def copying(entries: int) -> Callable[[], float]:
@@ -114,19 +107,28 @@ def kernels(settings: Settings) -> Iterator[BarRow]:
     r, out = torch.from_numpy(b), torch.empty(A.shape[0], dtype=torch.float64)
     copy = copying(A.shape[0] if settings.quick else LARGE)
     M.apply(r, out)
+    prepared = prepare(A, CG(), M=Multigrid(), rtol=1e-8)
     bandwidths, cycles, calls = [copy()], [], []
+    ways: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(settings.repeats):
         bandwidths += [copy() for _ in range(5)]
         cycles.append(timed(lambda: M.apply(r, out))[0])
+        for name, (kind, _) in WAYS.items():
+            ways[name].append(timed(lambda kind=kind: M.cycle(kind))[0])
         with recorded() as more:
-            M.apply(r, out)
+            prepared.solve(b)
         calls += more
+    with recorded() as applied:
+        M.apply(r, out)
     bandwidth = max(bandwidths)  # a load makes copies slower: the floor is that of the fastest
     yield _row("copy of a float64 vector", "bandwidth", "GB/s", bandwidth / 1e9)
     problem = f"finest level of masked {named(shape)}"
+    for name, (_, moved) in WAYS.items():
+        seconds = statistics.median(ways[name])
+        yield _over_floor(problem, name, seconds, moved * A.shape[0], A.shape[0], bandwidth, where)
     for name in KERNELS:
         yield from _kernel_rows(problem, name, calls, A.shape[0], bandwidth, where)
-    moved, problem = sum(call.bytes for call in calls) / settings.repeats, f"masked {named(shape)}"
+    moved, problem = sum(call.bytes for call in applied), f"masked {named(shape)}"
     cycle = statistics.median(cycles)
     yield _over_floor(problem, "cycle of multigrid", cycle, moved, A.shape[0], bandwidth, where)
     step, moved = _iteration(A, b, settings.repeats)
@@ -136,7 +138,7 @@ def kernels(settings: Settings) -> Iterator[BarRow]:
 def _kernel_rows(
     problem: str, name: str, calls: list[Call], cells: int, bandwidth: float, seeds: str
 ) -> Iterator[BarRow]:
-    """One row per number of bytes: a relaxation with momentum reads a vector more than one without."""
+    """One row per number of bytes: a product of a vector with itself reads half of another's."""
     chosen = [call for call in calls if call.name == name]
     by_bytes: dict[int, list[float]] = defaultdict(list)
     for call in chosen:

@@ -156,14 +156,14 @@ class GridCycle(Preconditioner):
         if K.level_load(r, 1 / size, finest.plan.shape, b):  # the samples missed a source
             size = _power_above(float(r.abs().max()))
             K.level_load(r, 1 / size, finest.plan.shape, b)
-        self._cycle(0, KINDS[self._used.cycle])
+        self.cycle(KINDS[self._used.cycle])
         K.level_store(h.vector(0, X), size / h.unit, finest.plan.shape, out)
         if Z is not None:
             Z.project(out)
         return out
 
-    def _cycle(self, depth: int, kind: int) -> None:
-        """Set x by one cycle on this level and all below."""
+    def cycle(self, kind: int, depth: int = 0) -> None:
+        """Set x from b by one cycle, of a kind of `kernels.reference.cycle`, on a level and all below."""
         h, (pre, post) = self._hierarchy, self._tables
         assert h is not None
         numbers = (
@@ -212,7 +212,7 @@ class GridCycle(Preconditioner):
             # -A v: the cycle returns -M A v, and leaves b as it is
             K.level_residual(zero, level.inverse, h.scale, level.faces, shape, given, b)
             energy = -float(torch.dot(given, b))
-            self._cycle(depth, kind)
+            self.cycle(kind, depth)
             x = h.vector(depth, X)
             size = float(x.norm())
             if not (energy > 0 and 0 < size < math.inf):

@@ -174,7 +174,7 @@ class _Room:
 
 def _allocate(
     plans: list[Plan], constant: bool, colored: bool
-) -> tuple[list[Level], Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[list[Level], tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Return levels of zeros, the memory that all share, and the table of where they lie in it."""
     with_faces = [k > 0 or not constant for k in range(len(plans))]
     cells = [plan.size for plan in plans]
@@ -190,7 +190,7 @@ def _allocate(
         levels.append(Level(plan, inverse, faces, w, (colors[0], colors[1]) if colored else None))
         places += [*at, *([] if colored else [-1, -1]), at_faces, at_w]
         rows.append([*plan.shape, *plan.factors, n, *places, *NO_CONDUCTORS_ROW])
-    return levels, vectors.all, matrices.all, weights.all, torch.tensor(rows, dtype=torch.int64)
+    return levels, (vectors.all, matrices.all, weights.all, torch.tensor(rows, dtype=torch.int64))
 
 
 def build(
@@ -230,7 +230,7 @@ def build(
             level.plan = plan
         h = replace(before, unit=unit, scale=(kz, ky, kx))
     else:
-        levels, *room = _allocate(plans, A.code is not None, colored)
+        levels, room = _allocate(plans, A.code is not None, colored)
         places, numbers, _ = packed([])
         sizes = [plan.size if k or A.code is None else 0 for k, plan in enumerate(plans)]
         spare = [torch.from_numpy(np.zeros((3, n), np.float32)) for n in sizes]

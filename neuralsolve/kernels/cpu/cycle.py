@@ -25,6 +25,7 @@ from neuralsolve.kernels.cpu.transfers import prolong_range, restrict_range
 NZ, FZ, SIZE, B, XX, Y, INVERSE, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 13, 14
 PLACES, NUMBERS, RUNS, EDGES, CONDUCTORS = 15, 16, 17, 18, 19
 V, W, F, FULL = 0, 1, 2, 3
+DOWN, UP = 4, 5  # the part of a cycle that is on the first level, alone: for benchmarks
 TILED = 15_000  # padded cells: a level of more is done in tiles
 
 
@@ -253,7 +254,9 @@ def _run(work, job, room, state, kind, twice, fresh):
     """Do a cycle, or full multigrid, on all levels, and send the helpers home."""
     last = len(work[3]) - 1
     stage, kinds, news = state[0], state[1], state[2]
-    if kind == FULL:
+    if kind in (DOWN, UP):
+        _step(work, job, room, 0, kind == DOWN, fresh, len(work[6 if kind == DOWN else 7]))
+    elif kind == FULL:
         for depth in range(last):
             _step(work, job, room, depth, True, True, 0)
         _cycle(work, job, room, stage, kinds, news, last, V, twice, True)

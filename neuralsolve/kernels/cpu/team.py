@@ -10,14 +10,17 @@ leader then does all tasks itself, and never waits but for a task that somebody 
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
+import numba.extending
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from neuralsolve.kernels.cpu.threads import serial
+
+intrinsic: Any = numba.extending.intrinsic  # what it makes is called without the first argument
 
 TICKET, DONE, ENDED, DETAILS = 0, 8, 16, 24  # entries of a job, the shared ones in cache lines of their own
 NONE, OVER = -1, -2

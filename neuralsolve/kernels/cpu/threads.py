@@ -24,13 +24,14 @@ import torch
 # Reassociation lets sums be vectorised. NaN and infinity keep their meaning (no nnan, no ninf): a solver
 # must see them.
 _MATH = {"reassoc", "contract", "arcp", "nsz"}
+_UNCOUNTED: dict[str, Any] = {"_nrt": False}
 serial = numba.njit(cache=True, nogil=True, fastmath=_MATH)
 # For kernels that call others on short lines: no references are counted, which would take longer than a line,
 # and therefore no arrays made.
-bare = numba.njit(cache=True, nogil=True, fastmath=_MATH, _nrt=False)
+bare = numba.njit(cache=True, nogil=True, fastmath=_MATH, **_UNCOUNTED)
 # A division by zero gives infinity instead of an error: without that test its loop is vectorised.
 unchecked = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-bare_unchecked = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH, _nrt=False)
+bare_unchecked = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH, **_UNCOUNTED)
 # For sums whose order is written out: the compiler neither vectorises short rows nor lengthens a recurrence.
 ordered = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 
