@@ -208,4 +208,5 @@ def conductor_correct(
     b: Tensor, runs: Tensor, edges: Tensor, couplings: Tensor, inverse: Tensor, x: Tensor
 ) -> None:
     """Add Z E Z^T (b - A x) to x: Z the indicators of the conductors, E `inverse` (k, k)."""
-    correct(*(t.numpy() for t in (b, runs, edges, couplings, inverse, x)), np.empty((2, len(inverse))))
+    numbers = (t.numpy() for t in (b, runs, edges, couplings, inverse))
+    correct(*numbers, x.numpy(), np.empty((2, len(inverse))))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+import numba.extending
 import numpy as np
 from llvmlite import ir
-import numba.extending
 from numba import types
 from numba.core import cgutils
 
