@@ -192,7 +192,7 @@ def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tu
     whole = dense + torch.diag(empty.to(dense.dtype))
     root, failed = torch.linalg.cholesky_ex(whole)
     if not failed and bool((root.diagonal().square() > REGULAR * whole.diagonal()).all()):
-        inverse = torch.cholesky_inverse(root).float()
+        inverse = torch.cholesky_inverse(root).float().contiguous()
     else:
         values, vectors = torch.linalg.eigh(dense)
         good = values > RANK_TOLERANCE * values.max().clamp(min=0)

@@ -208,5 +208,5 @@ def conductor_correct(
     b: Tensor, runs: Tensor, edges: Tensor, couplings: Tensor, inverse: Tensor, x: Tensor
 ) -> None:
     """Add Z E Z^T (b - A x) to x: Z the indicators of the conductors, E `inverse` (k, k)."""
-    numbers = (t.numpy() for t in (b, runs, edges, couplings, inverse))
-    correct(*numbers, x.numpy(), np.empty((2, len(inverse))))
+    of, between, g, E = runs.numpy(), edges.numpy(), couplings.numpy(), inverse.numpy()
+    correct(b.numpy(), of, between, g, E, x.numpy(), np.empty((2, len(E))))

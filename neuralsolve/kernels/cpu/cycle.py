@@ -254,8 +254,10 @@ def _run(work, job, room, state, kind, twice, fresh):
     """Do a cycle, or full multigrid, on all levels, and send the helpers home."""
     last = len(work[3]) - 1
     stage, kinds, news = state[0], state[1], state[2]
-    if kind in (DOWN, UP):
-        _step(work, job, room, 0, kind == DOWN, fresh, len(work[6 if kind == DOWN else 7]))
+    if kind == DOWN:
+        _step(work, job, room, 0, True, fresh, len(work[6]))
+    elif kind == UP:
+        _step(work, job, room, 0, False, False, len(work[7]))
     elif kind == FULL:
         for depth in range(last):
             _step(work, job, room, depth, True, True, 0)
