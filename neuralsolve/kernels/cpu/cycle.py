@@ -25,6 +25,7 @@ from neuralsolve.kernels.cpu.transfers import prolong_range, restrict_range
 NZ, FZ, SIZE, B, XX, Y, INVERSE, FACES, WEIGHTS = 0, 3, 6, 7, 8, 9, 10, 13, 14
 PLACES, NUMBERS, RUNS, EDGES, CONDUCTORS = 15, 16, 17, 18, 19
 V, W, F, FULL = 0, 1, 2, 3
+STAGE, KIND, NEW, TOP = 0, 1, 2, 3  # rows of the state of a cycle, one number per level
 DOWN, UP = 4, 5  # the part of a cycle that is on the first level, alone: for benchmarks
 TILED = 15_000  # padded cells: a level of more is done in tiles
 
@@ -173,9 +174,20 @@ def _tile(work, job, task, room):
 
 
 @bare
-def _step(work, job, room, depth, down, fresh, count):
-    """Go down from a level, or up to it, with the first `count` steps of smoothing."""
+def _order(job, depth, down, fresh, count):
+    """Write down what `_step` is to do: its way, and the first `count` steps of smoothing.
+
+    Arguments that are constants would make the compiler write every function that they are given to once
+    more.
+    """
+    job[DETAILS], job[DETAILS + 1], job[DETAILS + 2], job[DETAILS + 3] = depth, down, fresh, count
+
+
+@bare
+def _step(work, job, room):
+    """Go down from a level, or up to it, as the job says."""
     vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled, _ = work
+    depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
     own, below = table[depth], table[depth + 1]
     if not down and (periodic[0] or periodic[1] or periodic[2]):
         wrap_sides(_vector(vectors, below, XX), _box(below), periodic)
@@ -186,7 +198,6 @@ def _step(work, job, room, depth, down, fresh, count):
         else:
             _small_up(vectors, parts, own, below, scale, post[:count], periodic)
         return
-    job[DETAILS], job[DETAILS + 1], job[DETAILS + 2], job[DETAILS + 3] = depth, down, fresh, count
     tiles_z, tiles_y, _, _ = tiling(_box(own), _factors(own), threads)
     tiles = tiles_z * tiles_y
     offer(job, tiles)
@@ -214,22 +225,28 @@ def _help(work, job, room):
 
 
 @bare
-def _cycle(work, job, room, stage, kinds, news, top, kind, twice, fresh):
+def _begin(state, top, kind, fresh):
+    """Write down where `_cycle` begins, and with what."""
+    state[TOP, 0], state[STAGE, top], state[KIND, top], state[NEW, top] = top, 0, kind, fresh
+
+
+@bare
+def _cycle(work, job, room, state, twice):
     """Do a V-, W- or F-cycle from a level down."""
     vectors, _, _, table, _, inverse, pre, post, _, _, _, _, _, conductors = work
-    last = len(table) - 1
-    level, stage[top], kinds[top], news[top] = top, 0, kind, fresh
+    last, stage, kinds, news = len(table) - 1, state[STAGE], state[KIND], state[NEW]
+    level = state[TOP, 0]
     while True:
         if level < last and stage[level] == 0:
             if kinds[level] == W and level >= twice:
                 kinds[level] = V
-            new = news[level] == 1
             if table[level, CONDUCTORS] > 0:
-                if new:
+                if news[level]:
                     _clear(vectors, table[level])
                 _correct(vectors, conductors, table[level])
-                new = False
-            _step(work, job, room, level, True, new, len(pre))
+                news[level] = 0
+            _order(job, level, 1, news[level], len(pre))
+            _step(work, job, room)
             stage[level] = 1
             level += 1
             stage[level], kinds[level], news[level] = 0, kinds[level - 1], 1
@@ -241,10 +258,11 @@ def _cycle(work, job, room, stage, kinds, news, top, kind, twice, fresh):
             if level == last:
                 _solve_coarsest(vectors, table[level], inverse)
             else:
-                _step(work, job, room, level, False, False, len(post))
+                _order(job, level, 0, 0, len(post))
+                _step(work, job, room)
                 if table[level, CONDUCTORS] > 0:
                     _correct(vectors, conductors, table[level])
-            if level == top:
+            if level == state[TOP, 0]:
                 return
             level -= 1
 
@@ -253,20 +271,23 @@ def _cycle(work, job, room, stage, kinds, news, top, kind, twice, fresh):
 def _run(work, job, room, state, kind, twice, fresh):
     """Do a cycle, or full multigrid, on all levels, and send the helpers home."""
     last = len(work[3]) - 1
-    stage, kinds, news = state[0], state[1], state[2]
-    if kind == DOWN:
-        _step(work, job, room, 0, True, fresh, len(work[6]))
-    elif kind == UP:
-        _step(work, job, room, 0, False, False, len(work[7]))
+    if kind in (DOWN, UP):
+        _order(job, 0, kind == DOWN, fresh, len(work[6]) if kind == DOWN else len(work[7]))
+        _step(work, job, room)
     elif kind == FULL:
         for depth in range(last):
-            _step(work, job, room, depth, True, True, 0)
-        _cycle(work, job, room, stage, kinds, news, last, V, twice, True)
+            _order(job, depth, 1, 1, 0)
+            _step(work, job, room)
+        _begin(state, last, V, 1)
+        _cycle(work, job, room, state, twice)
         for depth in range(last - 1, -1, -1):
-            _step(work, job, room, depth, False, False, 0)
-            _cycle(work, job, room, stage, kinds, news, depth, V, twice, False)
+            _order(job, depth, 0, 0, 0)
+            _step(work, job, room)
+            _begin(state, depth, V, 0)
+            _cycle(work, job, room, state, twice)
     else:
-        _cycle(work, job, room, stage, kinds, news, 0, kind, twice, fresh)
+        _begin(state, 0, kind, fresh)
+        _cycle(work, job, room, state, twice)
     end(job)
 
 
@@ -308,5 +329,5 @@ def levels_cycle(
     work = *data, rows, singles(scale), inverse.numpy(), *steps, *options, conductors
     job, size = new_job(4), _room(rows, max(map(len, steps)), threads)
     alongside(threads - 1, lambda: _help(work, job, np.empty(size, np.float32)))
-    state = np.zeros((3, len(rows)), np.int64)
+    state = np.zeros((4, len(rows)), np.int64)
     _run(work, job, np.empty(size, np.float32), state, int(kind), int(twice), bool(fresh))
