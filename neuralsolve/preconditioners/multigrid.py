@@ -10,7 +10,7 @@ anew (`levels`), so that all have 5 or 7 points; the coarsest one is inverted de
 from the own block and the next one along each axis (Khalil and Wesseling 1992), weighted by the couplings.
 Coarse couplings of twice the length and linear P agree on smooth functions, so no over-correction is needed;
 with piecewise constant P it is, and takes half as many iterations again. Where coefficients jump, every level
-corrects the means of its conductors before and after the level below does (`conductors`).
+corrects the means of its conductors before its first smoothing and after its last (`conductors`).
 
 **Positive definite.** Two smoothings with the same polynomial p make M symmetric. D^-1 A has its eigenvalues
 in [0, 2] (Gershgorin: A is weakly dominant), where all smoothers here contract in the A-norm; so the V-cycle
@@ -19,10 +19,10 @@ of conductors is a projection in the A-norm. A W-cycle corrects twice and needs 
 estimated, and a V-cycle takes its place where it fails. Where A is singular and has coefficients, the null
 space is taken out of r and of M r: M 1 may be large there.
 
-**Cost** of a W-cycle in 3D: two steps each way and one residual, about eight passes of 12 to 20 bytes a cell
-over the finest level and a third of that below it; with conductors, reads of their cells besides. Memory:
-20 bytes a cell, and a quarter of that below it; 50 where coefficients vary, couplings and outlets, and a
-seventh of that below it.
+**Cost** of a W-cycle in 3D: two steps each way, a residual and both transfers, in two passes of 16 and 20
+bytes a cell over the finest level and a third of that below it; with conductors, reads of their cells
+besides. Memory: 20 bytes a cell, and a quarter of that below it; 50 where coefficients vary, couplings and
+outlets, and a seventh of that below it.
 
 Sources: Brandt, Math. Comp. 31, 1977; Trottenberg, Oosterlee and Schueller, Multigrid, 2001 (ch. 2, 5, 7);
 smoothing polynomials: Adams et al., J. Comput. Phys. 188, 2003; for liquids with free surfaces: McAdams,
