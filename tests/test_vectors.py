@@ -57,3 +57,11 @@ def test_the_largest_are_not_kept(shelf, monkeypatch):
     monkeypatch.setattr(vectors, "MOST", vectors.LARGE)
     empty(tuple(LARGE.shape), LARGE)
     assert not shelf._arrays
+
+
+def test_what_is_kept_can_be_let_go(shelf):
+    held = empty(tuple(LARGE.shape), LARGE)
+    vectors.release()
+    assert not shelf._arrays
+    held.fill_(1)
+    assert float(held.sum()) == len(held)

@@ -31,6 +31,11 @@ class _Shelf:
         self._arrays: list[np.ndarray] = []
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Keep no array any longer."""
+        with self._lock:
+            self._arrays.clear()
+
     def take(self, size: int) -> np.ndarray:
         """Return bytes that nobody uses."""
         with self._lock:
@@ -49,6 +54,11 @@ class _Shelf:
 
 
 _shelf = _Shelf()
+
+
+def release() -> None:
+    """Let go of the memory that is kept."""
+    _shelf.clear()
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 Where coefficients jump by c, an error that is constant on a conductor has about 1/c of the energy that its
 size suggests. A level corrects it as long as the levels below have a cell for that conductor alone; once two
-share a cell, each such pair leaves an eigenvalue of M A near 1/c. So every level finds its conductors and
-corrects their means before its first smoothing and after its last,
+share a cell, each such pair leaves an eigenvalue of M A near 1/c. So every level of moderate size finds its
+conductors and corrects their means before its first smoothing and after its last,
 
     x <- x + Z (Z^T A Z)^+ Z^T (b - A x),
 

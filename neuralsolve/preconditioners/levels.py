@@ -26,6 +26,7 @@ from neuralsolve.preconditioners.conductors import NO_CONDUCTORS, Conductors, fi
 from neuralsolve.preconditioners.filling import NO_CODE, NO_FACES, NO_SPANS, load, load_faces, refill
 
 COARSEST = 80  # cells of a level that is solved densely
+FINE = 300_000  # padded cells of a level on which conductors are looked for
 SIZE, B, X, Y = 6, 7, 8, 9  # columns of the table of levels
 NO_CONDUCTORS_ROW = [0] * 5  # of it
 STRONG = 0.3  # of the strongest coupling: an axis weaker than that is not coarsened yet
@@ -245,10 +246,16 @@ def build(
 
 
 def _with_conductors(h: Hierarchy) -> Hierarchy:
-    """Return the levels with their conductors; the coarsest one, which is solved, wants none."""
+    """Return the levels with their conductors.
+
+    The coarsest one, which is solved, wants none, nor do levels of more than `FINE` cells: those below them
+    have enough left to part conductors.
+    """
     for level in h.levels[:-1]:
-        plan = level.plan
-        level.conductors = find_conductors(level.faces, level.inverse, plan.nominal, plan.shape, h.periodic)
+        plan, level.conductors = level.plan, NO_CONDUCTORS
+        if plan.size <= FINE:
+            given = level.faces, level.inverse, plan.nominal, plan.shape, h.periodic
+            level.conductors = find_conductors(*given)
     places, numbers, rows = packed([level.conductors for level in h.levels])
     h.table[:, -rows.shape[1] :] = rows
     return replace(h, places=places, numbers=numbers)

@@ -168,7 +168,7 @@ def _tile(work, job, task, room):
     z, y = task // tiles_y * planes, task % tiles_y * lines
     tile = z, min(z + planes, shape[0]), y, min(y + lines, shape[1])
     below = _vector(vectors, next_, B if down else XX), _box(next_)
-    size = slab_size(shape, lines, 2 * count)
+    size = slab_size(shape, lines, count * (2 if colored else 1))
     out = _vector(vectors, own, Y)
     run_tile(down, level, below, steps, gain, scale, periodic, fresh, not down, tile, out, room, size)
 
@@ -292,13 +292,13 @@ def _run(work, job, room, state, kind, twice, fresh):
 
 
 @bare
-def _room(table, steps, threads):
+def _room(table, chain, threads):
     """Return the numbers that a thread wants beside the vectors."""
     most = 0
     for depth in range(len(table)):
         shape = _box(table[depth])
         _, _, _, lines = tiling(shape, _factors(table[depth]), threads)
-        most = max(most, tile_room(shape, lines, 2 * steps))
+        most = max(most, tile_room(shape, lines, chain))
     return most
 
 
@@ -327,7 +327,7 @@ def levels_cycle(
     conductors = places.numpy(), numbers.numpy(), np.empty((2, rows[:, CONDUCTORS].max()))
     options = np.float32(gain), flags(periodic), bool(colored), threads, TILED
     work = *data, rows, singles(scale), inverse.numpy(), *steps, *options, conductors
-    job, size = new_job(4), _room(rows, max(map(len, steps)), threads)
+    job, size = new_job(4), _room(rows, max(map(len, steps)) * (1 + bool(colored)), threads)
     alongside(threads - 1, lambda: _help(work, job, np.empty(size, np.float32)))
     state = np.zeros((4, len(rows)), np.int64)
     _run(work, job, np.empty(size, np.float32), state, int(kind), int(twice), bool(fresh))
