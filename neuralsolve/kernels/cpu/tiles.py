@@ -73,22 +73,84 @@ def _close(room, first, low, high, shape, periodic):
 
 
 @bare
-def _source(down, level, below, steps, quick, fresh, scale, z, home, count, at, room, to):
-    """First stage, lines of a slab: x, two steps from zero, zero, or x + P e."""
+def _source(ways, level, below, numbers, z, lines, at, room, to):
+    """Stage 0 on some lines of a slab: x, two steps from zero, zero, or x + P e."""
     b, inverses, faces, weights, x, shape, factors = level
-    L = shape[2] + 2
+    down, fresh, quick, _ = ways
+    steps, scale, _ = numbers
+    S, L, _, _ = strides(shape)
+    home, count = lines
     if not down:
         for line in range(count):
             place = to + line * L
             prolong_line(below[0], weights, shape, factors, below[1], z, home + line, x, room, place)
     elif quick:
         first, second, momentum = steps[0, 0], steps[1, 0], steps[1, 1]
-        S = strides(shape)[0]
         start_cells(b, inverses[0], scale, faces, S, L, at, count * L, first, second, momentum, room, to)
     elif fresh:
         _zero(room, to, count * L)
     else:
         _copy(x, at, count * L, room, to)
+
+
+@bare
+def _relax(after, level, numbers, k, at, n, room, place, was, out, to):
+    """Relaxation k of the chain: a step, or the half of one that does one of two colors."""
+    b, inverses, faces, _, _, shape, _ = level
+    steps, scale, _ = numbers
+    S, L, _, _ = strides(shape)
+    colors = min(2, len(inverses))
+    color = k % colors
+    d = inverses[0] if colors == 1 else inverses[2 - color if after else 1 + color]
+    weight, momentum = steps[k // colors, 0], steps[k // colors, 1]
+    relax_cells(b, d, scale, faces, S, L, at, n, weight, momentum, room, place, room, was, out, to)
+
+
+@bare
+def _run_stage(ways, level, below, numbers, stage, chain, z, lines, own, room, ring, out):
+    """Do one stage on the lines low..high of plane z; what is to be kept, `own` lines, goes to `out`."""
+    b, inverses, faces, _, _, shape, _ = level
+    down, _, _, after = ways
+    _, scale, periodic = numbers
+    size, base = ring
+    nz, ny, _ = shape
+    S, L, first, _ = strides(shape)
+    low, high = lines
+    to = (stage * RING + (z & RING - 1)) * size + MARGIN + (low - base) * L
+    if not periodic[0] and (z < 0 or z >= nz):
+        _zero(room, to - L, (high - low + 2) * L)
+        return
+    plane, final = first - 1 + z % nz * S, stage == chain
+    here = to - RING * size  # the same lines of the stage before
+    under = here + ((z - 1 & RING - 1) - (z & RING - 1)) * size if nz > 1 else here
+    over = here + ((z + 1 & RING - 1) - (z & RING - 1)) * size if nz > 1 else here
+    line = low
+    while line < high:  # in one piece, but across a seam
+        home = line % ny
+        count = min(high - line, ny - home)
+        at, n, q = plane + home * L, count * L, (line - low) * L
+        place = under + q, here + q, over + q
+        target, goal = (out, at) if final and not down else (room, to + q)
+        if stage == 0:
+            _source(ways, level, below, numbers, z % nz, (home, count), at, target, goal)
+        elif stage <= chain:
+            was = place[1] - (RING * size if stage > 1 else 0)  # the first step has no momentum
+            _relax(after, level, numbers, stage - 1, at, n, room, place, was, target, goal)
+        else:
+            residual_cells(b, inverses[0], scale, faces, S, L, at, n, room, place, target, goal)
+        line += count
+    if down or not final:
+        _close(room, to, low, high, shape, periodic)
+    if down and final and own[1] > own[0]:
+        _copy(room, to + (own[0] - low) * L, (own[1] - own[0]) * L, out, plane + own[0] * L)
+
+
+@bare
+def _restrict_plane(level, below, gain, block, rows, room, ring, lines):
+    """Restrict the residual of a plane of blocks, from its ring."""
+    _, _, _, weights, _, shape, factors = level
+    for row in range(rows[0], rows[1]):
+        restrict_row(room, ring, weights, shape, factors, below[1], block, row, gain, below[0], *lines)
 
 
 @bare
@@ -100,111 +162,43 @@ def run_tile(down, level, below, steps, gain, scale, periodic, fresh, after, til
 
     Parameters
     ----------
-    level : b, 1/diagonal as (1, n), or (3, n) with those of the red and of the black cells, faces, weights,
-    x,
-        shape, factors
+    level : b, 1/diagonal as (1, n), or (3, n) with those of red and of black cells, faces, weights, x, shape
+        and factors
     below : right side (down) or correction (up) of the level below, and its shape
     after : black cells go first
     tile : z0, z1, y0, y1; even numbers along axes that are coarsened, or the end of the box
     room, size : `tile_room` numbers, and `slab_size`
     """
-    b, inverses, faces, weights, _, shape, factors = level
+    _, inverses, _, _, _, shape, factors = level
     z0, z1, y0, y1 = tile
-    nz, ny, _ = shape
-    S, L, first, _ = strides(shape)
-    colors = 1 if len(inverses) == 1 else 2
-    quick = down and fresh and len(inverses) == 1 and len(steps) == 2
-    quick = quick and not (periodic[0] or periodic[1] or periodic[2])
-    chain = 0 if quick else colors * len(steps)
-    # lines and planes around the tile that the residual is wanted on, and the smoothed x
+    nz, ny, L = shape[0], shape[1], shape[2] + 2
+    chain = len(steps) * min(2, len(inverses))  # relaxations; stage 0 is x, the last one the residual
+    around = periodic[0] or periodic[1] or periodic[2]
+    quick = down and fresh and len(inverses) == 1 and len(steps) == 2 and not around
+    chain = 0 if quick else chain
+    ways, numbers = (down, fresh, quick, after), (steps, scale, periodic)
+    # planes and lines around the tile that the residual is wanted on, and the smoothed x
     rest_z, rest_y = (factors[0] - 1, factors[1] - 1) if down else (0, 0)
     last_z, last_y = (rest_z + 1, rest_y + 1) if down else (0, 0)
-    base, block, rest = y0 - last_y - chain - 1, z0 // factors[0], chain + 1
-    stages, reach = (chain + 2, chain + last_z) if down else (chain + 1, chain)
-    if nz == 1:
-        reach = 0
-    sums = stages * RING * size
+    base, block, rows = y0 - last_y - chain - 1, z0 // factors[0], (y0 // factors[1], -(-y1 // factors[1]))
+    stages, reach = chain + (2 if down else 1), chain + last_z if nz > 1 else 0
+    sums, ring = stages * RING * size, ((chain + 1) * RING * size + MARGIN, size, RING - 1, base)
     whole, flow = room[sums : sums + L], room[sums + L : sums + 2 * L]
     for front in range(z0 - reach, z1 + reach + stages - 1):
         for stage in range(stages):
-            z = front - stage
-            wide_z = rest_z if stage == rest else last_z + chain - stage
-            wide_y = rest_y if stage == rest else last_y + chain - stage
-            if nz == 1:
-                wide_z = 0
+            z, before_last = front - stage, chain - stage
+            wide_z = (last_z + before_last if before_last >= 0 else rest_z) if nz > 1 else 0
+            wide_y = last_y + before_last if before_last >= 0 else rest_y
             if z < z0 - wide_z or z >= z1 + wide_z:
                 continue
             low, high = y0 - wide_y, y1 + wide_y
             if not periodic[1]:
                 low, high = max(low, 0), min(high, ny)
-            ahead = MARGIN + (low - base) * L
-            to = (stage * RING + (z & RING - 1)) * size + ahead
-            if not periodic[0] and (z < 0 or z >= nz):
-                _zero(room, to - L, (high - low + 2) * L)
-            else:
-                plane, final = first - 1 + z % nz * S, stage == chain
-                here, under, over = to - RING * size, to - RING * size, to - RING * size
-                if nz > 1:
-                    under += ((z - 1 & RING - 1) - (z & RING - 1)) * size
-                    over += ((z + 1 & RING - 1) - (z & RING - 1)) * size
-                line = low
-                while line < high:  # in one piece, but across a seam
-                    home = line % ny
-                    count = min(high - line, ny - home)
-                    at, n, q = plane + home * L, count * L, (line - low) * L
-                    place = under + q, here + q, over + q
-                    target, goal = (out, at) if final and not down else (room, to + q)
-                    if stage == 0:
-                        _source(
-                            down,
-                            level,
-                            below,
-                            steps,
-                            quick,
-                            fresh,
-                            scale,
-                            z % nz,
-                            home,
-                            count,
-                            at,
-                            target,
-                            goal,
-                        )
-                    elif stage == rest:
-                        residual_cells(b, inverses[0], scale, faces, S, L, at, n, room, place, target, goal)
-                    else:
-                        k = (stage - 1) % colors
-                        inverse = inverses[0] if colors == 1 else inverses[2 - k if after else 1 + k]
-                        w, m = steps[(stage - 1) // colors, 0], steps[(stage - 1) // colors, 1]
-                        was = place[1] if stage == 1 else place[1] - RING * size
-                        relax_cells(
-                            b, inverse, scale, faces, S, L, at, n, w, m, room, place, room, was, target, goal
-                        )
-                    line += count
-                if down or not final:
-                    _close(room, to, low, high, shape, periodic)
-                if down and final and z0 <= z < z1:
-                    _copy(room, to + (y0 - low) * L, (y1 - y0) * L, out, plane + y0 * L)
-            if stage == rest:
-                while block * factors[0] < z1 and (
-                    z >= (block + 1) * factors[0] - 1 + rest_z or z == nz - 1 + rest_z
-                ):
-                    for row in range(y0 // factors[1], -(-y1 // factors[1])):
-                        restrict_row(
-                            room,
-                            rest * RING * size + MARGIN,
-                            size,
-                            RING - 1,
-                            base,
-                            weights,
-                            shape,
-                            factors,
-                            below[1],
-                            block,
-                            row,
-                            gain,
-                            below[0],
-                            whole,
-                            flow,
-                        )
-                    block += 1
+            own = (y0, y1) if z0 <= z < z1 else (y0, y0)
+            _run_stage(
+                ways, level, below, numbers, stage, chain, z, (low, high), own, room, (size, base), out
+            )
+        z = front - chain - 1  # of the residual
+        while down and block * factors[0] < z1 and z >= min((block + 1) * factors[0], nz) - 1 + rest_z:
+            _restrict_plane(level, below, gain, block, rows, room, ring, (whole, flow))
+            block += 1

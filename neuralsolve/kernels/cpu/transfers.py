@@ -19,13 +19,13 @@ UNIT = np.float32(1 / WHOLE)
 
 
 @bare
-def restrict_row(
-    r, start, size, mask, base, weights, shape, factors, coarse_shape, Z, Y, gain, out, whole, flow
-):
+def restrict_row(r, ring, weights, shape, factors, coarse_shape, Z, Y, gain, out, whole, flow):
     """Set row (Z, Y) of the coarse box to gain P^T r; `whole` and `flow` are room for a line.
 
-    Line y of plane z of r starts, with the cell before it, at start + (z & mask) size + (y - base) (nx + 2).
+    `ring` is (start, size, mask, base): line y of plane z of r starts, with the cell before it, at start
+    + (z & mask) size + (y - base) (nx + 2).
     """
+    start, size, mask, base = ring
     nz, ny, _ = shape
     fz, fy, fx = factors
     S, L, first, _ = strides(shape)
@@ -136,11 +136,10 @@ def prolong_line(e, weights, shape, factors, coarse_shape, z, y, x, out, to):
 def restrict_range(r, weights, shape, factors, coarse_shape, gain, out, whole, flow, lo, hi):
     """Rows lo..hi of the coarse box: out = gain P^T r; r holds zeros, or the other side, around the box."""
     S, _, first, _ = strides(shape)
+    whole_box = first - 1, S, -1, 0
     for row in range(lo, hi):
         Z, Y = row // coarse_shape[1], row % coarse_shape[1]
-        restrict_row(
-            r, first - 1, S, -1, 0, weights, shape, factors, coarse_shape, Z, Y, gain, out, whole, flow
-        )
+        restrict_row(r, whole_box, weights, shape, factors, coarse_shape, Z, Y, gain, out, whole, flow)
 
 
 @bare
