@@ -188,6 +188,7 @@ KERNELS = {
     "faces_sor_sweep": lambda g, t: (*faces(g, t), 1.3, *vectors(g, t, 2), True),
     "largest": lambda g, t: vectors(g, t, 1),
     "masked_copy": lambda g, t: (torch.arange(N) % 3 > 0, *vectors(g, t, 2)),
+    "transposed_copy": lambda g, t: (normal(g, N, 3, dtype=t), normal(g, 3, N, dtype=t)),
     "scaled_copy": lambda g, t: (scalars(g, t), *vectors(g, t, 2)),
     "stencil_matvec": lambda g, t: (*code(g, t), *vectors(g, t, 2)),
     "stencil_matvec_dot": lambda g, t: (*code(g, t), *vectors(g, t, 2)),

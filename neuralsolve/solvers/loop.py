@@ -8,6 +8,7 @@ stops falling.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -20,7 +21,7 @@ from torch import Tensor
 from neuralsolve.errors import Breakdown
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator
-from neuralsolve.operators.vectors import copy_of, zeros_like
+from neuralsolve.operators.vectors import copy_of, empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import Status
@@ -89,7 +90,7 @@ def iterate(
     if b.ndim == 1 or (method.batched and not (M is not None and M.by_columns)):
         return _Run(method, A, M, b, tolerance, maxiter, callback, patience).go(x0)
     if M is not None and M.by_columns and callback is None:
-        return _side_by_side(_each_alone(method, A, M, b, x0, tolerance, maxiter, patience))
+        return _each_alone(method, A, M, b, x0, tolerance, maxiter, patience)
     columns: list[Outcome] = []
     for j in range(b.shape[1]):
         guess = None if x0 is None else x0[:, j].contiguous()
@@ -99,7 +100,7 @@ def iterate(
             continue
         column = b[:, j].contiguous()
         columns.append(_Run(method, A, M, column, tolerance[j], maxiter, callback, patience).go(guess))
-    return _side_by_side(columns)
+    return _side_by_side(columns, torch.stack([c.x for c in columns], 1))
 
 
 def _each_alone(
@@ -111,10 +112,12 @@ def _each_alone(
     tolerance: Tensor,
     maxiter: int,
     patience: int,
-) -> list[Outcome]:
+) -> Outcome:
     """Solve every column on a thread of its own, each with an M that no other uses meanwhile."""
     from neuralsolve.kernels.cpu.threads import one_thread_each, thread_count
 
+    columns = empty((b.shape[1], b.shape[0]), b)
+    table(b.device).transposed_copy(b, columns)
     free: SimpleQueue[Preconditioner] = SimpleQueue()
     for twin in [M, *(M.twin() for _ in range(min(b.shape[1], thread_count()) - 1))]:
         free.put(twin)
@@ -123,12 +126,15 @@ def _each_alone(
         own = free.get()
         try:
             guess = None if x0 is None else x0[:, j].contiguous()
-            column = b[:, j].contiguous()
-            return _Run(method, A, own, column, tolerance[j], maxiter, None, patience).go(guess)
+            outcome = _Run(method, A, own, columns[j], tolerance[j], maxiter, None, patience).go(guess)
+            np.copyto(columns[j].numpy(), outcome.x.numpy())  # its right side is not wanted any more
+            return dataclasses.replace(outcome, x=columns[j])
         finally:
             free.put(own)
 
-    return one_thread_each(b.shape[1], solve)
+    outcomes, x = one_thread_each(len(columns), solve), empty(tuple(b.shape), b)
+    table(b.device).transposed_copy(columns, x)
+    return _side_by_side(outcomes, x)
 
 
 class _Run:
@@ -227,13 +233,13 @@ class _Run:
         return Outcome(x, status, self.iterations, true_norm, self.history, self.note)
 
 
-def _side_by_side(columns: list[Outcome]) -> Outcome:
+def _side_by_side(columns: list[Outcome], x: Tensor) -> Outcome:
     """Join columns that ran one by one: the worst status, the largest residual at every step."""
     longest = max(len(c.residual_norms) for c in columns)
     padded = [c.residual_norms + c.residual_norms[-1:] * (longest - len(c.residual_norms)) for c in columns]
     failed = [c.status for c in columns if c.status is not Status.CONVERGED]
     return Outcome(
-        torch.stack([c.x for c in columns], 1),
+        x,
         failed[0] if failed else Status.CONVERGED,
         max(c.iterations for c in columns),
         torch.stack([c.true_norm for c in columns]),

@@ -70,6 +70,6 @@ class Method(ABC):
 
 def norm(v: Tensor) -> Tensor:
     """2-norm per column: () for (n,), (k,) for (n, k)."""
-    if v.ndim == 1 and v.is_contiguous() and v.device.type == "cpu":  # torch's own wakes threads that spin
+    if v.is_contiguous() and v.device.type == "cpu":  # torch's own wakes threads that spin
         return table(v.device).dot(v, v).sqrt()
     return torch.linalg.vector_norm(v, dim=0)

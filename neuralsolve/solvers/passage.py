@@ -210,5 +210,5 @@ def _has_tiny_column(rhs: Tensor) -> bool:
     """Whether the squares of some column, but not of all, would vanish."""
     if rhs.ndim == 1:
         return False
-    size = rhs.abs().amax(0)
-    return bool(((size > 0) & (size < 1 / SAFE_SIZE)).any())
+    faint = norm(rhs) < math.sqrt(len(rhs)) / SAFE_SIZE
+    return bool(faint.any()) and bool((rhs[:, faint] != 0).any())

@@ -60,6 +60,7 @@ from neuralsolve.kernels.cpu.vector import (
     masked_copy,
     scaled_copy,
     subtract_means,
+    transposed_copy,
     xpby,
 )
 from neuralsolve.kernels.cpu.weights import level_weights
@@ -136,6 +137,7 @@ __all__ = [
     "stencil_matvec_dot",
     "stencil_regions",
     "subtract_means",
+    "transposed_copy",
     "tridiagonal_factor",
     "tridiagonal_solve",
     "xpby",

@@ -137,6 +137,31 @@ def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
 
 
 @serial
+def _split(x, out, lo, hi):
+    """Rows lo..hi of x (n, k) to out (k, n), by blocks that stay in cache for all columns."""
+    for start in range(lo, hi, BLOCK):
+        for j in range(x.shape[1]):
+            for i in range(start, min(start + BLOCK, hi)):
+                out[j, i] = x[i, j]
+
+
+@serial
+def _join(x, out, lo, hi):
+    """Columns lo..hi of x (k, n) to out (n, k)."""
+    for start in range(lo, hi, BLOCK):
+        for j in range(x.shape[0]):
+            for i in range(start, min(start + BLOCK, hi)):
+                out[i, j] = x[j, i]
+
+
+def transposed_copy(x: Tensor, out: Tensor) -> None:
+    """Set out (k, n) to the transpose of x (n, k)."""
+    X, Y = x.numpy(), out.numpy()
+    kernel = _split if len(X) >= len(Y) else _join
+    over_ranges(max(X.shape), lambda lo, hi: kernel(X, Y, lo, hi), X.size)
+
+
+@serial
 def _largest(bits, keep, lo, hi):
     """Largest of the bits without the sign: numbers in that order, NaN above infinity."""
     bits, most = bits[lo:hi], bits.dtype.type(0)

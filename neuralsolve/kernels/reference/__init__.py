@@ -84,6 +84,7 @@ from neuralsolve.kernels.reference.vector import (
     masked_copy,
     scaled_copy,
     subtract_means,
+    transposed_copy,
     xpby,
 )
 
@@ -159,6 +160,7 @@ __all__ = [
     "stencil_matvec_dot",
     "stencil_regions",
     "subtract_means",
+    "transposed_copy",
     "tridiagonal_factor",
     "tridiagonal_solve",
     "xpby",

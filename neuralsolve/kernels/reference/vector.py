@@ -31,6 +31,11 @@ def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
     out.copy_(alpha * x)
 
 
+def transposed_copy(x: Tensor, out: Tensor) -> None:
+    """Set out (k, n) to the transpose of x (n, k)."""
+    out.copy_(x.T)
+
+
 def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
     """Step in place: x += alpha p, r -= alpha Ap; returns the new r.r.
 
