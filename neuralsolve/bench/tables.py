@@ -170,7 +170,7 @@ def csv_text(rows: Sequence[Any]) -> str:
     writer.writeheader()
     for row in table:
         writer.writerow(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
         )
     return stream.getvalue()
 
