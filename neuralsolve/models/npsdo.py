@@ -114,16 +114,17 @@ def image(cells: Tensor) -> Tensor:
 def varying(K: Tensor, x: Tensor) -> Tensor:
     """Return sum_k K_k(i) x(i + k) for stencils ``(batch, 3^d, *shape)`` on fields ``(batch, 1, *shape)``."""
     around = nn.functional.pad(x, [1, 1] * (x.ndim - 2))
-    shape, out = x.shape[2:], None
-    for k, shift in enumerate(product(range(3), repeat=len(shape))):
-        where = tuple(slice(s, s + side) for s, side in zip(shift, shape, strict=True))
-        term = around[(slice(None), slice(None), *where)]
-        K_k = K[:, k : k + 1]
-        if out is None:
-            out = K_k * term
-        elif torch.is_grad_enabled():
-            out = torch.addcmul(out, K_k, term)
-        else:
-            out.addcmul_(K_k, term)
-    assert out is not None
+    shape = x.shape[2:]
+    corners = product(range(3), repeat=len(shape))
+    shifted = (
+        around[
+            (slice(None), slice(None), *(slice(s, s + side) for s, side in zip(corner, shape, strict=True)))
+        ]
+        for corner in corners
+    )
+    if torch.is_grad_enabled():  # few operations to record
+        return (K * torch.cat(list(shifted), 1)).sum(1, keepdim=True)
+    out = torch.zeros_like(x)
+    for k, neighbour in enumerate(shifted):
+        out.addcmul_(K[:, k : k + 1], neighbour)
     return out
