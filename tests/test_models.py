@@ -318,7 +318,19 @@ def test_training_lowers_the_loss():
     assert late < 0.7 * early
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"loss": "l1"}, {"on_policy": 2.0}, {"clip": 0.0}])
+def test_the_rate_rises_and_falls_to_zero():
+    plain, cooled = Schedule(steps=1000), Schedule(steps=1000, horizon=4000, cool_down=0.2)
+    for schedule in (plain, cooled):
+        rates = np.array([schedule.rate(step) for step in range(1001)])
+        assert rates[0] == pytest.approx(rates.max() / 100, rel=0.05)
+        assert (np.diff(rates[100:]) < 0).all()
+        assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+    assert cooled.rate(700) == Schedule(steps=4000).rate(700)
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"loss": "l1"}, {"on_policy": 2.0}, {"clip": 0.0}, {"horizon": 9}]
+)
 def test_schedules_that_make_no_sense_are_refused(options):
     with pytest.raises(OptionError, match="needed"):
         Schedule(**options)

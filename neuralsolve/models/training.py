@@ -44,7 +44,9 @@ class Schedule:
     ----------
     steps : Adam steps
     batch : fields a step
-    learning_rate : at its highest; falls to zero along a cosine
+    learning_rate : at its highest; falls along a cosine
+    horizon : step at which that cosine would be zero; None: the last
+    cool_down : part of the steps, the last, over which the rate falls to zero in a line as well
     loss : "energy", "residual" (of the DCDM paper) or "scaled" (of the NPSDO paper)
     clip : norm to which a longer gradient is cut
     on_policy_from : part of the steps after which the pool keeps errors
@@ -57,6 +59,8 @@ class Schedule:
     steps: int = 8000
     batch: int = 16
     learning_rate: float = 1e-3
+    horizon: int | None = None
+    cool_down: float = 0.0
     loss: str = "energy"
     clip: float = 1.0
     on_policy_from: float = 1 / 3
@@ -67,18 +71,22 @@ class Schedule:
 
     def __post_init__(self) -> None:
         whole = self.steps >= 1 and self.batch >= 1 and self.oldest >= 0 and self.seed >= 0
-        parts = all(0 <= part <= 1 for part in (self.on_policy_from, self.on_policy, self.mixed_until))
+        whole = whole and (self.horizon is None or self.horizon >= self.steps)
+        parts = (self.on_policy_from, self.on_policy, self.mixed_until, self.cool_down)
+        parts = all(0 <= part <= 1 for part in parts)
         if not (whole and parts and self.learning_rate > 0 and self.clip > 0 and self.loss in LOSSES):
             msg = (
-                f"got {self}; steps, batch >= 1, oldest, seed >= 0, parts in [0, 1], positive learning_rate "
-                f"and clip, and a loss among {', '.join(LOSSES)} are needed"
+                f"got {self}; steps, batch >= 1, oldest, seed >= 0, parts in [0, 1], horizon >= steps, positive "
+                f"learning_rate and clip, and a loss among {', '.join(LOSSES)} are needed"
             )
             raise OptionError(msg)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, 0-based."""
         rise = min(1.0, (step + 1) / WARM_UP)
-        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        fall = min(1.0, (self.steps - step) / max(1.0, self.cool_down * self.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / (self.horizon or self.steps)))
+        return self.learning_rate * rise * cosine * fall
 
 
 class Trainer:
