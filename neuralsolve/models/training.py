@@ -76,8 +76,8 @@ class Schedule:
         parts = all(0 <= part <= 1 for part in parts)
         if not (whole and parts and self.learning_rate > 0 and self.clip > 0 and self.loss in LOSSES):
             msg = (
-                f"got {self}; steps, batch >= 1, oldest, seed >= 0, parts in [0, 1], horizon >= steps, positive "
-                f"learning_rate and clip, and a loss among {', '.join(LOSSES)} are needed"
+                f"got {self}; steps, batch >= 1, oldest, seed >= 0, parts in [0, 1], horizon >= steps, "
+                f"positive rates and clip, and a loss among {', '.join(LOSSES)} are needed"
             )
             raise OptionError(msg)
 
