@@ -311,6 +311,15 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path):
         train(trainer(learning_rate=0.5), tmp_path)
 
 
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    write_tensors(tmp_path / CHECKPOINT, {"net.a": torch.zeros(2)}, {"state": "{}"})
+    with pytest.raises(FormatError, match="no checkpoint of this training"):
+        train(trainer(), tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(FormatError, match="no safetensors file"):
+        train(trainer(), tmp_path)
+
+
 def test_training_lowers_the_loss():
     one = trainer(steps=150, batch=8, learning_rate=3e-3)
     rows = [one.advance() for _ in range(150)]

@@ -152,7 +152,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.parametrize("geometry", [lambda: box(20, 24), masked], ids=["box", "masked"])
+@pytest.mark.parametrize(
+    "geometry",
+    [lambda: box(20, 24), masked, lambda: box(14, 13, walls="neumann")],
+    ids=["box", "masked", "closed"],
+)
 def test_s1_a_broken_network_costs_at_most_five_steps(kind, geometry, generator):
     A = geometry()
     b, _ = right_side(A, generator)

@@ -111,7 +111,8 @@ class TrainCase(CaseTable):
             raise OptionError(msg)
         count = 1 if self.geometry == "box" else self.geometries
         system = System([self.stencil(seed) for seed in range(count)])
-        return Trainer(net, system, self._fresh(system, schedule), schedule)
+        about = self.model_dump(mode="json", include={"shape", "geometry", "walls", "geometries", "data"})
+        return Trainer(net, system, self._fresh(system, schedule), schedule, about | self.architecture())
 
     def _fresh(self, system: System, schedule: Schedule) -> Callable[[System, int, torch.Generator], Tensor]:
         if self.data.source == "smoothed":

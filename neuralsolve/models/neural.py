@@ -95,7 +95,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, str]]:
     tensors, metadata = read_tensors(path)
     try:
         net = make_network(**json.loads(metadata["architecture"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         msg = (
             f"{path}: its metadata name no network of this package ({type(error).__name__}: {error}); a file "
             "written by `neuralsolve train` is needed, for example that of `neuralsolve train train_dcdm2d`"
@@ -120,7 +120,7 @@ def make_network(network: str, dim: int, **options: Any) -> nn.Module:
         raise ValueError(msg)
     if network == "dcdm":
         depth, width = options.pop("depth", "shallow"), options.pop("width", 16)
-        if depth in DEPTHS and 1 <= int(width) <= 1024 and not options:
+        if depth in DEPTHS and 1 <= int(width) <= 256 and not options:
             return DirectionNet(dim, depth, int(width))
     elif network == "npsdo":
         levels = options.pop("levels", {2: 6, 3: 4}[dim])

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError
+from neuralsolve.errors import FormatError, OptionError
 from neuralsolve.models.direction import memory_format
 from neuralsolve.models.fields import Pool, System
 from neuralsolve.models.files import read_tensors, write_tensors
@@ -97,6 +97,7 @@ class Trainer:
     net : module (r, cells) -> direction, fields of ``(batch, 1, *shape)``; its weights are changed
     system : the grids to train on; every field of the pool belongs to one of them
     fresh : (system, count, generator) -> errors y
+    about : what else the run depends on, as JSON holds it: a checkpoint of another kind is refused
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class Trainer:
         system: System,
         fresh: Callable[[System, int, torch.Generator], Tensor],
         schedule: Schedule,
+        about: dict[str, Any] | None = None,
     ):
         self.net, self.system, self.fresh, self.schedule = net, system, fresh, schedule
+        self.options = json.loads(json.dumps((about or {}) | dataclasses.asdict(schedule)))
         self.generator = torch.Generator().manual_seed(schedule.seed)
         net.to(memory_format=memory_format(system.dim))  # type: ignore[call-overload]
         self.adam = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
@@ -172,15 +175,14 @@ class Trainer:
                 tensors[f"adam.{k}.{name}"] = value
         tensors |= {f"pool.{name}": value for name, value in vars(self.pool).items()}
         tensors["generator"] = self.generator.get_state()
-        facts = {"step": self.step, "seconds": self.seconds, "schedule": dataclasses.asdict(self.schedule)}
-        return tensors, facts
+        return tensors, {"step": self.step, "seconds": self.seconds, "options": self.options}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take the place of the trainer whose `state` this is."""
-        given = facts["schedule"]
-        if given != json.loads(json.dumps(dataclasses.asdict(self.schedule))):
-            other = {k: v for k, v in given.items() if v != getattr(self.schedule, k, None)}
-            msg = f"the checkpoint was trained with {other}; use the same options, or remove it to start anew"
+        given = facts["options"]
+        if given != self.options:
+            other = {k: given.get(k) for k in given | self.options if given.get(k) != self.options.get(k)}
+            msg = f"the checkpoint was trained with {other}; use the same options, or --restart to begin anew"
             raise OptionError(msg)
         self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
         self.net.to(memory_format=memory_format(self.system.dim))  # type: ignore[call-overload]
@@ -211,8 +213,7 @@ def train(
     """
     checkpoint, log = folder / CHECKPOINT, folder / LOG
     if checkpoint.exists():
-        tensors, metadata = read_tensors(checkpoint)
-        trainer.restore(tensors, json.loads(metadata["state"]))
+        _restore(trainer, checkpoint)
     rows = [row for row in read_log(log) if row["step"] <= trainer.step]
     last = min(stop_at or trainer.schedule.steps, trainer.schedule.steps)
     try:
@@ -225,6 +226,17 @@ def train(
         _save(trainer, checkpoint, log, rows)
         raise
     return rows
+
+
+def _restore(trainer: Trainer, checkpoint: Path) -> None:
+    tensors, metadata = read_tensors(checkpoint)
+    try:
+        trainer.restore(tensors, json.loads(metadata["state"]))
+    except OptionError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        msg = f"{checkpoint} is no checkpoint of this training ({error}); --restart begins anew"
+        raise FormatError(msg) from None
 
 
 def _averaged(trainer: Trainer, last: int) -> Iterator[dict[str, float]]:
