@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,32 +132,35 @@ def make_network(network: str, dim: int, **options: Any) -> nn.Module:
 
 
 class _Directions(Preconditioner):
-    """What both kinds share: unit fields in float32, the mask of the fluid, several columns as a batch."""
+    """What both kinds share: unit fields in float32, the mask of A's rows, several columns as a batch."""
+
+    dtype = torch.float32
 
     def __init__(self, net: nn.Module, name: str, A: LinearOperator):
         self.net, self.name = net.eval(), name
         self.update(A)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            return self._on_fields(self._propose, r, out)
+
+    def _on_fields(self, function: Callable[[Tensor], Tensor], r: Tensor, out: Tensor | None) -> Tensor:
+        """Return what a function of unit fields makes of every column of r, scaled back, where A acts."""
         out = output_like(r, len(r), out)
         columns = r.reshape(len(r), -1)
         size = torch.linalg.vector_norm(columns, dim=0)
         unit = torch.where(size > 0, columns / size, 0.0)
-        fields = unit.T.float().reshape(-1, 1, *self.A.grid.shape)
-        if self.A.active is not None:
-            fields = torch.where(self.A.active.reshape(self.A.grid.shape), fields, 0.0)
-        with torch.no_grad():
-            d = self._propose(fields)
+        fields = torch.where(self.acts, unit.T.float().reshape(-1, 1, *self.A.grid.shape), 0.0)
+        d = function(fields)
         if d.shape != fields.shape:
             msg = f"the network {self.name} returned {tuple(d.shape)} for fields of {tuple(fields.shape)}"
             raise ShapeError(msg)
-        d = d.reshape(len(fields), -1)
-        if self.A.active is not None:
-            d = torch.where(self.A.active, d, 0.0)
+        d = torch.where(self.acts, d, 0.0).reshape(len(fields), -1)
         return out.copy_((d.T.to(r.dtype) * size).reshape(r.shape))
 
     def update(self, A_next: LinearOperator) -> None:
         self.A = grid_bound(A_next, getattr(self.net, "dim", None), self.name)
+        self.acts = (self.A.diagonal() != 0).reshape(self.A.grid.shape)
 
     def describe(self) -> str:
         return f"the network {self.name}"
@@ -200,6 +204,15 @@ class _Stencils(_Directions):
         room = [n for side in reversed(cells.shape[2:]) for n in (0, -side % self.net.multiple)]
         with torch.no_grad():
             self.frozen = self.net.freeze(nn.functional.pad(cells, room, value=SOLID))
+
+    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._on_fields(self._transposed, r, out)
+
+    def _transposed(self, fields: Tensor) -> Tensor:
+        with torch.enable_grad():  # z is linear in r: its derivative, transposed, is the same everywhere
+            at = torch.zeros_like(fields, requires_grad=True)
+            z = torch.where(self.acts, self._propose(at), 0.0)
+            return torch.autograd.grad(z, at, fields)[0]
 
     def _propose(self, fields: Tensor) -> Tensor:
         shape = fields.shape[2:]
