@@ -7,6 +7,7 @@ from neuralsolve.errors import OptionError as OptionError
 from neuralsolve.errors import ShapeError as ShapeError
 from neuralsolve.errors import SolveError as SolveError
 from neuralsolve.errors import StructureError as StructureError
+from neuralsolve.models.neural import NeuralDirection as NeuralDirection
 from neuralsolve.operators.base import LinearOperator as LinearOperator
 from neuralsolve.operators.coefficients import face_coefficients as face_coefficients
 from neuralsolve.operators.convert import as_operator as as_operator

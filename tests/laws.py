@@ -282,6 +282,7 @@ RECIPES = {
     "Multigrid red-black": (ns.Multigrid("V", "red-black", coarsest=4), GRIDS),
     "Multigrid jacobi": (ns.Multigrid("W", "jacobi", 1, coarsest=4), GRIDS),
     "Multigrid dense": (ns.Multigrid(), [masked_2d]),  # one level
+    "NeuralDirection": (ns.NeuralDirection("npsdo2d"), [box, masked_2d]),  # the linear one
 }
 
 

@@ -18,6 +18,7 @@ LAYERS = [
     "operators",
     "preconditioners",
     "solvers",
+    "models",
     "linalg",
     "io",
     "fem",
@@ -60,6 +61,14 @@ def test_imports_only_go_down(path):
     own = {name.split(".")[1] for name in imported(path) if name.startswith("neuralsolve.")}
     above = {name for name in own if name in LAYERS and LAYERS.index(name) > LAYERS.index(here)}
     assert not above, f"{path.name} in {here} imports {above}, which lie above it"
+
+
+def test_models_import_operators_kernels_and_preconditioners_alone():
+    allowed = {"errors", "kernels", "operators", "preconditioners", "models"}
+    for path in modules():
+        if room(path) == "models":
+            own = {name.split(".")[1] for name in imported(path) if name.startswith("neuralsolve.")}
+            assert own <= allowed, f"{path.name} imports {own - allowed}"
 
 
 def test_matplotlib_is_imported_by_plot_alone():

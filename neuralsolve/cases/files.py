@@ -65,7 +65,8 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    A `neuralsolve.cases.schema` object with a `problem` method, or for ``kind = "smoke"`` a `SmokeCase`.
+    A `neuralsolve.cases.schema` object with a `problem` method; for ``kind = "smoke"`` a `SmokeCase`, for
+    ``kind = "train"`` a `TrainCase`.
 
     Raises
     ------
@@ -88,8 +89,12 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
     kind = content.pop("kind", None)
     if kind == "smoke":
         return _smoke_case(path, content)
+    if kind == "train":
+        from neuralsolve.cases.training import TrainCase
+
+        return _validated(path, TrainCase, content | {"path": path})
     if kind not in KINDS:
-        known = [*KINDS, "smoke"]
+        known = [*KINDS, "smoke", "train"]
         msg = f"{path}: kind is {kind!r}{nearest(str(kind), known)} (kind = {' | '.join(known)})"
         raise OptionError(msg)
     return _validated(path, KINDS[kind], content | {"path": path})

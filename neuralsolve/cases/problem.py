@@ -105,7 +105,9 @@ def open_problem(source: str | os.PathLike[str], rhs: str | None = None) -> Prob
     else:
         case = load_case(path)
         if not hasattr(case, "problem"):
-            msg = f"{path} is a simulation; run it with: neuralsolve simulate {source}"
+            command = getattr(case, "command", "simulate")
+            what = "a simulation" if command == "simulate" else "the training of a network"
+            msg = f"{path} is {what}; run it with: neuralsolve {command} {source}"
             raise OptionError(msg)
         problem = case.problem()
     return problem if rhs is None else _with_rhs(problem, rhs)

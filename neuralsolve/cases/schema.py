@@ -18,11 +18,13 @@ Wall = Literal["neumann", "dirichlet", "periodic"]
 Source = str | float
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a case file: known keys only, finite numbers."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class SolveOptions(_Table):
+class SolveOptions(Table):
     """What ``neuralsolve solve`` uses where the command line says nothing."""
 
     method: str | None = None
@@ -32,7 +34,7 @@ class SolveOptions(_Table):
     maxiter: PositiveInt | None = None
 
 
-class Ball(_Table):
+class Ball(Table):
     """A disc or ball."""
 
     shape: Literal["ball"]
@@ -40,7 +42,7 @@ class Ball(_Table):
     radius: PositiveFloat
 
 
-class Box(_Table):
+class Box(Table):
     """A rectangle or box between two corners."""
 
     shape: Literal["box"]
@@ -48,7 +50,7 @@ class Box(_Table):
     high: Point
 
 
-class Bunny(_Table):
+class Bunny(Table):
     """The bunny of the smoke cases: `center` of its bounding box and its height, in box widths."""
 
     shape: Literal["bunny"]
@@ -57,7 +59,7 @@ class Bunny(_Table):
     origin: Literal["auto", "data", "analytic"] = "auto"
 
 
-class Mask(_Table):
+class Mask(Table):
     """A voxel file, resampled to the grid: non-zero is inside. `packed` is the shape of bit-packed voxels."""
 
     shape: Literal["mask"]
@@ -90,7 +92,7 @@ class MaskInclusion(Mask):
 Inclusion = Annotated[BallInclusion | BoxInclusion | MaskInclusion, Field(discriminator="shape")]
 
 
-class FreeSurface(_Table):
+class FreeSurface(Table):
     """AIR above ``height + amplitude sin(2 pi (waves s + phase))`` on the first axis, s on the last."""
 
     height: float
@@ -99,14 +101,16 @@ class FreeSurface(_Table):
     phase: float = 0.0
 
 
-class _Case(_Table):
+class CaseTable(Table):
+    """What every kind has."""
+
     title: str = ""
     solve: SolveOptions = SolveOptions()
     seed: int = Field(default=1905, ge=0)
     path: Path = Field(exclude=True)
 
 
-class PoissonCase(_Case):
+class PoissonCase(CaseTable):
     """``kind = "poisson"``: -div(c grad u) = f on a box grid."""
 
     shape: list[PositiveInt] = Field(min_length=2, max_length=3)
@@ -140,7 +144,7 @@ class PoissonCase(_Case):
         return poisson_problem(self)
 
 
-class MatrixCase(_Case):
+class MatrixCase(CaseTable):
     """``kind = "matrix"``: a matrix from a file."""
 
     file: str
@@ -155,7 +159,7 @@ class MatrixCase(_Case):
         return matrix_problem(self)
 
 
-class MeshCase(_Case):
+class MeshCase(CaseTable):
     """``kind = "mesh"``: -div(c grad u) + s u = f on a mesh, by linear finite elements."""
 
     file: str
@@ -171,7 +175,7 @@ class MeshCase(_Case):
         return mesh_problem(self)
 
 
-KINDS: dict[str, type[_Case]] = {"poisson": PoissonCase, "matrix": MatrixCase, "mesh": MeshCase}
+KINDS: dict[str, type[CaseTable]] = {"poisson": PoissonCase, "matrix": MatrixCase, "mesh": MeshCase}
 
 
 def known_keys(model: Any, where: Iterable[int | str]) -> list[str]:

@@ -12,7 +12,7 @@ import typer
 
 app = typer.Typer(
     name="neuralsolve",
-    help="Linear systems and PDEs: solve, simulate, measure.",
+    help="Linear systems and PDEs: solve, simulate, train, measure.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -107,6 +107,24 @@ def simulate(
 
 
 @app.command()
+def train(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
+    out_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where files go; out/train/CASE")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="steps of training instead of the case's")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="begin anew where a checkpoint exists; by default it goes on")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a network; write its weights, a log and a picture of the loss. Interrupted, it goes on later."""
+    from neuralsolve.cli.train import run
+
+    run(case, out_dir, steps, restart=restart, json=json)
+
+
+@app.command()
 def bench(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="matrices, meshes or cases")
@@ -172,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["bench"]:
         _with_two_threads(arguments)
-    if arguments[:1] == ["simulate"]:
+    if arguments[:1] in (["simulate"], ["train"]):
         _with_quiet_threads(arguments)
     app(arguments)
 

@@ -15,7 +15,7 @@ def run(*, json: bool) -> None:
         rows = {}
         for name, path in list_cases().items():
             case = load_case(path)
-            command = "simulate" if isinstance(case, SmokeCase) else "solve"
+            command = "simulate" if isinstance(case, SmokeCase) else getattr(case, "command", "solve")
             title = f"smoke past a {case.obstacle}" if isinstance(case, SmokeCase) else case.title
             rows[name] = {"command": command, "title": title, "file": str(path)}
         if json:

@@ -97,8 +97,12 @@ def progress(
 
 
 def _tenths(label: str, total: int | None) -> Callable[[int, str], None]:
+    shown = 0
+
     def tell(done: int, note: str) -> None:
-        if total and (10 * done // total) > (10 * (done - 1) // total):
+        nonlocal shown
+        if total and 10 * done // total > shown:
+            shown = 10 * done // total
             typer.echo(f"{label}: {done} of {total}, {note}", err=True)
 
     return tell

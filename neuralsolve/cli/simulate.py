@@ -41,7 +41,8 @@ def run(
         path = find_case(name)
         case = load_case(path)
         if not isinstance(case, SmokeCase):
-            msg = f"{path} is a linear system; solve it with: neuralsolve solve {name}"
+            command = getattr(case, "command", "solve")
+            msg = f"{path} is no simulation; run it with: neuralsolve {command} {name}"
             raise OptionError(msg)
         case = changed(case, steps, dim, size)
         folder = out_dir if out_dir is not None else Path("out") / path.stem

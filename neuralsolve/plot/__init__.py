@@ -3,7 +3,14 @@
 Figures are made without pyplot, so nothing global changes and no window opens.
 """
 
-from neuralsolve.plot.charts import bars_figure, bench_figure, history_figure, measures_figure, smoke_figure
+from neuralsolve.plot.charts import (
+    bars_figure,
+    bench_figure,
+    history_figure,
+    measures_figure,
+    smoke_figure,
+    training_figure,
+)
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
 
@@ -15,4 +22,5 @@ __all__ = [
     "save",
     "smoke_figure",
     "solution_figure",
+    "training_figure",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from neuralsolve.plot.style import INK, OTHERS, OURS, SHORT, draw_history, new_figure, plain_axes
+from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, draw_history, new_figure, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +72,24 @@ def _image(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.imshow(image)
     axes.set_title(title, fontsize=9, color=INK)
     axes.set_axis_off()
+
+
+def training_figure(rows: Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """Return the loss of a training: on fresh data, and on the residuals that the solver meets."""
+    figure = new_figure(6.2, 4.2)
+    axes = figure.add_subplot()
+    steps = np.asarray([row["step"] for row in rows])
+    for name, label, colour in (("fresh", "fresh data", OTHERS), ("on_policy", "on-policy residuals", OURS)):
+        values = np.asarray([row[name] for row in rows])
+        known = np.isfinite(values) & (values > 0)
+        axes.semilogy(steps[known], values[known], color=colour, label=label)
+    axes.set_xlabel("step of training", fontsize=8)
+    axes.set_ylabel("mean loss", fontsize=8)
+    axes.grid(True, which="major", color=GROUND)
+    axes.legend(frameon=False, fontsize=8)
+    plain_axes(axes)
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure
 
 
 def bench_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:

@@ -1,0 +1,189 @@
+"""``kind = "train"``: a network, its data and schedule; what it is worth on right sides it has not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt, TypeAdapter, model_validator
+from torch import Tensor, nn
+
+from neuralsolve.cases.schema import CaseTable, Table, Wall
+from neuralsolve.errors import OptionError, nearest
+from neuralsolve.models.fields import Ritz, System, smoothed
+from neuralsolve.models.files import write_tensors
+from neuralsolve.models.neural import NeuralDirection, make_network
+from neuralsolve.models.training import Schedule, Trainer
+from neuralsolve.operators.grid import Grid
+from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import free_surface, noise, smooth_divergence
+from neuralsolve.solvers.dcdm import DCDM
+from neuralsolve.solvers.krylov import CG
+from neuralsolve.solvers.method import Method
+from neuralsolve.solvers.solve import prepare
+
+SIDES = {"noise": noise, "divergence": smooth_divergence}  # right sides, by name
+
+
+class Data(Table):
+    """Where errors y, and so right sides b = A y, come from: see `neuralsolve.models.fields`."""
+
+    source: Literal["smoothed", "ritz"] = "smoothed"
+    lanczos: PositiveInt = 800
+    boosted: float = Field(default=0.55, ge=0, le=1)
+
+
+class Validation(Table):
+    """What the trained network is measured on: seeds from `first`, `count` of them, to `rtol`."""
+
+    first: int = Field(default=200, ge=0)
+    count: PositiveInt = 20
+    rtol: float = Field(default=1e-4, gt=0)
+
+
+class TrainCase(CaseTable):
+    """``kind = "train"``: a network and how it is trained.
+
+    The grids: `geometry` "box", one box full of fluid with `walls`; or "free_surface", water below a wave
+    with four solid balls, one geometry for every seed from 0 to `geometries` - 1.
+    """
+
+    command: ClassVar[str] = "train"
+
+    network: Literal["dcdm", "npsdo"]
+    shape: list[PositiveInt] = Field(min_length=2, max_length=3)
+    depth: Literal["shallow", "deep"] = "shallow"
+    levels: PositiveInt | None = None
+    geometry: Literal["box", "free_surface"] = "box"
+    walls: Wall = "dirichlet"
+    geometries: PositiveInt = 200
+    data: Data = Data()
+    schedule: dict[str, Any] = Field(default_factory=dict)
+    validation: Validation = Validation()
+
+    @model_validator(mode="after")
+    def _complete(self) -> TrainCase:
+        known = [field.name for field in dataclasses.fields(Schedule)]
+        for key in self.schedule:
+            if key not in known:
+                msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
+                raise OptionError(msg)
+        self.plan()
+        if self.data.source == "ritz" and self.geometry != "box":
+            msg = "data.source = 'ritz' takes the one matrix of geometry = 'box'; 'smoothed' takes any"
+            raise OptionError(msg)
+        return self
+
+    def plan(self) -> Schedule:
+        """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
+        return TypeAdapter(Schedule).validate_python({"seed": self.seed} | self.schedule)
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what `make_network` makes the network of."""
+        common = {"network": self.network, "dim": len(self.shape)}
+        if self.network == "dcdm":
+            return common | {"depth": self.depth}
+        return common | ({} if self.levels is None else {"levels": self.levels})
+
+    def stencil(self, seed: int) -> PoissonStencil:
+        """Return A of one geometry; of a box, always the same."""
+        if self.geometry == "box":
+            return PoissonStencil(Grid(tuple(self.shape), walls=self.walls))
+        return PoissonStencil(free_surface(tuple(self.shape), np.random.default_rng(seed)))
+
+    def trainer(self) -> Trainer:
+        """Return the network before its first step, with its data."""
+        schedule = self.plan()
+        with torch.random.fork_rng():
+            torch.manual_seed(schedule.seed)
+            net = make_network(**self.architecture())
+        multiple = getattr(net, "multiple", 1)
+        if any(side % multiple for side in self.shape):
+            msg = f"shape = {self.shape}: this network is trained on sides that are multiples of {multiple}"
+            raise OptionError(msg)
+        count = 1 if self.geometry == "box" else self.geometries
+        system = System([self.stencil(seed) for seed in range(count)])
+        about = self.model_dump(mode="json", include={"shape", "geometry", "walls", "geometries", "data"})
+        return Trainer(net, system, self._fresh(system, schedule), schedule, about | self.architecture())
+
+    def _fresh(self, system: System, schedule: Schedule) -> Callable[[System, int, torch.Generator], Tensor]:
+        if self.data.source == "smoothed":
+            return smoothed
+        generator = torch.Generator().manual_seed(schedule.seed + 1)
+        ritz = Ritz(system, self.data.lanczos, generator, self.data.boosted)
+        return lambda _, count, generator: ritz(count, generator)
+
+    def results(self, net: nn.Module) -> list[dict[str, Any]]:
+        """Return what the network is worth on the validation seeds, beside CG in the same run."""
+        seeds = range(self.validation.first, self.validation.first + self.validation.count)
+        return [self._compared(net, name, seeds) for name in SIDES]
+
+    def _compared(self, net: nn.Module, side: str, seeds: range) -> dict[str, Any]:
+        runs = [self._both(net, side, seed) for seed in seeds]
+        row: dict[str, Any] = {
+            "right_side": side,
+            "rtol": self.validation.rtol,
+            "seeds": [seeds[0], seeds[-1]],
+        }
+        for name in ("iterations", "cg_iterations", "seconds", "cg_seconds", "rejected", "ratio"):
+            row[name] = round(median(run[name] for run in runs), 4)
+        row["worst_ratio"] = round(min(run["ratio"] for run in runs), 4)
+        return row | {"converged": all(run["converged"] for run in runs)}
+
+    def _both(self, net: nn.Module, side: str, seed: int) -> dict[str, Any]:
+        A = self.stencil(seed)
+        b = SIDES[side](A, np.random.default_rng([seed, 1]))
+        found: list[dict[str, Any]] = []
+        methods: list[tuple[Method, Any]] = [(DCDM(history=2), NeuralDirection(net)), (CG(), None)]
+        for method, M in methods:
+            prepared = prepare(A, method, M=M, rtol=self.validation.rtol)
+            result = prepared.solve(b, throw=False)
+            seconds = prepared.setup_seconds + result.solve_seconds
+            found.append({"result": result, "seconds": seconds})
+        (ours, plain) = (each["result"] for each in found)
+        return {
+            "iterations": ours.iterations,
+            "cg_iterations": plain.iterations,
+            "ratio": plain.iterations / max(1, ours.iterations),
+            "seconds": found[0]["seconds"],
+            "cg_seconds": found[1]["seconds"],
+            "rejected": _rejected(ours.explanation),
+            "converged": ours.converged and plain.converged,
+        }
+
+
+def _rejected(explanation: str) -> int:
+    """Return how many of the network's directions DCDM's explanation says were rejected."""
+    found = re.search(r"(\d+) of the network's first", explanation)
+    return int(found[1]) if found else 0
+
+
+def write_weights(path: Path, case: TrainCase, trainer: Trainer, results: list[dict[str, Any]]) -> None:
+    """Write the weights of a finished training with their provenance."""
+    import neuralsolve
+
+    content = case.model_dump(mode="json")
+    provenance = {
+        "architecture": json.dumps(case.architecture()),
+        "command": f"neuralsolve train {case.path.name}",
+        "case": json.dumps(content),
+        "schedule": json.dumps(dataclasses.asdict(trainer.schedule)),
+        "seed": str(trainer.schedule.seed),
+        "data": f"{case.data.source} on {case.geometry} {'x'.join(map(str, case.shape))}",
+        "steps": str(trainer.step),
+        "wall_seconds": f"{trainer.seconds:.0f}",
+        "threads": str(torch.get_num_threads()),
+        "package": f"neuralsolve {neuralsolve.__version__}",
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "results": json.dumps(results),
+    }
+    write_tensors(path, dict(trainer.net.state_dict()), provenance)

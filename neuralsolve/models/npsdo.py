@@ -1,0 +1,130 @@
+"""The network of NPSDO: an untied multigrid-shaped map, linear in r, with weights made from the cells.
+
+Source: Lan, Gueidon, Kaneda, Panetta and Teran, A neural-preconditioned Poisson solver for mixed Dirichlet
+and Neumann boundary conditions, ICML 2024 (PMLR 235). The image I of the cells has three channels: air,
+fluid, and one that is 1 where the cell is not solid. I_0 = I, I_{l+1} = average pool 2 of I_l.
+
+    spatially varying convolution   K = W * I + w0 (3^d, zero padding, 3 -> 3^d channels)
+                                    (K x)(i) = sum_k K_k(i) x(i + k), k over the 3^d neighbours
+    scalar of a level               c = <w, mean of the 3^d patches of I> + w0
+
+    x_0 = pre_0 r;  x_l = pre_l pool(x_{l-1}), l < n;  x_n = bottom pool(x_{n-1})
+    for l = n .. 1:  x_{l-1} = c0_{l-1} x_{l-1} + c1_{l-1} post_{l-1} up(x_l)
+    z = x_0 on the fluid
+
+`up` is nearest in 2D and trilinear in 3D. There is no activation on the way of r, so z is linear in it; it
+is not symmetric. Everything that depends on the cells alone is made once a geometry: `freeze`.
+
+Cost of an application: 2 (1 + 2^-d + ...) stencils of 3^d numbers a cell; of `freeze`, 3^{2d+1}
+multiply-adds a cell and stencil. Memory: the stencils, 2 * 3^d * 4 bytes a cell.
+
+Differences from the source: stencils are frozen (the released code makes them anew at every application); the
+scalars of a level in 2D have 28 parameters (27 weights and a bias), as the rule says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.operators.grid import AIR, FLUID, SOLID
+
+
+@dataclass
+class Frozen:
+    """The stencils and scalars of geometries; fields ``(batch, 3^d, *shape of the level)``."""
+
+    pre: list[Tensor]  # of levels 0 .. n; the last is the bottom's
+    post: list[Tensor]  # of levels 0 .. n-1
+    keep: list[Tensor]  # c0
+    add: list[Tensor]  # c1
+
+
+class StencilNet(nn.Module):
+    """(r, cells), both ``(batch, 1, *shape)`` -> z; every side must be a multiple of 2^levels.
+
+    Parameters
+    ----------
+    dim : 2 or 3
+    levels : number of coarsenings n; 4 or 5 in the source in 3D, 6 in 2D
+
+    Examples
+    --------
+    >>> [sum(p.numel() for p in StencilNet(3, n).parameters()) for n in (4, 5)]
+    [20582, 25174]
+    """
+
+    def __init__(self, dim: int, levels: int):
+        super().__init__()
+        self.dim, self.levels, self.multiple = dim, levels, 2**levels
+        conv = nn.Conv2d if dim == 2 else nn.Conv3d
+        self.pre = nn.ModuleList(conv(3, 3**dim, 3, padding=1) for _ in range(levels + 1))
+        self.post = nn.ModuleList(conv(3, 3**dim, 3, padding=1) for _ in range(levels))
+        self.keep = nn.ModuleList(conv(3, 1, 3, padding=1) for _ in range(levels))
+        self.add = nn.ModuleList(conv(3, 1, 3, padding=1) for _ in range(levels))
+
+    def forward(self, r: Tensor, cells: Tensor) -> Tensor:
+        z = self.apply_frozen(self.freeze(cells), r)
+        return torch.where(cells == FLUID, z, 0.0)
+
+    def freeze(self, cells: Tensor) -> Frozen:
+        """Return what the network makes of cells ``(batch, 1, *shape)``."""
+        images = [image(cells)]
+        for _ in range(self.levels):
+            images.append(self._pool(images[-1]))
+        axes = tuple(range(1, self.dim + 2))
+        return Frozen(
+            [net(flags) for net, flags in zip(self.pre, images, strict=True)],
+            [net(flags) for net, flags in zip(self.post, images[:-1], strict=True)],
+            [net(flags).mean(axes, keepdim=True) for net, flags in zip(self.keep, images[:-1], strict=True)],
+            [net(flags).mean(axes, keepdim=True) for net, flags in zip(self.add, images[:-1], strict=True)],
+        )
+
+    def apply_frozen(self, frozen: Frozen, r: Tensor) -> Tensor:
+        """Return z = P r for the geometry of `frozen`: linear in r, on all cells."""
+        left = [varying(frozen.pre[0], r)]
+        for K in frozen.pre[1:]:
+            left.append(varying(K, self._pool(left[-1])))
+        x = left.pop()
+        for level in reversed(range(self.levels)):
+            correction = varying(frozen.post[level], self._up(x))
+            x = frozen.keep[level] * left[level] + frozen.add[level] * correction
+        return x
+
+    def _pool(self, v: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(v, 2) if self.dim == 2 else nn.functional.avg_pool3d(v, 2)
+
+    def _up(self, v: Tensor) -> Tensor:
+        if self.dim == 2:
+            return nn.functional.interpolate(v, scale_factor=2.0, mode="nearest")
+        return nn.functional.interpolate(v, scale_factor=2.0, mode="trilinear", align_corners=False)
+
+
+def image(cells: Tensor) -> Tensor:
+    """Return the three channels of cells ``(batch, 1, *shape)``: air, fluid, not solid.
+
+    Zero padding of it reads as solid: a Neumann wall.
+    """
+    return torch.cat([cells == AIR, cells == FLUID, cells != SOLID], 1).float()
+
+
+def varying(K: Tensor, x: Tensor) -> Tensor:
+    """Return sum_k K_k(i) x(i + k) for stencils ``(batch, 3^d, *shape)`` on fields ``(batch, 1, *shape)``."""
+    around = nn.functional.pad(x, [1, 1] * (x.ndim - 2))
+    shape = x.shape[2:]
+    corners = product(range(3), repeat=len(shape))
+    shifted = (
+        around[
+            (slice(None), slice(None), *(slice(s, s + side) for s, side in zip(corner, shape, strict=True)))
+        ]
+        for corner in corners
+    )
+    if torch.is_grad_enabled():  # few operations to record
+        return (K * torch.cat(list(shifted), 1)).sum(1, keepdim=True)
+    out = torch.zeros_like(x)
+    for k, neighbour in enumerate(shifted):
+        out.addcmul_(K[:, k : k + 1], neighbour)
+    return out

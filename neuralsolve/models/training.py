@@ -1,0 +1,275 @@
+"""The one training loop: Adam with a cosine schedule, on-policy residuals, a log, a checkpoint to go on from.
+
+A step: the pool's errors e give residuals r = A e, the network proposes f = net(r / ||r||), f is made
+A-orthogonal to the last directions as in the solver, the loss is what a step along it leaves, Adam follows
+its gradient, and the pool takes that step. From `on_policy_from` on, a share of the pool keeps its errors for
+up to `oldest` steps, so the network sees the residuals that it leaves itself (as in FCG-NO, Rudikov et al.
+2024).
+
+A run is a function of its options alone: the random state, the pool and Adam's moments are in the checkpoint,
+tensors in safetensors, the rest in JSON, so a run that was cut off goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.errors import FormatError, OptionError
+from neuralsolve.models.direction import memory_format
+from neuralsolve.models.fields import Pool, System
+from neuralsolve.models.files import read_tensors, write_tensors
+from neuralsolve.models.losses import LOSSES
+
+COLUMNS = ("step", "seconds", "learning_rate", "loss", "fresh", "on_policy", "gradient_norm")
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
+WARM_UP = 100  # steps in which the learning rate grows to its full size
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train; the data and the network come beside it.
+
+    Parameters
+    ----------
+    steps : Adam steps
+    batch : fields a step
+    learning_rate : at its highest; falls along a cosine
+    horizon : step at which that cosine would be zero; None: the last
+    cool_down : part of the steps, the last, over which the rate falls to zero in a line as well
+    loss : "energy", "residual" (of the DCDM paper) or "scaled" (of the NPSDO paper)
+    clip : norm to which a longer gradient is cut
+    on_policy_from : part of the steps after which the pool keeps errors
+    on_policy : share of the pool that does
+    oldest : steps of the solver after which an error is replaced
+    mixed_until : part of the steps whose convolutions run in bfloat16, the rest in float32
+    seed : of the weights and of the data
+    """
+
+    steps: int = 8000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    horizon: int | None = None
+    cool_down: float = 0.0
+    loss: str = "energy"
+    clip: float = 1.0
+    on_policy_from: float = 1 / 3
+    on_policy: float = 0.5
+    oldest: int = 15
+    mixed_until: float = 0.0
+    seed: int = 1905
+
+    def __post_init__(self) -> None:
+        whole = self.steps >= 1 and self.batch >= 1 and self.oldest >= 0 and self.seed >= 0
+        whole = whole and (self.horizon is None or self.horizon >= self.steps)
+        parts = (self.on_policy_from, self.on_policy, self.mixed_until, self.cool_down)
+        parts = all(0 <= part <= 1 for part in parts)
+        if not (whole and parts and self.learning_rate > 0 and self.clip > 0 and self.loss in LOSSES):
+            msg = (
+                f"got {self}; steps, batch >= 1, oldest, seed >= 0, parts in [0, 1], horizon >= steps, "
+                f"positive rates and clip, and a loss among {', '.join(LOSSES)} are needed"
+            )
+            raise OptionError(msg)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, 0-based."""
+        rise = min(1.0, (step + 1) / WARM_UP)
+        fall = min(1.0, (self.steps - step) / max(1.0, self.cool_down * self.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / (self.horizon or self.steps)))
+        return self.learning_rate * rise * cosine * fall
+
+
+class Trainer:
+    """A network on its way: weights, Adam's moments, the pool, the random state.
+
+    Parameters
+    ----------
+    net : module (r, cells) -> direction, fields of ``(batch, 1, *shape)``; its weights are changed
+    system : the grids to train on; every field of the pool belongs to one of them
+    fresh : (system, count, generator) -> errors y
+    about : what else the run depends on, as JSON holds it: a checkpoint of another kind is refused
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        system: System,
+        fresh: Callable[[System, int, torch.Generator], Tensor],
+        schedule: Schedule,
+        about: dict[str, Any] | None = None,
+    ):
+        self.net, self.system, self.fresh, self.schedule = net, system, fresh, schedule
+        self.options = json.loads(json.dumps((about or {}) | dataclasses.asdict(schedule)))
+        self.generator = torch.Generator().manual_seed(schedule.seed)
+        net.to(memory_format=memory_format(system.dim))  # type: ignore[call-overload]
+        self.adam = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
+        self.pool = Pool(schedule.batch, system.shape)
+        self.step, self.seconds = 0, 0.0
+
+    def advance(self) -> dict[str, float]:
+        """Take one step of training; return the row of the log."""
+        started, s = time.perf_counter(), self.schedule
+        self._refill()
+        system = self.system.take(self.pool.grid)
+        e = self.pool.error
+        b = system.matvec(e)
+        size = torch.linalg.vector_norm(b.flatten(1), dim=1).reshape(-1, *[1] * (b.ndim - 1))
+        r = (b / size).to(memory_format=memory_format(system.dim))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.step < s.mixed_until * s.steps):
+            f = self.net(r, system.cells)
+        f = torch.where(system.fluid, f.float(), 0.0)
+        d = f if s.loss == "scaled" else self.pool.conjugate(f)
+        losses = LOSSES[s.loss](d, system.matvec(d), b / size, e / size)
+        for group in self.adam.param_groups:
+            group["lr"] = s.rate(self.step)
+        self.adam.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), s.clip)
+        if bool(torch.isfinite(norm)):
+            self.adam.step()
+        losses, young = losses.detach(), self.pool.age == 0
+        with torch.no_grad():
+            self.pool.advance(system, self.pool.conjugate(f.detach()))
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+        return {
+            "step": self.step,
+            "seconds": round(self.seconds, 2),
+            "learning_rate": s.rate(self.step - 1),
+            "loss": float(losses.mean()),
+            "fresh": float(losses[young].mean()),
+            "on_policy": float(losses[~young].mean()),
+            "gradient_norm": float(norm),
+        }
+
+    def _refill(self) -> None:
+        """Give the pool new errors where its own are too old, or not wanted yet."""
+        s, pool = self.schedule, self.pool
+        oldest = torch.zeros(s.batch, dtype=torch.int64)
+        if self.step >= s.on_policy_from * s.steps:
+            kept = round(s.on_policy * s.batch)
+            # at first limits differ from field to field, so that ages stay spread over 0 .. oldest
+            spread = self.step < int(s.on_policy_from * s.steps) + 2 * s.oldest
+            oldest[:kept] = torch.arange(kept) * s.oldest // max(1, kept - 1) if spread else s.oldest
+        old = pool.old(oldest)
+        if bool(old.any()):
+            count = int(old.sum())
+            pool.grid[old] = torch.randint(len(self.system), (count,), generator=self.generator)
+            pool.put(old, self.fresh(self.system.take(pool.grid[old]), count, self.generator))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything that the next step depends on: tensors, and numbers as JSON holds them."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for k, parameter in enumerate(self.net.parameters()):
+            for name, value in self.adam.state.get(parameter, {}).items():
+                tensors[f"adam.{k}.{name}"] = value
+        tensors |= {f"pool.{name}": value for name, value in vars(self.pool).items()}
+        tensors["generator"] = self.generator.get_state()
+        return tensors, {"step": self.step, "seconds": self.seconds, "options": self.options}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take the place of the trainer whose `state` this is."""
+        given = facts["options"]
+        if given != self.options:
+            other = {k: given.get(k) for k in given | self.options if given.get(k) != self.options.get(k)}
+            msg = f"the checkpoint was trained with {other}; use the same options, or --restart to begin anew"
+            raise OptionError(msg)
+        self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+        self.net.to(memory_format=memory_format(self.system.dim))  # type: ignore[call-overload]
+        for k, parameter in enumerate(self.net.parameters()):
+            start = f"adam.{k}."
+            moments = {name[len(start) :]: v.clone() for name, v in tensors.items() if name.startswith(start)}
+            if moments:
+                for name in ("exp_avg", "exp_avg_sq"):
+                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
+                self.adam.state[parameter] = moments
+        for name in vars(self.pool):
+            setattr(self.pool, name, tensors[f"pool.{name}"].clone())
+        self.generator.set_state(tensors["generator"])
+        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+
+
+def train(
+    trainer: Trainer,
+    folder: Path,
+    tell: Callable[[int, str], None] = lambda done, note: None,
+    save_every: float = 60.0,
+    stop_at: int | None = None,
+) -> list[dict[str, float]]:
+    """Train to the end of the schedule, or go on from the checkpoint in `folder`; return the log.
+
+    Writes ``checkpoint.safetensors`` every `save_every` seconds, at the end and when interrupted, and
+    ``log.csv``, one row per hundredth of the schedule: means over its steps.
+    """
+    checkpoint, log = folder / CHECKPOINT, folder / LOG
+    if checkpoint.exists():
+        _restore(trainer, checkpoint)
+    rows = [row for row in read_log(log) if row["step"] <= trainer.step]
+    last = min(stop_at or trainer.schedule.steps, trainer.schedule.steps)
+    try:
+        for row in _averaged(trainer, last):
+            rows.append(row)
+            tell(trainer.step, f"loss {row['loss']:.3f} (fresh {row['fresh']:.3f})")
+            if trainer.step >= last or _due(trainer, checkpoint, save_every):
+                _save(trainer, checkpoint, log, rows)
+    except KeyboardInterrupt:
+        _save(trainer, checkpoint, log, rows)
+        raise
+    return rows
+
+
+def _restore(trainer: Trainer, checkpoint: Path) -> None:
+    tensors, metadata = read_tensors(checkpoint)
+    try:
+        trainer.restore(tensors, json.loads(metadata["state"]))
+    except OptionError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        msg = f"{checkpoint} is no checkpoint of this training ({error}); --restart begins anew"
+        raise FormatError(msg) from None
+
+
+def _averaged(trainer: Trainer, last: int) -> Iterator[dict[str, float]]:
+    """Yield a row of the log for every hundredth of the schedule: means of its steps, its last state."""
+    every, gathered = max(1, trainer.schedule.steps // 100), []
+    while trainer.step < last:
+        gathered.append(trainer.advance())
+        if trainer.step % every == 0 or trainer.step == last:
+            yield gathered[-1] | {name: _mean([row[name] for row in gathered]) for name in COLUMNS[3:]}
+            gathered = []
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _due(trainer: Trainer, checkpoint: Path, save_every: float) -> bool:
+    return not checkpoint.exists() or time.time() - checkpoint.stat().st_mtime > save_every
+
+
+def _save(trainer: Trainer, checkpoint: Path, log: Path, rows: list[dict[str, float]]) -> None:
+    tensors, facts = trainer.state()
+    write_tensors(checkpoint, tensors, {"state": json.dumps(facts)})
+    with log.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)  # type: ignore[arg-type]
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a training log; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]

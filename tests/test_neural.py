@@ -1,0 +1,313 @@
+"""`NeuralDirection`: trained networks as M; broken ones do no harm, wrong files and matrices are refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from test_dcdm import iterates, right_side, run
+
+import neuralsolve as ns
+from neuralsolve.errors import FormatError, OptionError, ShapeError, StructureError
+from neuralsolve.models.direction import DirectionNet
+from neuralsolve.models.files import read_tensors, shipped, write_tensors
+from neuralsolve.models.neural import load_network
+from neuralsolve.models.npsdo import StencilNet
+from neuralsolve.pde.scenes import free_surface, noise, smooth_divergence
+from neuralsolve.preconditioners.relaxation import Jacobi
+from neuralsolve.solvers.krylov import CG
+
+MADE_FOR = {"dcdm2d": (2, "dcdm"), "dcdm3d": (3, "dcdm"), "npsdo2d": (2, "npsdo"), "npsdo3d": (3, "npsdo")}
+
+
+def box(*shape, walls="dirichlet"):
+    return ns.PoissonStencil(ns.Grid(shape, walls=walls))
+
+
+def masked(side=24, seed=3101):
+    return ns.PoissonStencil(free_surface((side, side), np.random.default_rng(seed)))
+
+
+def masked_3d():
+    return ns.PoissonStencil(free_surface((11, 12, 13), np.random.default_rng(3102)))
+
+
+def network(kind, generator, fill=None):
+    """Return an untrained network whose weights are drawn, or all of one value."""
+    net = DirectionNet(2) if kind == "dcdm" else StencilNet(2, 3)
+    with torch.no_grad():
+        for p in net.parameters():
+            if fill is None:
+                p.normal_(0.0, 0.3, generator=generator)
+            else:
+                p.fill_(fill)
+    return net
+
+
+def file_of(net, path, **changes):
+    kind = "dcdm" if isinstance(net, DirectionNet) else "npsdo"
+    options = {"depth": "shallow"} if kind == "dcdm" else {"levels": net.levels}
+    architecture = {"network": kind, "dim": net.dim} | options | changes
+    write_tensors(path, net.state_dict(), {"architecture": json.dumps(architecture)})
+    return path
+
+
+# shipped weights
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_weights_say_where_they_come_from(name):
+    path = shipped()[name]
+    assert path.stat().st_size <= 1_000_000
+    net, metadata = load_network(path)
+    dim, kind = MADE_FOR[name]
+    architecture = json.loads(metadata["architecture"])
+    assert (architecture["dim"], architecture["network"]) == (dim, kind)
+    assert metadata["command"] == f"neuralsolve train train_{name}.toml"
+    for key in ("seed", "data", "wall_seconds", "package", "case", "schedule", "steps"):
+        assert metadata[key]
+    results = json.loads(metadata["results"])
+    assert {row["right_side"] for row in results} == {"noise", "divergence"}
+    assert all(row["converged"] for row in results)
+    assert all(bool(torch.isfinite(p).all()) for p in net.parameters())
+
+
+def test_the_networks_of_both_papers_ship():
+    assert {"dcdm2d", "dcdm3d", "npsdo2d"} <= set(shipped())
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_shipped_network_takes_fewer_steps_than_cg(name):
+    """On a small grid of its own kind, with sides that it must pad; the true residual decides."""
+    dim, kind = MADE_FOR[name]
+    if kind == "dcdm":
+        A = box(*{2: (45, 51), 3: (19, 20, 21)}[dim])
+    else:
+        A = (
+            masked(52)
+            if dim == 2
+            else ns.PoissonStencil(free_surface((20, 21, 23), np.random.default_rng(3103)))
+        )
+    b = noise(A, np.random.default_rng(3104))
+    ours = ns.solve(A, b, ns.DCDM(history=2), M=ns.NeuralDirection(name), rtol=1e-4)
+    plain = ns.solve(A, b, ns.CG(), rtol=1e-4)
+    assert np.linalg.norm(b - A.to_scipy() @ ours.x) <= 1e-4 * np.linalg.norm(b)
+    assert ours.iterations < plain.iterations / 2
+    assert f"the network {name}" in ours.explanation
+
+
+# bars of the method card
+
+
+def ratios(A, name, seeds, rtol=1e-4):
+    found = []
+    for seed in seeds:
+        for make in (noise, smooth_divergence):
+            b = make(A, np.random.default_rng([seed, 2]))
+            ours = ns.solve(A, b, ns.DCDM(history=2), M=ns.NeuralDirection(name), rtol=rtol)
+            found.append(ns.solve(A, b, ns.CG(), rtol=rtol).iterations / ours.iterations)
+    return found
+
+
+@pytest.mark.slow
+def test_d1_dcdm_in_2d_takes_an_eighth_of_cg():
+    assert median(ratios(box(64, 64), "dcdm2d", range(1000, 1020))) >= 8
+
+
+@pytest.mark.slow
+def test_d2_dcdm_in_3d_takes_a_fifth_of_cg():
+    assert median(ratios(box(32, 32, 32), "dcdm3d", range(1000, 1005))) >= 5
+
+
+# any network is safe
+
+
+class Broken(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, r, cells=None):
+        return self.function(r)
+
+
+BROKEN = {
+    "random": lambda g: Broken(lambda r: torch.randn(r.shape, generator=g)),
+    "zero": lambda g: Broken(torch.zeros_like),
+    "constant": lambda g: Broken(torch.ones_like),
+    "negated": lambda g: Broken(torch.neg),
+    "nan": lambda g: Broken(lambda r: torch.full_like(r, float("nan"))),
+    "infinite": lambda g: Broken(lambda r: torch.full_like(r, float("inf"))),
+    "untrained dcdm": lambda g: network("dcdm", g),
+    "untrained npsdo": lambda g: network("npsdo", g),
+    "weights of zero": lambda g: network("dcdm", g, 0.0),
+    "weights of nan": lambda g: network("dcdm", g, float("nan")),
+    "stencils of nan": lambda g: network("npsdo", g, float("nan")),
+    "stencils of one": lambda g: network("npsdo", g, 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize(
+    "geometry",
+    [lambda: box(20, 24), masked, lambda: box(14, 13, walls="neumann")],
+    ids=["box", "masked", "closed"],
+)
+def test_s1_a_broken_network_costs_at_most_five_steps(kind, geometry, generator):
+    A = geometry()
+    b, _ = right_side(A, generator)
+    fallback = run(CG(), A, b, Jacobi().build(A))
+    M = ns.NeuralDirection(BROKEN[kind](generator))
+    result = ns.solve(A, b, ns.DCDM(history=2), M=M, rtol=1e-6)
+    assert result.converged
+    assert float((b - A @ result.x).norm()) <= 1e-6 * float(b.norm())
+    assert result.iterations <= fallback.iterations + 5
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda r: r[..., :-1], lambda r: r.flatten(), lambda r: r.repeat(1, 2, 1, 1)]
+)
+def test_a_network_of_another_shape_is_refused(cut, generator):
+    A = box(8, 8)
+    b, _ = right_side(A, generator)
+    with pytest.raises(ShapeError, match="returned"):
+        ns.solve(A, b, ns.DCDM(), M=ns.NeuralDirection(Broken(cut)))
+
+
+def test_s2_with_jacobi_as_the_network_it_is_pcg(generator):
+    A = box(20, 24)
+    b, _ = right_side(A, generator)
+    M = ns.NeuralDirection(Broken(lambda r: r / 4)).build(A)
+    jacobi = Jacobi().build(A)
+    exact = iterates(CG(), A, b, jacobi, 20)
+    for x, y in zip(iterates(ns.DCDM(history=2), A, b, jacobi, 20), exact, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-8 * float(y.abs().max()))
+    # the network's float32 rounds r, so its iterates agree to that only
+    ours = iterates(ns.DCDM(history=2), A, b, M, 20)[-1]
+    torch.testing.assert_close(ours, exact[-1], rtol=0, atol=1e-4 * float(ours.abs().max()))
+
+
+# the recipe
+
+
+@pytest.mark.parametrize("kind", ["dcdm", "npsdo"])
+@pytest.mark.parametrize("geometry", [lambda: box(9, 13), lambda: masked(23), lambda: box(3, 2)], ids="abc")
+def test_directions_live_on_the_fluid_and_scale_with_the_residual(kind, geometry, generator):
+    A = geometry()
+    M = ns.NeuralDirection(network(kind, generator)).build(A)
+    r = torch.randn(A.shape[0], 3, dtype=torch.float64, generator=generator)
+    kept = r.clone()
+    z = M.apply(r)
+    assert torch.equal(r, kept)
+    assert z.shape == r.shape
+    assert z.dtype == torch.float64
+    if A.active is not None:
+        assert not z[~A.active].any()
+    close = {"rtol": 0.0, "atol": 1e-5 * float(z.abs().max())}
+    torch.testing.assert_close(M.apply(r[:, 1].contiguous()), z[:, 1], **close)
+    torch.testing.assert_close(M.apply(1000 * r), 1000 * z, rtol=0.0, atol=1e-2 * float(z.abs().max()))
+    out = torch.full_like(r, float("nan"))
+    assert M.apply(r, out) is out
+    torch.testing.assert_close(out, z, **close)
+    assert not M.apply(torch.zeros_like(r)).any()
+    assert not M.symmetric
+
+
+def test_npsdo_freezes_its_stencils_in_the_set_up(generator):
+    net, (A, B) = network("npsdo", generator), (masked(16, 3101), masked(16, 3105))
+    M = ns.NeuralDirection(net).build(A)
+    frozen = M.frozen
+    r = torch.randn(256, dtype=torch.float64, generator=generator)
+    M.apply(r)
+    M.update(ns.PoissonStencil(A.grid))
+    assert M.frozen is frozen
+    M.update(B)
+    assert M.frozen is not frozen
+    expected = ns.NeuralDirection(net).build(B).apply(r)
+    torch.testing.assert_close(M.apply(r), expected)
+
+
+def test_npsdo_is_linear_as_a_recipe(generator):
+    M = ns.NeuralDirection(network("npsdo", generator)).build(masked())
+    u, v = (torch.randn(576, dtype=torch.float64, generator=generator) for _ in range(2))
+    both = M.apply(2 * u - v)
+    torch.testing.assert_close(
+        both, 2 * M.apply(u) - M.apply(v), rtol=0.0, atol=1e-5 * float(both.abs().max())
+    )
+
+
+def test_npsdo_sees_a_dirichlet_wall_as_air(generator):
+    """A box with Dirichlet walls is the same water inside a frame of air."""
+    net = network("npsdo", generator)
+    cells = np.full((8, 8), ns.AIR, np.uint8)
+    cells[1:7, 1:7] = ns.FLUID
+    inside, framed = box(6, 6), ns.PoissonStencil(ns.Grid(cells))
+    r = torch.randn(6, 6, dtype=torch.float64, generator=generator)
+    whole = torch.nn.functional.pad(r, (1, 1, 1, 1)).reshape(-1)
+    z = ns.NeuralDirection(net).build(framed).apply(whole).reshape(8, 8)[1:7, 1:7]
+    torch.testing.assert_close(ns.NeuralDirection(net).build(inside).apply(r.reshape(-1)), z.reshape(-1))
+
+
+def test_a_matrix_with_its_grid_is_taken(generator):
+    A = masked()
+    b, _ = right_side(A, generator)
+    M = ns.NeuralDirection(network("dcdm", generator))
+    rows = A.to_scipy()
+    assert ns.solve(rows, b.numpy(), ns.DCDM(), M=M, grid=A.grid).converged
+    with pytest.raises(StructureError, match=r"tells of none; pass ns.PoissonStencil\(grid\), or grid=cells"):
+        ns.solve(rows, b.numpy(), ns.DCDM(), M=M)
+
+
+def test_grids_of_other_dimensions_and_periodic_ones_are_refused(generator):
+    net = network("npsdo", generator)
+    with pytest.raises(StructureError, match="2 dimensions"):
+        ns.NeuralDirection(net).build(box(4, 4, 4))
+    with pytest.raises(StructureError, match="periodic"):
+        ns.NeuralDirection(net).build(box(8, 8, walls="periodic"))
+    assert ns.NeuralDirection(network("dcdm", generator)).build(box(8, 8, walls="periodic"))
+
+
+# files
+
+
+@pytest.mark.parametrize("kind", ["dcdm", "npsdo"])
+def test_a_network_comes_back_from_its_file(kind, tmp_path, generator):
+    net, A = network(kind, generator), masked()
+    path = file_of(net, tmp_path / "own.safetensors")
+    r = torch.randn(576, dtype=torch.float64, generator=generator)
+    expected = ns.NeuralDirection(net).build(A).apply(r)
+    for recipe in (ns.NeuralDirection(path), ns.NeuralDirection(str(path))):
+        torch.testing.assert_close(recipe.build(A).apply(r), expected, rtol=0.0, atol=0.0)
+        assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path, generator):
+    A, path = masked(), tmp_path / "w.safetensors"
+    with pytest.raises(OptionError, match="did you mean"):
+        ns.NeuralDirection("dcdm2").build(A)
+    with pytest.raises(FileNotFoundError, match="neuralsolve train"):
+        ns.NeuralDirection(path).build(A)
+    path.write_bytes(b"PK\x03\x04 no tensors")
+    with pytest.raises(FormatError, match="no safetensors file"):
+        ns.NeuralDirection(path).build(A)
+    write_tensors(path, {"a": torch.zeros(3)}, {})
+    with pytest.raises(FormatError, match="name no network"):
+        ns.NeuralDirection(path).build(A)
+    for changes in ({"network": "unet"}, {"dim": 7}, {"depth": "bottomless"}, {"extra": 1}):
+        file_of(network("dcdm", generator), path, **changes)
+        with pytest.raises(FormatError, match="name no network"):
+            ns.NeuralDirection(path).build(A)
+    file_of(network("dcdm", generator), path, depth="deep")
+    with pytest.raises(FormatError, match="its network needs"):
+        ns.NeuralDirection(path).build(A)
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    path = tmp_path / "w.safetensors"
+    torch.save(DirectionNet(2).state_dict(), path)
+    with pytest.raises(FormatError):
+        read_tensors(path)
