@@ -11,7 +11,7 @@ SETTLING = 0.1  # seconds after which threads of BLAS, which spin for some 30 ms
 
 
 def settle() -> None:
-    """Wait until the threads sleep that a call of BLAS left spinning: they would take a core from others."""
+    """Wait until the threads sleep that a call of BLAS left spinning: they would take a core."""
     time.sleep(SETTLING)
 
 
