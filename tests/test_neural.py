@@ -77,7 +77,7 @@ def test_shipped_weights_say_where_they_come_from(name):
 
 
 def test_the_networks_of_both_papers_ship():
-    assert {"dcdm2d", "dcdm3d", "npsdo2d"} <= set(shipped())
+    assert set(shipped()) == set(MADE_FOR)
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -250,6 +250,11 @@ def test_npsdo_sees_a_dirichlet_wall_as_air(generator):
     whole = torch.nn.functional.pad(r, (1, 1, 1, 1)).reshape(-1)
     z = ns.NeuralDirection(net).build(framed).apply(whole).reshape(8, 8)[1:7, 1:7]
     torch.testing.assert_close(ns.NeuralDirection(net).build(inside).apply(r.reshape(-1)), z.reshape(-1))
+
+
+def test_without_a_name_it_is_dcdm_of_the_grids_dimension():
+    assert ns.NeuralDirection().build(box(6, 6)).describe() == "the network dcdm2d"
+    assert ns.NeuralDirection().build(box(4, 4, 6)).describe() == "the network dcdm3d"
 
 
 def test_a_matrix_with_its_grid_is_taken(generator):

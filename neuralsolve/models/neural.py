@@ -36,7 +36,7 @@ class NeuralDirection(Recipe):
     Parameters
     ----------
     weights : name of shipped weights ("dcdm2d", "dcdm3d", "npsdo2d", ...), path of a safetensors file, or
-        a network itself
+        a network itself; None is "dcdm2d" or "dcdm3d", as the grid has dimensions
 
     Raises
     ------
@@ -55,14 +55,15 @@ class NeuralDirection(Recipe):
     True
     """
 
-    weights: str | os.PathLike[str] | nn.Module
+    weights: str | os.PathLike[str] | nn.Module | None = None
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Read the weights; make what depends on the geometry of A."""
         if isinstance(self.weights, nn.Module):
             net, name = self.weights, type(self.weights).__name__
         else:
-            path = weights_file(self.weights)
+            chosen = self.weights or f"dcdm{len(grid_bound(A, None, 'dcdm').grid.shape)}d"
+            path = weights_file(chosen)
             net, name = load_network(path)[0], path.stem
         grid_bound(A, getattr(net, "dim", None), name)
         return (_Stencils if isinstance(net, StencilNet) else _Network)(net, name, A)
@@ -173,7 +174,10 @@ class _Network(_Directions):
     def _propose(self, fields: Tensor) -> Tensor:
         shape = fields.shape[2:]
         v = padded(fields, getattr(self.net, "multiple", 1))
+        if len(v) == 1 and len(shape) == 3:  # torch's fast convolutions in 3D take no batch of one
+            v = torch.cat([v, v])
         d = self.net(v.to(memory_format=memory_format(len(shape))))
+        d = d[: len(fields)]
         return d[(..., *(slice(side) for side in shape))] if d.ndim == fields.ndim else d
 
 
