@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +33,29 @@ TESTED = 6_000  # padded cells of the levels on which a W-cycle is tested
 TWICE = 2  # levels on which a W-cycle corrects twice, where coefficients are constant and cells about cubes
 SAMPLES = 4096  # entries of r that tell its size
 
+Steps = list[tuple[float, float]]  # weights and momenta
 
-def smoothing_steps(recipe: Multigrid, count: int) -> list[tuple[float, float]]:
+
+class Schedule(NamedTuple):
+    """What a cycle does on its levels: see `kernels.reference.cycle`."""
+
+    pre: Tensor
+    post: Tensor
+    counts: Tensor
+    gains: Tensor
+
+    @classmethod
+    def of(cls, pre: list[Steps], post: list[Steps], gains: list[float]) -> Schedule:
+        """Lay out the steps of every level before and after the correction, and the gains."""
+        counts = torch.tensor([[len(a), len(b)] for a, b in zip(pre, post, strict=True)])
+        most = int(counts.max())
+        before, after = (
+            torch.tensor([[*steps, *[(0.0, 0.0)] * (most - len(steps))] for steps in each]) for each in (pre, post)
+        )
+        return cls(before, after, counts, torch.tensor(gains))
+
+
+def smoothing_steps(recipe: Multigrid, count: int) -> Steps:
     """Return (weight, momentum) of every step of a smoother; see `kernels.reference.padded.level_relax`."""
     if recipe.smoother != "chebyshev":
         omega = recipe.omega or (0.8 if recipe.smoother == "jacobi" else 1.0)
@@ -123,8 +144,8 @@ class GridCycle(Preconditioner):
             recipe = replace(recipe, omega=SEAM_OMEGA)
         self._used, self._note = recipe, ""
         before, after = recipe.steps
-        steps = smoothing_steps(recipe, before), smoothing_steps(recipe, after)
-        self._tables = tuple(torch.tensor(each).view(-1, 2) for each in steps)
+        depths = len(self._levels())
+        self._schedule = Schedule.of(*([smoothing_steps(recipe, n)] * depths for n in (before, after)), [recipe.correction] * depths)
         self._colored = recipe.smoother == "red-black"
         self.symmetric = before == after and recipe.cycle in ("V", "W")
 
@@ -164,7 +185,7 @@ class GridCycle(Preconditioner):
 
     def cycle(self, kind: int, depth: int = 0) -> None:
         """Set x from b by one cycle, of a kind of `kernels.reference.cycle`, on a level and all below."""
-        h, (pre, post) = self._hierarchy, self._tables
+        h, schedule = self._hierarchy, self._schedule
         assert h is not None
         numbers = (
             h.vectors,
@@ -175,10 +196,9 @@ class GridCycle(Preconditioner):
             h.numbers,
             h.scale,
             h.inverse,
-            pre,
-            post,
+            *(each[depth:] for each in schedule),
         )
-        options = self._used.correction, h.periodic, self._colored, kind, self._twice - depth
+        options = h.periodic, self._colored, kind, self._twice - depth
         table().levels_cycle(*numbers, *options, True)
 
     def _wrap(self, v: Tensor, shape: tuple[int, int, int]) -> None:

@@ -11,7 +11,7 @@ the other side along a periodic axis, else zero.
 from __future__ import annotations
 
 from neuralsolve.kernels.cpu.padded import copy_line, strides
-from neuralsolve.kernels.cpu.smoothing import relax_cells, residual_cells, start_cells
+from neuralsolve.kernels.cpu.smoothing import relax_cells, residual_cells, start_cells, starts_with_two
 from neuralsolve.kernels.cpu.threads import bare
 from neuralsolve.kernels.cpu.transfers import prolong_line, restrict_row
 
@@ -113,9 +113,10 @@ def run_tile(down, level, below, steps, gain, scale, periodic, fresh, after, til
     nz, ny, _ = shape
     S, L, first, _ = strides(shape)
     colors = 1 if len(inverses) == 1 else 2
-    quick = down and fresh and len(inverses) == 1 and len(steps) == 2
+    quick = down and fresh and len(inverses) == 1 and starts_with_two(steps)
     quick = quick and not (periodic[0] or periodic[1] or periodic[2])
-    chain = 0 if quick else colors * len(steps)
+    skip = 2 if quick else 0
+    chain = colors * (len(steps) - skip)
     # lines and planes around the tile that the residual is wanted on, and the smoothed x
     rest_z, rest_y = (factors[0] - 1, factors[1] - 1) if down else (0, 0)
     last_z, last_y = (rest_z + 1, rest_y + 1) if down else (0, 0)
@@ -175,7 +176,7 @@ def run_tile(down, level, below, steps, gain, scale, periodic, fresh, after, til
                     else:
                         k = (stage - 1) % colors
                         inverse = inverses[0] if colors == 1 else inverses[2 - k if after else 1 + k]
-                        w, m = steps[(stage - 1) // colors, 0], steps[(stage - 1) // colors, 1]
+                        w, m = steps[(stage - 1) // colors + skip, 0], steps[(stage - 1) // colors + skip, 1]
                         was = place[1] if stage == 1 else place[1] - RING * size
                         relax_cells(
                             b, inverse, scale, faces, S, L, at, n, w, m, room, place, room, was, target, goal

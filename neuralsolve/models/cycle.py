@@ -1,0 +1,202 @@
+"""A differentiable multigrid cycle on batches of small grids, for training what `NeuralMultigrid` knows.
+
+The same passes as `neuralsolve.kernels.reference.padded`, without periodic sides, on levels that are taken from a
+`Hierarchy` as they stand. What is learned is applied to them here by torch and at set-up by
+`neuralsolve.preconditioners.learned`; both read one dictionary of arrays.
+
+Vectors are (batch, n), cells in C order, zero where a cell takes no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuralsolve.kernels.reference.padded import OWN, WHOLE, inside
+from neuralsolve.preconditioners.levels import Hierarchy, Plan
+
+F64 = torch.float64
+AXES = ("z", "y", "x")
+
+
+@dataclass
+class TorchLevel:
+    """One level of a batch.
+
+    Attributes
+    ----------
+    lower : (3, batch, nz, ny, nx) couplings to the lower neighbours
+    fixed : (batch, nz, ny, nx) couplings to fixed values
+    factor : (batch, nz, ny, nx) on 1/diagonal, in the smoother
+    weights : (4, batch, n) of P, at most one a row
+    places : (4, n) block that each of them takes from
+    """
+
+    plan: Plan
+    lower: Tensor
+    fixed: Tensor
+    factor: Tensor
+    weights: Tensor
+    places: Tensor
+
+    @property
+    def diagonal(self) -> Tensor:
+        """Row sums of the couplings, (batch, nz, ny, nx)."""
+        total = self.fixed
+        for axis in range(3):
+            total = total + self.lower[axis] + _upper(self.lower[axis], axis)
+        return total
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return A x."""
+        u = x.view(self.fixed.shape)
+        out = self.fixed * u
+        for axis in range(3):
+            if u.shape[1 + axis] == 1:
+                continue
+            n = u.shape[1 + axis]
+            g = self.lower[axis].narrow(1 + axis, 1, n - 1)
+            flow = g * (u.narrow(1 + axis, 1, n - 1) - u.narrow(1 + axis, 0, n - 1))
+            out = out + _padded(flow, 1 + axis, True) - _padded(flow, 1 + axis, False)
+        return out.reshape(x.shape)
+
+    def prolong(self, e: Tensor) -> Tensor:
+        """Return P e."""
+        return sum(w * e[:, place] for w, place in zip(self.weights, self.places, strict=True))  # type: ignore
+
+    def restrict(self, r: Tensor, cells: int) -> Tensor:
+        """Return P^T r."""
+        out = r.new_zeros((len(r), cells))
+        for w, place in zip(self.weights, self.places, strict=True):
+            out = out.index_add(1, place, w * r)
+        return out
+
+
+def _upper(lower: Tensor, axis: int) -> Tensor:
+    """Return the couplings to the upper neighbours; the last ones are zero."""
+    n = lower.shape[1 + axis]
+    return _padded(lower.narrow(1 + axis, 1, n - 1), 1 + axis, False)
+
+
+def _padded(v: Tensor, axis: int, front: bool) -> Tensor:
+    """Return v with a layer of zeros more along an axis."""
+    zeros = torch.zeros_like(v.narrow(axis, 0, 1)) if v.shape[axis] else v.new_zeros(
+        [1 if k == axis else n for k, n in enumerate(v.shape)]
+    )
+    return torch.cat([zeros, v] if front else [v, zeros], axis)
+
+
+def levels_of(hierarchies: Sequence[Hierarchy]) -> list[TorchLevel]:
+    """Return the levels of a batch of equal shapes; the finest one needs its code beside (`with_code`)."""
+    levels = []
+    for depth, level in enumerate(hierarchies[0].levels):
+        plan = level.plan
+        given = [h.levels[depth] for h in hierarchies]
+        weights = torch.stack([inside(each.weights, plan.shape) for each in given], 1).to(F64) / WHOLE
+        if level.faces.numel():
+            faces = torch.stack([inside(each.faces, plan.shape) for each in given], 1).to(F64)
+        else:
+            faces = torch.zeros((4, len(given), *plan.shape), dtype=F64)
+        last = depth + 1 == len(hierarchies[0].levels)
+        coarse = None if last else hierarchies[0].levels[depth + 1].plan.shape
+        places = torch.zeros((4, weights[0, 0].numel()), dtype=torch.int64) if coarse is None else _places(plan, coarse)
+        levels.append(
+            TorchLevel(plan, faces[:3], faces[3], torch.ones_like(faces[3]), weights.flatten(2), places)
+        )
+    return levels
+
+
+def _places(plan: Plan, coarse: Sequence[int]) -> Tensor:
+    """Return the blocks (4, n) that cells take from, z, y, x and own; inside the box, whatever the weight."""
+    fine = torch.meshgrid(*(torch.arange(n) for n in plan.shape), indexing="ij")
+    block = [i // f for i, f in zip(fine, plan.factors, strict=True)]
+    strides = (coarse[1] * coarse[2], coarse[2], 1)
+
+    def number(parts: list[Tensor]) -> Tensor:
+        return sum(p * s for p, s in zip(parts, strides, strict=True)).reshape(-1)  # type: ignore
+
+    rows = []
+    for axis in range(3):
+        step = 2 * (fine[axis] % 2) - 1 if plan.factors[axis] == 2 else 0 * fine[axis]
+        moved = (block[axis] + step).clamp(0, coarse[axis] - 1)
+        rows.append(number([moved if a == axis else block[a] for a in range(3)]))
+    rows.insert(OWN, number(block))
+    return torch.stack(rows)
+
+
+def finest_from_code(codes: Tensor, scale: Sequence[float], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return couplings (3, batch, ...) and their sums to fixed values of levels with constant coefficients."""
+    bits = codes.to(torch.int64).view(len(codes), *shape)
+    lower, fixed = [], torch.zeros(bits.shape, dtype=F64)
+    for axis in range(3):
+        below, above = bits >> (2 * axis) & 1, bits >> (2 * axis + 1) & 1
+        lower.append((scale[axis] * below).to(F64))
+        fixed = fixed + scale[axis] * ((bits >> (6 + 2 * axis) & 3) - below - above)
+    return torch.stack(lower), fixed
+
+
+class TorchCycle:
+    """M r by one V-cycle: `roots` are the weights of the steps of a level, the same before and after."""
+
+    def __init__(self, levels: list[TorchLevel], roots: Sequence[Tensor], gains: Sequence[Tensor]):
+        self.levels, self.roots, self.gains = levels, roots, gains
+        self.inverse = [
+            torch.where(d > 0, level.factor / torch.where(d > 0, d, 1), 0).flatten(1)
+            for level in levels
+            for d in [level.diagonal]
+        ]
+        self.coarsest = self._dense(levels[-1])
+
+    def _dense(self, level: TorchLevel) -> Tensor:
+        """Return the inverse of the coarsest matrices, (batch, n, n); singular ones are lifted by 1e-10."""
+        n = level.fixed[0].numel()
+        unit = torch.eye(n, dtype=F64)
+        columns = [level.product(row.expand(len(level.fixed), n)) for row in unit]
+        A = torch.stack(columns, 2)
+        diagonal = torch.diagonal(A, dim1=1, dim2=2)
+        empty = diagonal == 0
+        lifted = A + torch.diag_embed(torch.where(empty, 1.0, 1e-10 * diagonal))
+        inverse = torch.linalg.inv(lifted)
+        return inverse * (~empty)[:, :, None] * (~empty)[:, None, :]
+
+    def smooth(self, k: int, b: Tensor, x: Tensor | None) -> Tensor:
+        for root in self.roots[k]:
+            r = b if x is None else b - self.levels[k].product(x)
+            step = root * self.inverse[k] * r
+            x = step if x is None else x + step
+        assert x is not None
+        return x
+
+    def apply(self, b: Tensor, k: int = 0) -> Tensor:
+        """Return M b of level k."""
+        if k + 1 == len(self.levels):
+            return torch.einsum("bij,bj->bi", self.coarsest, b)
+        level = self.levels[k]
+        x = self.smooth(k, b, None)
+        active = (self.inverse[k] != 0).to(b.dtype)
+        r = (b - level.product(x)) * active
+        coarse = self.levels[k + 1].fixed[0].numel()
+        x = x + level.prolong(self.apply(self.gains[k] * level.restrict(r, coarse), k + 1))
+        return self.smooth(k, b, x)
+
+
+def cg_energies(levels: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> Tensor:
+    """Return ||y - x_k||_A^2 / ||y||_A^2 of CG from zero, (steps, batch)."""
+    A = levels
+    b = A.product(y)
+    x, r = torch.zeros_like(y), b
+    z = cycle.apply(r)
+    p, rz = z, (r * z).sum(1)
+    first, energies = (y * b).sum(1), []
+    for _ in range(steps):
+        Ap = A.product(p)
+        alpha = rz / (p * Ap).sum(1)
+        x, r = x + alpha[:, None] * p, r - alpha[:, None] * Ap
+        energies.append(((y - x) * r).sum(1) / first)
+        z = cycle.apply(r)
+        new = (r * z).sum(1)
+        p, rz = z + (new / rz)[:, None] * p, new
+    return torch.stack(energies)
