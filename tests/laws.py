@@ -281,6 +281,7 @@ RECIPES = {
     "Multigrid red-black": (ns.Multigrid("V", "red-black", coarsest=4), GRIDS),
     "Multigrid jacobi": (ns.Multigrid("W", "jacobi", 1, coarsest=4), GRIDS),
     "Multigrid dense": (ns.Multigrid(), [masked_2d]),  # one level
+    "NeuralMultigrid": (ns.NeuralMultigrid(coarsest=4), GRIDS),
 }
 
 

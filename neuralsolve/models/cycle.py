@@ -1,25 +1,25 @@
 """A differentiable multigrid cycle on batches of small grids, for training what `NeuralMultigrid` knows.
 
 The same passes as `neuralsolve.kernels.reference.padded`, without periodic sides, on levels that are taken from a
-`Hierarchy` as they stand. What is learned is applied to them here by torch and at set-up by
-`neuralsolve.preconditioners.learned`; both read one dictionary of arrays.
-
-Vectors are (batch, n), cells in C order, zero where a cell takes no part.
+`Hierarchy` as they stand: M r is one V-cycle, with the factors of `neuralsolve.kernels.reference.learned` on
+all levels but the finest. Vectors are (batch, n), cells in C order, zero where a cell takes no part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from neuralsolve.kernels.reference.learned import Side, factors, first_layer, sides
 from neuralsolve.kernels.reference.padded import OWN, WHOLE, inside
-from neuralsolve.preconditioners.levels import Hierarchy, Plan
+from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.preconditioners.learned import LARGEST
+from neuralsolve.preconditioners.levels import Plan, build
 
 F64 = torch.float64
-AXES = ("z", "y", "x")
 
 
 @dataclass
@@ -77,35 +77,31 @@ class TorchLevel:
 
 def _upper(lower: Tensor, axis: int) -> Tensor:
     """Return the couplings to the upper neighbours; the last ones are zero."""
-    n = lower.shape[1 + axis]
-    return _padded(lower.narrow(1 + axis, 1, n - 1), 1 + axis, False)
+    return _neighbour(lower, axis, True)
 
 
 def _padded(v: Tensor, axis: int, front: bool) -> Tensor:
     """Return v with a layer of zeros more along an axis."""
-    zeros = torch.zeros_like(v.narrow(axis, 0, 1)) if v.shape[axis] else v.new_zeros(
-        [1 if k == axis else n for k, n in enumerate(v.shape)]
-    )
+    zeros = v.new_zeros([1 if k == axis else n for k, n in enumerate(v.shape)])
     return torch.cat([zeros, v] if front else [v, zeros], axis)
 
 
-def levels_of(hierarchies: Sequence[Hierarchy]) -> list[TorchLevel]:
-    """Return the levels of a batch of equal shapes; the finest one needs its code beside (`with_code`)."""
+def levels_of(operators: Sequence[PoissonStencil], coarsest: int) -> list[TorchLevel]:
+    """Return the levels of operators of one shape, with constant coefficients and no periodic side."""
+    hierarchies = [build(A, coarsest=coarsest) for A in operators]
+    plans = [level.plan for level in hierarchies[0].levels]
     levels = []
-    for depth, level in enumerate(hierarchies[0].levels):
-        plan = level.plan
+    for depth, plan in enumerate(plans):
         given = [h.levels[depth] for h in hierarchies]
         weights = torch.stack([inside(each.weights, plan.shape) for each in given], 1).to(F64) / WHOLE
-        if level.faces.numel():
-            faces = torch.stack([inside(each.faces, plan.shape) for each in given], 1).to(F64)
+        if depth == 0:
+            lower, fixed = _finest(operators, hierarchies[0].scale)
         else:
-            faces = torch.zeros((4, len(given), *plan.shape), dtype=F64)
-        last = depth + 1 == len(hierarchies[0].levels)
-        coarse = None if last else hierarchies[0].levels[depth + 1].plan.shape
-        places = torch.zeros((4, weights[0, 0].numel()), dtype=torch.int64) if coarse is None else _places(plan, coarse)
-        levels.append(
-            TorchLevel(plan, faces[:3], faces[3], torch.ones_like(faces[3]), weights.flatten(2), places)
-        )
+            faces = torch.stack([inside(each.faces, plan.shape) for each in given], 1).to(F64)
+            lower, fixed = faces[:3], faces[3]
+        below = plans[depth + 1].shape if depth + 1 < len(plans) else plan.shape
+        level = TorchLevel(plan, lower, fixed, torch.ones_like(fixed), weights.flatten(2), _places(plan, below))
+        levels.append(level)
     return levels
 
 
@@ -127,15 +123,64 @@ def _places(plan: Plan, coarse: Sequence[int]) -> Tensor:
     return torch.stack(rows)
 
 
-def finest_from_code(codes: Tensor, scale: Sequence[float], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return couplings (3, batch, ...) and their sums to fixed values of levels with constant coefficients."""
-    bits = codes.to(torch.int64).view(len(codes), *shape)
+def _finest(operators: Sequence[PoissonStencil], scale: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return the couplings to lower neighbours, (3, batch, ...), and to fixed values, from the codes."""
+    codes = [A.code for A in operators if A.code is not None]
+    bits = torch.stack([code.to(torch.int64).view(operators[0].shape3) for code in codes])
     lower, fixed = [], torch.zeros(bits.shape, dtype=F64)
     for axis in range(3):
         below, above = bits >> (2 * axis) & 1, bits >> (2 * axis + 1) & 1
         lower.append((scale[axis] * below).to(F64))
         fixed = fixed + scale[axis] * ((bits >> (6 + 2 * axis) & 3) - below - above)
     return torch.stack(lower), fixed
+
+
+def volumes(levels: Sequence[TorchLevel]) -> list[Tensor]:
+    """Return the parts of the cells of every level that are fluid on the finest one."""
+    found = [(levels[0].diagonal > 0).to(F64)]
+    for level in levels[:-1]:
+        v = found[-1]
+        for axis, factor in enumerate(level.plan.factors, 1):
+            if factor == 2:
+                v = v if v.shape[axis] % 2 == 0 else _padded(v, axis, False)
+                v = 0.5 * v.unflatten(axis, (-1, 2)).sum(axis + 1)
+        found.append(v)
+    return found
+
+
+def seen_by(level: TorchLevel, volume: Tensor) -> dict[Side, Tensor]:
+    """Return what the networks see of a level: it does not depend on what is learned."""
+    long = [axis for axis in range(3) if level.plan.shape[axis] > 1]
+    lower = {axis: level.lower[axis] for axis in long}
+    upper = {axis: _upper(level.lower[axis], axis) for axis in long}
+    near = {
+        (axis, up): (_neighbour(level.fixed, axis, up), _neighbour(volume, axis, up))
+        for axis in long
+        for up in (False, True)
+    }
+    return sides(lower, upper, level.fixed, volume, near, level.plan.nominal)
+
+
+def adapted(level: TorchLevel, seen: dict[Side, Tensor], face_net: Tensor, cell_net: Tensor) -> TorchLevel:
+    """Return a level with the learned factors on it, those of the smoother clipped as at set-up."""
+    lower = list(level.lower)
+    for axis, up in seen:
+        if up:
+            above = _neighbour(first_layer(seen[axis, True], face_net), axis, False)
+            below = first_layer(seen[axis, False], face_net)
+            lower[axis] = lower[axis] * factors(below + above, 2, face_net)[..., 0]
+    hidden = torch.stack([first_layer(each, cell_net) for each in seen.values()]).sum(0)
+    by = factors(hidden, len(seen), cell_net)
+    new = replace(level, lower=torch.stack(lower), fixed=by[..., 0] * level.fixed)
+    d = new.diagonal
+    new.factor = torch.minimum(by[..., 1], LARGEST * d / (2 * d - new.fixed).clamp(min=1e-30))
+    return new
+
+
+def _neighbour(v: Tensor, axis: int, up: bool) -> Tensor:
+    """Return the values of the neighbours along an axis, zero beyond the box; the batch comes first."""
+    n = v.shape[1 + axis]
+    return _padded(v.narrow(1 + axis, int(up), n - 1), 1 + axis, not up)
 
 
 class TorchCycle:
@@ -183,20 +228,18 @@ class TorchCycle:
         return self.smooth(k, b, x)
 
 
-def cg_energies(levels: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> Tensor:
-    """Return ||y - x_k||_A^2 / ||y||_A^2 of CG from zero, (steps, batch)."""
-    A = levels
+def cg_errors(A: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Return ||y - x_K||_A^2 / ||y||_A^2 and ||b - A x_K||^2 / ||b||^2, (batch,), of K steps of CG from zero."""
     b = A.product(y)
     x, r = torch.zeros_like(y), b
     z = cycle.apply(r)
     p, rz = z, (r * z).sum(1)
-    first, energies = (y * b).sum(1), []
-    for _ in range(steps):
+    for k in range(steps):
         Ap = A.product(p)
         alpha = rz / (p * Ap).sum(1)
         x, r = x + alpha[:, None] * p, r - alpha[:, None] * Ap
-        energies.append(((y - x) * r).sum(1) / first)
-        z = cycle.apply(r)
-        new = (r * z).sum(1)
-        p, rz = z + (new / rz)[:, None] * p, new
-    return torch.stack(energies)
+        if k + 1 < steps:
+            z = cycle.apply(r)
+            new = (r * z).sum(1)
+            p, rz = z + (new / rz)[:, None] * p, new
+    return ((y - x) * r).sum(1) / (y * b).sum(1), (r * r).sum(1) / (b * b).sum(1)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
             K.spans_below(changed, plan.shape, plan.factors, spans)
         if k == 0 and A.code is not None:
             K.code_level(code, scale, plan.shape, plan.factors, spans, fine.inverse, fine.weights)
-            _wrap_all(fine.weights, plan, h.periodic)
+            wrap_all(fine.weights, plan, h.periodic)
             found = NONE_ATTACHED
             reach.append(NO_SPANS)
         else:
@@ -78,7 +78,7 @@ def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
     for level in levels:
         if level.colors is not None:
             _paint(level)
-    inverse = _coarsest_inverse(A, levels[-1], h.unit, h.periodic)
+    inverse = _coarsest_of(A, levels[-1], h.unit, h.periodic)
     filled.code, filled.key, filled.reach, filled.whole = code, key, reach, True
     return inverse
 
@@ -107,7 +107,7 @@ def _finish(
     """
     K, plan = table(), level.plan
     room = plan.shape, plan.factors
-    _wrap_all(level.faces[:3], plan, periodic)
+    wrap_all(level.faces[:3], plan, periodic)
     K.level_diagonal(level.faces, outlets, *room, spans, level.inverse)
     if blocks is None:
         return NONE_ATTACHED
@@ -121,11 +121,12 @@ def _finish(
         K.spans_join(moved, spans)
     attached = attached if found else NONE_ATTACHED
     K.level_weights(level.faces, outlets, level.inverse, attached, plan.nominal, *room, spans, level.weights)
-    _wrap_all(level.weights, plan, periodic)
+    wrap_all(level.weights, plan, periodic)
     return attached
 
 
-def _wrap_all(rows: Tensor, plan: Plan, periodic: tuple[bool, ...]) -> None:
+def wrap_all(rows: Iterable[Tensor], plan: Plan, periodic: tuple[bool, ...]) -> None:
+    """Fill the layers around the box of some vectors along periodic axes."""
     if any(periodic):
         for row in rows:
             table().level_wrap(row, plan.shape, periodic)
@@ -180,14 +181,23 @@ def _paint(level: Level) -> None:
     level.colors[1].copy_(torch.where(red, 0.0, level.inverse))
 
 
-def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
-    """Return the pseudo-inverse of the coarsest matrix, float32; singular where a region has no way out."""
-    nz, ny, nx = level.plan.shape
+def _coarsest_of(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
+    """Return the inverse of the coarsest matrix, which may be A itself."""
     if level.faces.numel():
-        dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
-        table().coarsest_matrix(level.faces, level.plan.shape, periodic, dense)
-    else:
-        dense = torch.from_numpy(A.to_scipy().toarray()) / unit
+        return coarsest_inverse(level, periodic)
+    return _pseudo_inverse(torch.from_numpy(A.to_scipy().toarray()) / unit)
+
+
+def coarsest_inverse(level: Level, periodic: tuple[bool, ...]) -> Tensor:
+    """Return the pseudo-inverse of the matrix of a small level that has couplings, float32."""
+    nz, ny, nx = level.plan.shape
+    dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
+    table().coarsest_matrix(level.faces, level.plan.shape, periodic, dense)
+    return _pseudo_inverse(dense)
+
+
+def _pseudo_inverse(dense: Tensor) -> Tensor:
+    """Return the pseudo-inverse, float32; singular where a region has no way out."""
     empty = dense.diagonal() == 0
     whole = dense + torch.diag(empty.to(dense.dtype))
     root, failed = torch.linalg.cholesky_ex(whole)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
+from neuralsolve.preconditioners.learned import Adapted, Knowledge, adapt
 from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
 
 if TYPE_CHECKING:
@@ -54,6 +56,12 @@ class Schedule(NamedTuple):
         )
         return cls(before, after, counts, torch.tensor(gains))
 
+    @classmethod
+    def learned(cls, known: Knowledge, depths: int) -> Schedule:
+        """Lay out learned steps and gains; the last ones serve all levels below."""
+        steps = [[(w, 0.0) for w in known.roots[min(k, len(known.roots) - 1)]] for k in range(depths)]
+        return cls.of(steps, steps, [known.gains[min(k, len(known.gains) - 1)] for k in range(depths)])
+
 
 def smoothing_steps(recipe: Multigrid, count: int) -> Steps:
     """Return (weight, momentum) of every step of a smoother; see `kernels.reference.padded.level_relax`."""
@@ -85,8 +93,11 @@ class GridCycle(Preconditioner):
     by_columns = True
     dtype = torch.float32
 
-    def __init__(self, A: LinearOperator, recipe: Multigrid):
-        self.recipe = recipe
+    def __init__(
+        self, A: LinearOperator, recipe: Multigrid, tables: Mapping[str, Knowledge | str] | None = None
+    ):
+        self.recipe, self._tables = recipe, tables
+        self._adapted = Adapted(None)
         self._hierarchy: Hierarchy | None = None
         self._null_space: NullSpace | None = None
         self._twice = 0
@@ -103,10 +114,17 @@ class GridCycle(Preconditioner):
             raise StructureError(msg)
         recipe = self.recipe
         colored = recipe.smoother == "red-black"
-        fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
+        options = recipe.coarsest, recipe.max_levels, recipe.strong, colored
+        learn = None if self._tables is None else self._learn
+        fresh = build(A_next, *options, self._hierarchy, learn)
         self._hierarchy = fresh
         # M 1 is large where coefficients jump: what rounding leaves of 1 in r would take over in the end
         self._null_space = A_next.null_space if A_next.code is None else None
+        known = self._adapted.knowledge
+        if known is not None:
+            self._choose(replace(recipe, cycle="V"))
+            self._schedule = Schedule.learned(known, len(fresh.levels))
+            return
         self._choose(recipe)
         even = all(
             len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in _plans(fresh)
@@ -119,6 +137,10 @@ class GridCycle(Preconditioner):
         if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in tested):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
+
+    def _learn(self, h: Hierarchy) -> None:
+        assert self._tables is not None
+        self._adapted = adapt(h, self._tables)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
@@ -133,9 +155,25 @@ class GridCycle(Preconditioner):
     def describe(self) -> str:
         levels = self._levels()
         before, after = self._used.steps
+        if self._tables is not None:
+            return self._describe_learned()
         return (
             f"multigrid: {self._used.cycle}({before},{after}), {self._used.smoother}, {len(levels)} levels"
             f"{self._note}"
+        )
+
+    def _describe_learned(self) -> str:
+        levels, known = self._levels(), self._adapted.knowledge
+        if known is None:
+            before, after = self._used.steps
+            return (
+                f"learned multigrid, classical channel ({self._adapted.reason}): {self._used.cycle}({before},{after}), "
+                f"{len(levels)} levels{self._note}"
+            )
+        steps = "-".join(str(len(each)) for each in known.roots[: len(levels) - 1])
+        return (
+            f"learned multigrid: V, {steps} steps, {len(levels)} levels, certified up to "
+            f"{min(known.reach):.3g}, {self._adapted.clipped} factors clipped"
         )
 
     def _choose(self, recipe: Multigrid) -> None:
