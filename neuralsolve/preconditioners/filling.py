@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,13 @@ REGULAR = 1e-6  # of a diagonal entry: with smaller pivots the coarsest matrix i
 RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
 
 
-def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
+def refill(
+    A: PoissonStencil, h: Hierarchy, changed: Tensor, adapt: Callable[[Hierarchy], None] | None = None
+) -> Tensor:
     """Fill the levels with the couplings of A; return the inverse of the coarsest matrix.
 
     Where A has coefficients those of the finest level are there already, `changed` in spans of its lines.
+    `adapt` may change the levels when they are filled; it says in `filled` whether an update must fill them anew.
     """
     K, levels, filled, scale = table(A.device), h.levels, h.filled, tuple(s / h.unit for s in A.scale)
     key = [replace(level.plan) for level in levels], h.unit, scale
@@ -78,9 +81,10 @@ def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
     for level in levels:
         if level.colors is not None:
             _paint(level)
-    inverse = _coarsest_of(A, levels[-1], h.unit, h.periodic)
     filled.code, filled.key, filled.reach, filled.whole = code, key, reach, True
-    return inverse
+    if adapt is not None:
+        adapt(h)
+    return _coarsest_inverse(A, levels[-1], h.unit, h.periodic)
 
 
 def all_rows(shape: Sequence[int]) -> Tensor:
@@ -181,23 +185,14 @@ def _paint(level: Level) -> None:
     level.colors[1].copy_(torch.where(red, 0.0, level.inverse))
 
 
-def _coarsest_of(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
-    """Return the inverse of the coarsest matrix, which may be A itself."""
-    if level.faces.numel():
-        return coarsest_inverse(level, periodic)
-    return _pseudo_inverse(torch.from_numpy(A.to_scipy().toarray()) / unit)
-
-
-def coarsest_inverse(level: Level, periodic: tuple[bool, ...]) -> Tensor:
-    """Return the pseudo-inverse of the matrix of a small level that has couplings, float32."""
+def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
+    """Return the pseudo-inverse of the coarsest matrix, float32; singular where a region has no way out."""
     nz, ny, nx = level.plan.shape
-    dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
-    table().coarsest_matrix(level.faces, level.plan.shape, periodic, dense)
-    return _pseudo_inverse(dense)
-
-
-def _pseudo_inverse(dense: Tensor) -> Tensor:
-    """Return the pseudo-inverse, float32; singular where a region has no way out."""
+    if level.faces.numel():
+        dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
+        table().coarsest_matrix(level.faces, level.plan.shape, periodic, dense)
+    else:
+        dense = torch.from_numpy(A.to_scipy().toarray()) / unit
     empty = dense.diagonal() == 0
     whole = dense + torch.diag(empty.to(dense.dtype))
     root, failed = torch.linalg.cholesky_ex(whole)

@@ -28,7 +28,7 @@ from torch import Tensor
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.learned import INPUTS
-from neuralsolve.preconditioners.filling import coarsest_inverse, wrap_all
+from neuralsolve.preconditioners.filling import wrap_all
 from neuralsolve.preconditioners.levels import Hierarchy
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -48,7 +48,8 @@ class Knowledge:
     roots : weights of the steps of smoothing of a level, the same before and after the correction
     reach : up to where they contract
     gains : on the restricted residual
-    faces, cells : networks (levels, 10 + h, h) and (levels, 11 + h, h), from the second level on
+    faces, cells : networks (levels, 10 + h, h) and (levels, 11 + h, h), from the second level on; no levels
+        where steps and gains alone were learned
     """
 
     roots: tuple[tuple[float, ...], ...]
@@ -122,7 +123,7 @@ def knowledge_from(tensors: Mapping[str, Tensor], kind: str) -> Knowledge | str:
         return f"weights without {error.args[0]}"
     h = faces.shape[-1]
     shapes = (len(gains), *faces.shape[1:], *cells.shape[1:])
-    if not depths or shapes != (depths, INPUTS + 3 + h, h, INPUTS + 4 + h, h) or not len(faces) == len(cells) > 0:
+    if not depths or shapes != (depths, INPUTS + 3 + h, h, INPUTS + 4 + h, h) or len(faces) != len(cells):
         return f"weights of odd shapes {shapes}"
     if not all(bool(each.isfinite().all()) for each in (gains, faces, cells)) or not bool((gains > 0).all()):
         return "weights that are not finite"
@@ -142,6 +143,8 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
         return Adapted(None, known)
     if any(len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) > 1 for p in plans):
         return Adapted(None, "stretched cells")
+    if not len(known.faces):
+        return Adapted(known)
     K, volume, before, clipped = table(), h.levels[0].inverse, [], 0
     for k in range(1, len(plans)):
         above, level, plan = plans[k - 1], h.levels[k], plans[k]
@@ -163,7 +166,5 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
                 touched.inverse.copy_(inverse)
             return Adapted(None, "factors that are not finite")
         clipped += count
-    if len(plans) > 1:
-        h.filled.whole = False  # an update fills all levels anew: these numbers are no longer those of A
-        h.inverse = coarsest_inverse(h.levels[-1], h.periodic)
+    h.filled.whole = len(plans) == 1  # an update fills all levels anew: these numbers are no longer those of A
     return Adapted(known, "", clipped)

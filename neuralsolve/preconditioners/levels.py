@@ -243,9 +243,7 @@ def build(
         h = Hierarchy(levels, *room, places, numbers, *numbers_of_A, spare, parts, filled)
         if A.code is None:
             load_faces(A, unit, h, changed)
-    h.inverse = refill(A, h, changed)
-    if adapt is not None:
-        adapt(h)
+    h.inverse = refill(A, h, changed, adapt)
     return h if A.code is not None else _with_conductors(h)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.padded import box, copy_line, over_lines, row_start, strides
-from neuralsolve.kernels.cpu.threads import bare, bare_unchecked, serial
+from neuralsolve.kernels.cpu.threads import bare, bare_unchecked, over_ranges, serial
 from neuralsolve.kernels.reference.learned import CLIPPED, INPUTS, LIMIT, PLAIN
 
 NEAR_ONE = np.float32(1e-5)  # within which a coupling is nominal: rounding is no neighbour
 COSTLY = 20  # entries that a cell counts for, when lines are shared out
 CHUNK = 256  # cells that take a network together
+FULL, FAR = np.uint8(2), np.uint8(1)
 _LIMIT, _CLIPPED, _PLAIN = np.float32(LIMIT), np.float32(CLIPPED), np.array(PLAIN, np.float32)
 
 
@@ -61,42 +62,57 @@ def _volume(values, marks, shape, factors, coarse_shape, out, lo, hi):
 
 
 @bare
-def _mark(faces, volume, units, shape, far, lo, hi):
-    """Note which cells have nothing near: no fixed values, all fluid, all couplings nominal."""
+def _add_up(faces, units, shape, totals, lo, hi):
+    """Add up the couplings of places lo..hi, those of the layer around the box too: it may be the other side."""
     sz, sy, _, _ = strides(shape)
-    steps = (sz, sy, 1)
-    for line in range(lo, hi):
-        s = row_start(shape, line // shape[1], line % shape[1])
-        flags, fixed, v = far[s : s + shape[2]], faces[3, s : s + shape[2]], volume[s : s + shape[2]]
-        for i in range(flags.size):
-            flags[i] = (fixed[i] == 0) & (v[i] == 1)
-        for axis in range(3):
-            unit, step = units[axis], steps[axis]
-            if unit > 0:
-                low, high = faces[axis, s : s + shape[2]], faces[axis, s + step : s + step + shape[2]]
-                for i in range(flags.size):
-                    near = (abs(low[i] * unit - 1) < NEAR_ONE) & (abs(high[i] * unit - 1) < NEAR_ONE)
-                    flags[i] &= near
+    total = totals[lo:hi]
+    for axis in range(3):
+        unit, step = units[axis], sz if axis == 0 else (sy if axis == 1 else 1)
+        if unit > 0:
+            low, high = faces[axis, lo:hi], faces[axis, lo + step : hi + step]
+            for i in range(total.size):
+                total[i] += (low[i] + high[i]) * unit
 
 
 @bare
-def _look(faces, volume, units, cells, m, shift, axis, up, steps, seen):
+def _mark(faces, volume, units, shape, flags, lo, hi):
+    """Note in which cells nothing is (FULL), and near which (FAR).
+
+    Full are cells of fluid without fixed values, far those whose couplings are nominal, too.
+    """
+    sz, sy, _, _ = strides(shape)
+    for line in range(lo, hi):
+        s = row_start(shape, line // shape[1], line % shape[1])
+        e = s + shape[2]
+        row, fixed, v = flags[s:e], faces[3, s:e], volume[s:e]
+        for i in range(row.size):
+            row[i] = FULL | FAR if (fixed[i] == 0) & (v[i] == 1) else 0
+        for axis in range(3):
+            unit, step = units[axis], sz if axis == 0 else (sy if axis == 1 else 1)
+            if unit > 0:
+                low, high = faces[axis, s:e], faces[axis, s + step : e + step]
+                for i in range(row.size):
+                    off = (abs(low[i] * unit - 1) >= NEAR_ONE) | (abs(high[i] * unit - 1) >= NEAR_ONE)
+                    row[i] = row[i] & FULL if off else row[i]
+
+
+@bare
+def _look(given, cells, m, shift, axis, up, step, seen):
     """Fill in what m cells, `shift` places beyond those given, show on a side, (7, m)."""
-    step, unit, count = steps[axis] if up else -steps[axis], units[axis], 0
-    here, beyond = (steps[axis], 0) if up else (0, steps[axis])  # where the couplings of both sides lie
+    faces, volume, units, totals = given
+    unit, usual, there = units[axis], units[3], step if up else -step
+    here, beyond = (step, 0) if up else (0, step)  # where the couplings of both sides lie
+    count = -2
     for other in range(3):
-        count += 2 if other != axis and units[other] > 0 else 0
+        count += 2 if units[other] > 0 else 0
     share = np.float32(1) / np.float32(max(count, 1))
     for i in range(m):
         c = cells[i] + shift
-        seen[0, i], seen[1, i] = faces[axis, c + here] * unit, faces[axis, c + beyond] * unit
-        across = np.float32(0 if count > 0 else 1)
-        for other in range(3):
-            if other != axis and units[other] > 0:
-                across += (faces[other, c] + faces[other, c + steps[other]]) * units[other]
-        seen[2, i] = across * share
-        seen[3, i], seen[4, i] = faces[3, c] * units[3], volume[c]
-        seen[5, i], seen[6, i] = faces[3, c + step] * units[3], volume[c + step]
+        g, back = faces[axis, c + here] * unit, faces[axis, c + beyond] * unit
+        seen[0, i], seen[1, i] = g, back
+        seen[2, i] = (totals[c] - g - back) * share if count > 0 else np.float32(1)
+        seen[3, i], seen[4, i] = faces[3, c] * usual, volume[c]
+        seen[5, i], seen[6, i] = faces[3, c + there] * usual, volume[c + there]
 
 
 @bare
@@ -148,12 +164,12 @@ def _clear(hidden, m):
 
 
 @bare
-def _do_faces(faces, volume, units, cells, m, axis, steps, net, plain, seen, hidden, room, scaled, out):
+def _do_faces(given, cells, m, axis, step, net, plain, seen, hidden, room, scaled, out):
     """Put factors on the couplings of m cells to their lower neighbours along an axis."""
     _clear(hidden, m)
-    _look(faces, volume, units, cells, m, 0, axis, False, steps, seen)
+    _look(given, cells, m, 0, axis, False, step, seen)
     _first(seen, net, m, hidden)
-    _look(faces, volume, units, cells, m, -steps[axis], axis, True, steps, seen)
+    _look(given, cells, m, -step, axis, True, step, seen)
     _first(seen, net, m, hidden)
     _second(hidden, net, plain, m, room, scaled[:1])
     for i in range(m):
@@ -161,14 +177,14 @@ def _do_faces(faces, volume, units, cells, m, axis, steps, net, plain, seen, hid
 
 
 @bare
-def _do_cells(faces, volume, units, cells, m, steps, net, plain, seen, hidden, room, scaled, out, factor):
+def _do_cells(given, cells, m, steps, net, plain, seen, hidden, room, scaled, out, factor):
     """Put factors on the outlets of m cells, and set those on 1/diagonal."""
     _clear(hidden, m)
     for axis in range(3):
-        if units[axis] > 0:
-            _look(faces, volume, units, cells, m, 0, axis, False, steps, seen)
+        if given[2][axis] > 0:
+            _look(given, cells, m, 0, axis, False, steps[axis], seen)
             _first(seen, net, m, hidden)
-            _look(faces, volume, units, cells, m, 0, axis, True, steps, seen)
+            _look(given, cells, m, 0, axis, True, steps[axis], seen)
             _first(seen, net, m, hidden)
     _second(hidden, net, plain, m, room, scaled)
     for i in range(m):
@@ -177,18 +193,18 @@ def _do_cells(faces, volume, units, cells, m, steps, net, plain, seen, hidden, r
 
 
 @bare
-def _alone(faces, volume, units, far, c, steps):
-    """Whether nothing is near a cell, nor in what its sides show of its neighbours."""
-    alone = far[c]
-    for axis in range(3):
-        if units[axis] > 0:
-            low, high = c - steps[axis], c + steps[axis]
-            alone &= (volume[low] == 1) & (faces[3, low] == 0) & (volume[high] == 1) & (faces[3, high] == 0)
-    return alone
+def _wanted(kind, c, faces, volume, flags, steps):
+    """Whether a network is wanted: for the coupling of a cell along an axis, or for the cell (kind 3)."""
+    if kind < 3:
+        return flags[c] & flags[c - steps[kind]] & FAR == 0 and faces[kind, c] > 0
+    beside = flags[c - 1] & flags[c + 1] & flags[c - steps[1]] & flags[c + steps[1]]
+    beside &= flags[c - steps[0]] & flags[c + steps[0]] if steps[0] > 0 else FULL
+    return (flags[c] & FAR == 0 or beside & FULL == 0) and volume[c] > 0
 
 
 @serial
-def _adapt(faces, volume, units, far, shape, face_net, cell_net, plain, out, factor, lo, hi):
+def _adapt(given, flags, shape, face_net, cell_net, plain, out, factor, lo, hi):
+    faces, volume, units, _ = given
     sz, sy, _, _ = strides(shape)
     steps, h = (sz, sy, 1), max(face_net.shape[1], cell_net.shape[1])
     seen, hidden = np.empty((7, CHUNK), np.float32), np.empty((h, CHUNK), np.float32)
@@ -205,19 +221,19 @@ def _adapt(faces, volume, units, far, shape, face_net, cell_net, plain, out, fac
         for line in range(lo, hi):
             s = row_start(shape, line // shape[1], line % shape[1])
             for c in range(s, s + shape[2]):
-                if kind == 3:
-                    wanted = volume[c] > 0 and not _alone(faces, volume, units, far, c, steps)
-                else:
-                    wanted = faces[kind, c] > 0 and not (far[c] and far[c - steps[kind]])
-                if wanted:
+                if _wanted(kind, c, faces, volume, flags, steps):
                     cells[m] = c
                     m += 1
                 if m == CHUNK or (m > 0 and line == hi - 1 and c == s + shape[2] - 1):
-                    given = faces, volume, units, cells, m
                     if kind < 3:
-                        _do_faces(*given, kind, steps, face_net, plain[0], seen, hidden, room, scaled, out)
+                        step = steps[kind]
+                        _do_faces(
+                            given, cells, m, kind, step, face_net, plain[0], seen, hidden, room, scaled, out
+                        )
                     else:
-                        _do_cells(*given, steps, cell_net, plain[1], seen, hidden, room, scaled, out, factor)
+                        _do_cells(
+                            given, cells, m, steps, cell_net, plain[1], seen, hidden, room, scaled, out, factor
+                        )
                     m = 0
 
 
@@ -279,19 +295,19 @@ def level_adapt(
     units[long] = [1 / nominal[axis] for axis in long]
     units[3] = len(long) / sum(nominal[axis] for axis in long) if long else 0.0
     plain = np.stack([_of_plain(nets[0], 2), _of_plain(nets[1], 2 * len(long))])
-    far = np.zeros(v.size, np.bool_)
-    # the layer around the box: what lies there is near, or is the other side
-    over_lines(sides, v.size, lambda lo, hi: _mark(g, v, units, sides, far, lo, hi))
-    over_lines(
-        sides, COSTLY * v.size, lambda lo, hi: _adapt(g, v, units, far, sides, *nets, plain, o, f, lo, hi)
-    )
+    flags, totals = np.zeros(v.size, np.uint8), np.zeros(v.size, np.float32)
+    over_ranges(v.size - sum(strides(sides)[:2]) - 1, lambda lo, hi: _add_up(g, units, sides, totals, lo, hi))
+    over_lines(sides, v.size, lambda lo, hi: _mark(g, v, units, sides, flags, lo, hi))
+    given = g, v, units, totals
+    over_lines(sides, COSTLY * v.size, lambda lo, hi: _adapt(given, flags, sides, *nets, plain, o, f, lo, hi))
 
 
 def _of_plain(net: np.ndarray, count: int) -> np.ndarray:
     """Return the second layer of a plain cell, from `count` sides."""
     h = net.shape[1]
-    first = count * np.maximum(_PLAIN @ net[:INPUTS] + net[INPUTS], 0)
-    return np.maximum(first @ net[INPUTS + 1 : INPUTS + 1 + h] + net[INPUTS + 1 + h], 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # of absurd weights: what comes out is looked at later
+        first = count * np.maximum(_PLAIN @ net[:INPUTS] + net[INPUTS], 0)
+        return np.maximum(first @ net[INPUTS + 1 : INPUTS + 1 + h] + net[INPUTS + 1 + h], 0)
 
 
 def level_inverse(faces: Tensor, factor: Tensor, reach: float, shape: Sequence[int], inverse: Tensor) -> int:
