@@ -166,7 +166,9 @@ def coupled(g):
         h = build(ns.PoissonStencil(ns.Grid(cells, walls=("neumann", "dirichlet", "periodic"))), coarsest=4)
         fine, level = h.levels[:2]
         volume = torch.zeros(level.plan.size, dtype=F32)
-        reference.level_volume(fine.inverse, True, fine.plan.shape, fine.plan.factors, level.plan.shape, volume)
+        reference.level_volume(
+            fine.inverse, True, fine.plan.shape, fine.plan.factors, level.plan.shape, volume
+        )
         for v in (volume, level.faces[3]):
             reference.level_wrap(v, level.plan.shape, h.periodic)
     return level, volume

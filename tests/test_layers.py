@@ -18,6 +18,7 @@ LAYERS = [
     "operators",
     "preconditioners",
     "solvers",
+    "models",
     "linalg",
     "io",
     "fem",

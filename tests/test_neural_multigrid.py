@@ -18,7 +18,7 @@ from neuralsolve.models.cycle_training import (
     CycleTraining,
     batch_of,
     chebyshev_roots,
-    save_cycle,
+    save_tensors,
     train_cycle,
 )
 from neuralsolve.preconditioners.learned import reach_of, read_knowledge
@@ -44,7 +44,7 @@ def model(steps=(2, 2, 2), size=0.0, seed=4057):
 
 def recipe(folder, made, coarsest=12):
     path = folder / "some.safetensors"
-    save_cycle(path, {"2d": made, "3d": made}, {"seed": 4057})
+    save_tensors(path, made.tensors("2d") | made.tensors("3d"), {"seed": 4057})
     return ns.NeuralMultigrid(path, coarsest=coarsest)
 
 
@@ -98,7 +98,9 @@ def test_shipped_weights_solve_scenes_that_no_training_saw(kind, shape):
     rng = np.random.default_rng(1009)
     A = ns.PoissonStencil(unseen(shape, rng, kind))
     b = rng.standard_normal(A.shape[0])
-    learned, classical = (ns.solve(A, b, ns.CG(), M=M, rtol=1e-6) for M in (ns.NeuralMultigrid(), ns.Multigrid()))
+    learned, classical = (
+        ns.solve(A, b, ns.CG(), M=M, rtol=1e-6) for M in (ns.NeuralMultigrid(), ns.Multigrid())
+    )
     assert "certified" in learned.explanation
     assert learned.iterations <= 1.2 * classical.iterations + 1
     assert np.linalg.norm(learned.x - classical.x) <= 1e-3 * np.linalg.norm(classical.x)
@@ -129,7 +131,9 @@ def test_bad_weights_mean_the_classical_cycle_and_are_told(tensors, reason, tmp_
 
 
 def test_where_nothing_was_trained_it_is_classical():
-    coefficients = ns.PoissonStencil(g := ns.Grid((30, 30), walls="dirichlet"), ns.face_coefficients(_values(), g))
+    coefficients = ns.PoissonStencil(
+        g := ns.Grid((30, 30), walls="dirichlet"), ns.face_coefficients(_values(), g)
+    )
     stretched = ns.PoissonStencil(ns.Grid((40, 40), spacing=(1, 50), walls="dirichlet"))
     for A in (coefficients, stretched):
         result = ns.solve(A, np.ones(A.shape[0]), ns.CG(), M=ns.NeuralMultigrid())

@@ -82,7 +82,8 @@ def two_phase(
 def unseen(shape: tuple[int, ...], generator: np.random.Generator, kind: str) -> Grid:
     """Return a scene of a class that no training has seen: a unit box with Neumann walls, unit spacing.
 
-    Liquid stands below a tilted plane of height 0.8 in the middle and slope up to 0.2, air above, and in it lie
+    Liquid stands below a tilted plane of height 0.8 in the middle and slope up to 0.2, air above, and in it
+    lie
 
     - "boxes": five boxes turned by any angle in the plane of the last two axes, half sides in [0.04, 0.16];
     - "rings": four rings (tori in 3D) of radius in [0.08, 0.2] and a third of that in thickness, with a gap;
@@ -91,7 +92,7 @@ def unseen(shape: tuple[int, ...], generator: np.random.Generator, kind: str) ->
     - "pockets": four closed rings (shells in 3D) that hold liquid without a way out.
     """
     axes = [(np.arange(side) + 0.5) / side for side in shape]
-    points = np.meshgrid(*axes, indexing="ij")
+    points = list(np.meshgrid(*axes, indexing="ij"))
     surface = 0.8 + generator.uniform(-0.2, 0.2) * (points[1] - 0.5)
     cells = np.where(points[0] > surface, AIR, FLUID).astype(np.uint8)
     solid = UNSEEN[kind](points, generator)

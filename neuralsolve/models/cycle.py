@@ -1,8 +1,9 @@
 """A differentiable multigrid cycle on batches of small grids, for training what `NeuralMultigrid` knows.
 
-The same passes as `neuralsolve.kernels.reference.padded`, without periodic sides, on levels that are taken from a
-`Hierarchy` as they stand: M r is one V-cycle, with the factors of `neuralsolve.kernels.reference.learned` on
-all levels but the finest. Vectors are (batch, n), cells in C order, zero where a cell takes no part.
+The same passes as `neuralsolve.kernels.reference.padded`, without periodic sides, on levels that are taken
+from a `Hierarchy` as they stand: M r is one V-cycle, with the factors of
+`neuralsolve.kernels.reference.learned` on all levels but the finest. Vectors are (batch, n), cells in C
+order, zero where a cell takes no part.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class TorchLevel:
 
     def prolong(self, e: Tensor) -> Tensor:
         """Return P e."""
-        return sum(w * e[:, place] for w, place in zip(self.weights, self.places, strict=True))  # type: ignore
+        return torch.stack([w * e[:, at] for w, at in zip(self.weights, self.places, strict=True)]).sum(0)
 
     def restrict(self, r: Tensor, cells: int) -> Tensor:
         """Return P^T r."""
@@ -100,7 +101,9 @@ def levels_of(operators: Sequence[PoissonStencil], coarsest: int) -> list[TorchL
             faces = torch.stack([inside(each.faces, plan.shape) for each in given], 1).to(F64)
             lower, fixed = faces[:3], faces[3]
         below = plans[depth + 1].shape if depth + 1 < len(plans) else plan.shape
-        level = TorchLevel(plan, lower, fixed, torch.ones_like(fixed), weights.flatten(2), _places(plan, below))
+        level = TorchLevel(
+            plan, lower, fixed, torch.ones_like(fixed), weights.flatten(2), _places(plan, below)
+        )
         levels.append(level)
     return levels
 
@@ -229,7 +232,7 @@ class TorchCycle:
 
 
 def cg_errors(A: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Return ||y - x_K||_A^2 / ||y||_A^2 and ||b - A x_K||^2 / ||b||^2, (batch,), of K steps of CG from zero."""
+    """Return ||y - x_K||_A^2/||y||_A^2 and ||b - A x_K||^2/||b||^2, (batch,), of K steps of CG from zero."""
     b = A.product(y)
     x, r = torch.zeros_like(y), b
     z = cycle.apply(r)

@@ -4,9 +4,10 @@ With y known, b = A y and x_K after K steps of CG from zero, the loss is the mea
 
     log10(||y - x_K||_A ||b - A x_K|| / (||y||_A ||b||)) / (2 K),
 
-minus the digits that a step gains, in the energy norm of the error, which CG makes small, and in the residual, on
-which a solve stops. Two thirds of the y are A^-1 of white noise, the others white noise. What must contract on (0, 2] is held there by a penalty on |q| above `ALLOWED`. All is
-initialised to be the V-cycle with Chebyshev steps of `Multigrid(cycle="V")`: factors are one, gains are one.
+minus the digits that a step gains, in the energy norm of the error, which CG makes small, and in the
+residual, on which a solve stops. Two thirds of the y are A^-1 of white noise, the others white noise. What
+must contract on (0, 2] is held there by a penalty on |q| above `ALLOWED`. All is initialised to be the
+V-cycle with Chebyshev steps of `Multigrid(cycle="V")`: factors are one, gains are one.
 """
 
 from __future__ import annotations
@@ -23,10 +24,26 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.kernels.reference.learned import INPUTS
-from neuralsolve.models.cycle import F64, TorchCycle, TorchLevel, adapted, cg_errors, levels_of, seen_by, volumes
+from neuralsolve.models.cycle import (
+    F64,
+    TorchCycle,
+    TorchLevel,
+    adapted,
+    cg_errors,
+    levels_of,
+    seen_by,
+    volumes,
+)
 from neuralsolve.operators.stencil import PoissonStencil
 
-BANDS = {1: 3.0, 2: 6.0, 3: 10.0, 4: 14.0, 5: 18.0, 6: 24.0}  # of the Chebyshev steps that training begins from
+BANDS = {
+    1: 3.0,
+    2: 6.0,
+    3: 10.0,
+    4: 14.0,
+    5: 18.0,
+    6: 24.0,
+}  # of the Chebyshev steps that training begins from
 ALLOWED, BEYOND = 0.85, 2.03  # of |q|, up to this eigenvalue of D^-1 A
 PENALTY = 2.0
 COARSEST = 12  # cells: small grids then have as many levels as larger ones in use
@@ -72,7 +89,9 @@ class CycleModel(nn.Module):
     def __init__(self, options: CycleTraining, generator: torch.Generator):
         super().__init__()
         h, depths = options.width, len(options.steps)
-        self.roots = nn.ParameterList([torch.tensor(chebyshev_roots(n), dtype=F64).log() for n in options.steps])
+        self.roots = nn.ParameterList(
+            [torch.tensor(chebyshev_roots(n), dtype=F64).log() for n in options.steps]
+        )
         self.gains = nn.Parameter(torch.zeros(depths, dtype=F64))
         self.faces = nn.Parameter(_first_net(depths, h, 1, generator))
         self.cells = nn.Parameter(_first_net(depths, h, 2, generator))
@@ -166,7 +185,10 @@ def train_cycle(
     train, held = (_batches(scene, shapes, some, options.scenes, rng) for some in (seeds, validation))
     model = CycleModel(options, generator)
     scalars = [*model.roots.parameters(), model.gains]
-    groups = [{"params": scalars, "lr": options.rate}, {"params": [model.faces, model.cells], "lr": options.net_rate}]
+    groups = [
+        {"params": scalars, "lr": options.rate},
+        {"params": [model.faces, model.cells], "lr": options.net_rate},
+    ]
     optimiser = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _rate(k, options.iterations))
 
@@ -206,9 +228,8 @@ def _rate(k: int, iterations: int) -> float:
     return min(1.0, (k + 1) / 10) * (0.5 * (1 + math.cos(math.pi * min(k / iterations, 1))) + 0.01)
 
 
-def save_cycle(path: Path, models: dict[str, CycleModel], metadata: dict[str, object]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
     """Write the weights of one or several kinds of grid, with where they come from."""
     from safetensors.torch import save_file
 
-    tensors = {name: each for kind, model in models.items() for name, each in model.tensors(kind).items()}
     save_file(tensors, path, {key: json.dumps(value) for key, value in metadata.items()})

@@ -38,7 +38,8 @@ def refill(
     """Fill the levels with the couplings of A; return the inverse of the coarsest matrix.
 
     Where A has coefficients those of the finest level are there already, `changed` in spans of its lines.
-    `adapt` may change the levels when they are filled; it says in `filled` whether an update must fill them anew.
+    `adapt` may change the levels when they are filled; it says in `filled` whether an update must fill them
+    anew.
     """
     K, levels, filled, scale = table(A.device), h.levels, h.filled, tuple(s / h.unit for s in A.scale)
     key = [replace(level.plan) for level in levels], h.unit, scale

@@ -52,7 +52,8 @@ class Schedule(NamedTuple):
         counts = torch.tensor([[len(a), len(b)] for a, b in zip(pre, post, strict=True)])
         most = int(counts.max())
         before, after = (
-            torch.tensor([[*steps, *[(0.0, 0.0)] * (most - len(steps))] for steps in each]) for each in (pre, post)
+            torch.tensor([[*steps, *[(0.0, 0.0)] * (most - len(steps))] for steps in each])
+            for each in (pre, post)
         )
         return cls(before, after, counts, torch.tensor(gains))
 
@@ -138,6 +139,10 @@ class GridCycle(Preconditioner):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
 
+    def retune(self, known: Knowledge) -> None:
+        """Take other steps and gains, on the levels as they are: for a search."""
+        self._schedule = Schedule.learned(known, len(self._levels()))
+
     def _learn(self, h: Hierarchy) -> None:
         assert self._tables is not None
         self._adapted = adapt(h, self._tables)
@@ -165,11 +170,9 @@ class GridCycle(Preconditioner):
     def _describe_learned(self) -> str:
         levels, known = self._levels(), self._adapted.knowledge
         if known is None:
-            before, after = self._used.steps
-            return (
-                f"learned multigrid, classical channel ({self._adapted.reason}): {self._used.cycle}({before},{after}), "
-                f"{len(levels)} levels{self._note}"
-            )
+            (before, after), cycle = self._used.steps, self._used.cycle
+            what = f"{cycle}({before},{after}), {len(levels)} levels{self._note}"
+            return f"learned multigrid, classical channel ({self._adapted.reason}): {what}"
         steps = "-".join(str(len(each)) for each in known.roots[: len(levels) - 1])
         return (
             f"learned multigrid: V, {steps} steps, {len(levels)} levels, certified up to "
@@ -183,7 +186,8 @@ class GridCycle(Preconditioner):
         self._used, self._note = recipe, ""
         before, after = recipe.steps
         depths = len(self._levels())
-        self._schedule = Schedule.of(*([smoothing_steps(recipe, n)] * depths for n in (before, after)), [recipe.correction] * depths)
+        pre, post = ([smoothing_steps(recipe, count)] * depths for count in (before, after))
+        self._schedule = Schedule.of(pre, post, [recipe.correction] * depths)
         self._colored = recipe.smoother == "red-black"
         self.symmetric = before == after and recipe.cycle in ("V", "W")
 

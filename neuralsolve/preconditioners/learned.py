@@ -1,16 +1,16 @@
 """What a learned cycle knows, and how it changes the levels of a grid once per geometry.
 
-A file of weights holds tables for grids of two and of three dimensions: the steps of smoothing of every level as
-roots of a polynomial, gains, and two small networks that see the couplings of a coarse level around a cell
+A file of weights holds tables for grids of two and of three dimensions: the steps of smoothing of every level
+as roots of a polynomial, gains, and two small networks that see the couplings of a coarse level around a cell
 (`kernels.reference.learned`) and put factors on couplings, on couplings to fixed values and on the smoother's
-1/diagonal. All factors are positive, so every level stays a weakly dominant matrix of 5 or 7 points and a face has
-one coupling, seen from both sides.
+1/diagonal. All factors are positive, so every level stays a weakly dominant matrix of 5 or 7 points and a
+face has one coupling, seen from both sides.
 
 **Certificate.** A V-cycle with equal polynomials on both sides is symmetric positive definite, whatever its
-coarse levels and P are, where the error polynomial q(t) = prod (1 - w_k t) has |q| < 1 on the spectrum of D'^-1 A
-without zero. `reach` is the largest t up to which q contracts, found when the weights are read; the factors on
-1/diagonal are clipped so that row sums of |D'^-1 A| are at most that. Where q does not contract on (0, 2], or
-any number is not finite, the levels stay as they are and the classical cycle is used.
+coarse levels and P are, where the error polynomial q(t) = prod (1 - w_k t) has |q| < 1 on the spectrum of
+D'^-1 A without zero. `reach` is the largest t up to which q contracts, found when the weights are read; the
+factors on 1/diagonal are clipped so that row sums of |D'^-1 A| are at most that. Where q does not contract on
+(0, 2], or any number is not finite, the levels stay as they are and the classical cycle is used.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Adapted:
 def reach_of(roots: tuple[float, ...]) -> float:
     """Return the largest t up to which prod (1 - w_k t) contracts; 0 where it does not from the start.
 
-    Below 1/max(w) all factors lie in (0, 1). Beyond that |q| is bounded on small intervals by the product of the
-    larger ones of |1 - w_k t| at both ends: the factors are linear.
+    Below 1/max(w) all factors lie in (0, 1). Beyond that |q| is bounded on small intervals by the product of
+    the larger ones of |1 - w_k t| at both ends: the factors are linear.
     """
     if not (0 < len(roots) <= MOST_STEPS and all(math.isfinite(w) and 0 < w < LARGEST_ROOT for w in roots)):
         return 0.0
@@ -97,8 +97,8 @@ def read_knowledge(name: str | Path) -> dict[str, Knowledge | str]:
     if not path.is_file():
         known = sorted(each.stem for each in WEIGHTS.glob("*.safetensors"))
         msg = (
-            f"no weights {str(name)!r}{nearest(str(name), known)}; give the name of weights that ship, one of "
-            f"{known}, or the path of a .safetensors file"
+            f"no weights {str(name)!r}{nearest(str(name), known)}; give the name of weights that ship, one "
+            f"of {known}, or the path of a .safetensors file"
         )
         raise OptionError(msg)
     return _read(path, path.stat().st_mtime_ns)
@@ -130,7 +130,9 @@ def knowledge_from(tensors: Mapping[str, Tensor], kind: str) -> Knowledge | str:
     reach = tuple(reach_of(each) for each in roots)
     if min(reach) < LARGEST:
         return "smoothing that does not contract"
-    return Knowledge(roots, reach, tuple(gains.tolist()), faces.float().contiguous(), cells.float().contiguous())
+    return Knowledge(
+        roots, reach, tuple(gains.tolist()), faces.float().contiguous(), cells.float().contiguous()
+    )
 
 
 def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
@@ -152,7 +154,10 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
         K.level_volume(volume, k == 1, above.shape, above.factors, plan.shape, means)
         volume = means
         wrap_all([volume, level.faces[3]], plan, h.periodic)
-        given, factor = torch.from_numpy(level.faces.numpy().copy()), torch.from_numpy(np.zeros(plan.size, np.float32))
+        given, factor = (
+            torch.from_numpy(level.faces.numpy().copy()),
+            torch.from_numpy(np.zeros(plan.size, np.float32)),
+        )
         before.append((given, torch.from_numpy(level.inverse.numpy().copy())))
         at = min(k - 1, len(known.faces) - 1)
         nets = known.faces[at], known.cells[at]
@@ -166,5 +171,7 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
                 touched.inverse.copy_(inverse)
             return Adapted(None, "factors that are not finite")
         clipped += count
-    h.filled.whole = len(plans) == 1  # an update fills all levels anew: these numbers are no longer those of A
+    h.filled.whole = (
+        len(plans) == 1
+    )  # an update fills all levels anew: these numbers are no longer those of A
     return Adapted(known, "", clipped)

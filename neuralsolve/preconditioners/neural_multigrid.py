@@ -1,19 +1,20 @@
 """Multigrid whose smoothing and coarse couplings were learned: the cycle of `Multigrid` with other numbers.
 
-M r is one V-cycle of the same compiled passes. A file of weights says the steps of smoothing of every level and
-gains on the restricted residuals; and two networks of one page of numbers look at the couplings around every
-cell of a coarse level, once per geometry, and put factors on them: where a block is half filled, an outlet lies
-beside it, or a wall runs through, discretising anew is wrong by a factor that is a function of what is near.
+M r is one V-cycle of the same compiled passes. A file of weights says the steps of smoothing of every level
+and gains on the restricted residuals; and two networks of one page of numbers look at the couplings around
+every cell of a coarse level, once per geometry, and put factors on them: where a block is half filled, an
+outlet lies beside it, or a wall runs through, discretising anew is wrong by a factor that is a function of
+what is near.
 
-**Positive definite**, whatever the networks say: `neuralsolve.preconditioners.learned` states the certificate and
-when the classical cycle, that of `Multigrid()`, takes its place. `explanation` tells which one ran.
+**Positive definite**, whatever the networks say: `neuralsolve.preconditioners.learned` states the certificate
+and when the classical cycle, that of `Multigrid()`, takes its place. `explanation` tells which one ran.
 
-**Cost** of a cycle: as a V-cycle of that many steps. Of the set-up: one pass over the couplings of all levels but
-the finest, the networks on cells near something alone; an update does all of it anew.
+**Cost** of a cycle: as a V-cycle of that many steps. Of the set-up: one pass over the couplings of all levels
+but the finest, the networks on cells near something alone; an update does all of it anew.
 
 Sources: Greenfeld et al., ICML 2019 and Luz et al., ICML 2020 (learned transfers); Katrutsa, Daulbaev and
-Oseledets, J. Comput. Appl. Math. 368, 2020 (learned smoothing); Huang, Li and Xi, SIAM J. Sci. Comput. 45, 2023
-(learned smoothers). Nobody's code was used.
+Oseledets, J. Comput. Appl. Math. 368, 2020 (learned smoothing); Huang, Li and Xi, SIAM J. Sci. Comput. 45,
+2023 (learned smoothers). Nobody's code was used.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from neuralsolve.preconditioners.multigrid import Multigrid
 class NeuralMultigrid(Recipe):
     """Learned multigrid for `PoissonStencil`, symmetric positive definite: M for CG.
 
-    Grids of any size with obstacles and air, cells about cubes. Where no weights fit, and where they fail their
-    certificate, it is `Multigrid()`, and `explanation` says so.
+    Grids of any size with obstacles and air, cells about cubes. Where no weights fit, and where they fail
+    their certificate, it is `Multigrid()`, and `explanation` says so.
 
     Parameters
     ----------

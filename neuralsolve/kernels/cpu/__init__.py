@@ -37,8 +37,8 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_transpose_solve,
 )
 from neuralsolve.kernels.cpu.grid import csr_grid_rows
-from neuralsolve.kernels.cpu.level_faces import level_faces
 from neuralsolve.kernels.cpu.learned import level_adapt, level_inverse, level_volume
+from neuralsolve.kernels.cpu.level_faces import level_faces
 from neuralsolve.kernels.cpu.padded import (
     level_load,
     level_relax,

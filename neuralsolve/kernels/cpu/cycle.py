@@ -187,7 +187,9 @@ def _order(job, depth, down, fresh, count):
 @bare
 def _step(work, job, room):
     """Go down from a level, or up to it, as the job says."""
-    vectors, matrices, bytes_, table, scale, _, pre, post, gains, periodic, colored, threads, tiled, _, _ = work
+    vectors, matrices, bytes_, table, scale, _, pre, post, gains, periodic, colored, threads, tiled, _, _ = (
+        work
+    )
     depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
     own, below, gain = table[depth], table[depth + 1], gains[depth]
     steps = pre[depth, :count] if down else post[depth, :count]
@@ -329,7 +331,17 @@ def levels_cycle(
     data, steps = (vectors.numpy(), matrices.numpy(), weights.numpy()), counts.numpy()
     conductors = places.numpy(), numbers.numpy(), np.empty((2, rows[:, CONDUCTORS].max()))
     options = gains.numpy(), flags(periodic), bool(colored), threads, TILED
-    work = *data, rows, singles(scale), inverse.numpy(), pre.numpy(), post.numpy(), *options, conductors, steps
+    work = (
+        *data,
+        rows,
+        singles(scale),
+        inverse.numpy(),
+        pre.numpy(),
+        post.numpy(),
+        *options,
+        conductors,
+        steps,
+    )
     job, size = new_job(4), _room(rows, steps.max(), threads)
     alongside(threads - 1, lambda: _help(work, job, np.empty(size, np.float32)))
     state = np.zeros((4, len(rows)), np.int64)

@@ -1,4 +1,4 @@
-"""Learned factors on the couplings of grid levels, numba. Definitions: `neuralsolve.kernels.reference.learned`.
+"""Learned factors on couplings of grid levels, numba. Definitions: `neuralsolve.kernels.reference.learned`.
 
 Most cells are plain and take no network. The others take some hundred products each, on rows as long as the
 width of the network.
@@ -63,7 +63,7 @@ def _volume(values, marks, shape, factors, coarse_shape, out, lo, hi):
 
 @bare
 def _add_up(faces, units, shape, totals, lo, hi):
-    """Add up the couplings of places lo..hi, those of the layer around the box too: it may be the other side."""
+    """Add up the couplings of places lo..hi, of the layer around the box too: it may be the other side."""
     sz, sy, _, _ = strides(shape)
     total = totals[lo:hi]
     for axis in range(3):
@@ -131,7 +131,7 @@ def _first(seen, net, m, hidden):
 
 @bare
 def _second(hidden, net, plain, m, room, out):
-    """Set the factors (o, m) from the sums of the first layer, less what `plain` holds: those of a plain cell."""
+    """Set the factors (o, m) from the sums of the first layer; `plain` is the second one of plain cells."""
     n, sums = net.shape[1], room[:m]
     for o in range(len(out)):
         row = out[o, :m]
@@ -202,29 +202,51 @@ def _wanted(kind, c, faces, volume, flags, steps):
     return (flags[c] & FAR == 0 or beside & FULL == 0) and volume[c] > 0
 
 
+@bare
+def _plain_line(flags, s, n, steps):
+    """Whether n cells of a line and those beside them along y and z are far from everything."""
+    both = FULL | FAR
+    for axis in range(2):
+        step = steps[axis]
+        row, low, high = flags[s : s + n], flags[s - step : s - step + n], flags[s + step : s + step + n]
+        for i in range(n):
+            both &= row[i] & low[i] & high[i]
+    return both == FULL | FAR
+
+
 @serial
 def _adapt(given, flags, shape, face_net, cell_net, plain, out, factor, lo, hi):
     faces, volume, units, _ = given
     sz, sy, _, _ = strides(shape)
-    steps, h = (sz, sy, 1), max(face_net.shape[1], cell_net.shape[1])
+    steps, h, n = (sz, sy, 1), max(face_net.shape[1], cell_net.shape[1]), shape[2]
     seen, hidden = np.empty((7, CHUNK), np.float32), np.empty((h, CHUNK), np.float32)
-    room, scaled, cells = np.empty(CHUNK, np.float32), np.empty((2, CHUNK), np.float32), np.empty(CHUNK, np.int64)
+    room, scaled, cells = (
+        np.empty(CHUNK, np.float32),
+        np.empty((2, CHUNK), np.float32),
+        np.empty(CHUNK, np.int64),
+    )
+    skip = np.ones(
+        hi - lo, np.int64
+    )  # from the third cell of a line to the next: to the end where it is plain
     for line in range(lo, hi):
         s = row_start(shape, line // shape[1], line % shape[1])
         for row in range(4):
-            copy_line(faces[row, s : s + shape[2]], out[row, s : s + shape[2]])
-        factor[s : s + shape[2]] = 1
+            copy_line(faces[row, s : s + n], out[row, s : s + n])
+        factor[s : s + n] = 1
+        if n > 6 and _plain_line(flags, s + 2, n - 4, steps):
+            skip[line - lo] = n - 5
     for kind in range(4):  # the three axes, then the cells
         if kind < 3 and units[kind] == 0:
             continue
         m = 0
         for line in range(lo, hi):
-            s = row_start(shape, line // shape[1], line % shape[1])
-            for c in range(s, s + shape[2]):
+            s, i = row_start(shape, line // shape[1], line % shape[1]), 0
+            while i < n:
+                c = s + i
                 if _wanted(kind, c, faces, volume, flags, steps):
                     cells[m] = c
                     m += 1
-                if m == CHUNK or (m > 0 and line == hi - 1 and c == s + shape[2] - 1):
+                if m == CHUNK or (m > 0 and line == hi - 1 and i == n - 1):
                     if kind < 3:
                         step = steps[kind]
                         _do_faces(
@@ -232,21 +254,39 @@ def _adapt(given, flags, shape, face_net, cell_net, plain, out, factor, lo, hi):
                         )
                     else:
                         _do_cells(
-                            given, cells, m, steps, cell_net, plain[1], seen, hidden, room, scaled, out, factor
+                            given,
+                            cells,
+                            m,
+                            steps,
+                            cell_net,
+                            plain[1],
+                            seen,
+                            hidden,
+                            room,
+                            scaled,
+                            out,
+                            factor,
                         )
                     m = 0
+                i += skip[line - lo] if i == 2 else 1
 
 
 @bare_unchecked
 def _inverse(faces, factor, reach, shape, inverse, lo, hi):
-    """Lines lo..hi: factor/diagonal, clipped; count what was, -1 where numbers are not what they should be."""
+    """Lines lo..hi: factor/diagonal, clipped; count those; -1 where numbers are wrong."""
     sz, sy, _, _ = strides(shape)
     zero, largest, clipped, wrong, nx = np.float32(0), np.float32(3e38), 0, 0, shape[2]
     for line in range(lo, hi):
         s = row_start(shape, line // shape[1], line % shape[1])
         e = s + nx
         zl, zh, yl, yh = faces[0, s:e], faces[0, s + sz : e + sz], faces[1, s:e], faces[1, s + sy : e + sy]
-        xl, xh, fixed, given, row = faces[2, s:e], faces[2, s + 1 : e + 1], faces[3, s:e], factor[s:e], inverse[s:e]
+        xl, xh, fixed, given, row = (
+            faces[2, s:e],
+            faces[2, s + 1 : e + 1],
+            faces[3, s:e],
+            factor[s:e],
+            inverse[s:e],
+        )
         deep = np.float32(1 if sz > 0 else 0)
         for i in range(nx):
             ways = deep * (zl[i] + zh[i]) + yl[i] + yh[i] + xl[i] + xh[i]

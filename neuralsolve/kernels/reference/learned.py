@@ -2,9 +2,9 @@
 
 A network of two hidden layers sees a cell i from each of its sides. On the side where its neighbour j lies it
 reads seven numbers: the coupling to j, the one on the opposite side, the mean of those across, couplings to
-fixed values, and the volume of i; then the last two of j. Couplings are in units of `nominal`, the volume is the
-part of a block that is fluid on the finest level. The hidden layers are summed, over the sides of a cell or
-over the two of a face, so that mirrored scenes have mirrored factors:
+fixed values, and the volume of i; then the last two of j. Couplings are in units of `nominal`, the volume is
+the part of a block that is fluid on the finest level. The hidden layers are summed, over the sides of a cell
+or over the two of a face, so that mirrored scenes have mirrored factors:
 
     s = sum over sides of relu(W1^T c + b1),    o = W3^T (relu(W2^T s + b2) - the same of a plain cell),
     factor = exp(o / (1 + |o|/LIMIT))
@@ -60,8 +60,8 @@ def level_adapt(
 ) -> None:
     """Set out (4, n) to the couplings times their factors, and `factor` (n,) to that on 1/diagonal.
 
-    The factor of a cell without volume is one. All have their layers filled along periodic axes; `cell_net` has two outputs, for the couplings to fixed
-    values and for 1/diagonal.
+    The factor of a cell without volume is one. All have their layers filled along periodic axes; `cell_net`
+    has two outputs, for the couplings to fixed values and for 1/diagonal.
     """
     lower, fixed, v = boxed(faces[:3], shape), boxed(faces[3], shape), boxed(volume, shape)
     long = [axis for axis in range(3) if shape[axis] > 1]
@@ -80,7 +80,9 @@ def level_adapt(
         scaled = lower[axis]
         if axis in long:
             other = first_layer(seen[axis, True], face_net).roll(1, axis)
-            scaled = lower[axis] * factors(first_layer(seen[axis, False], face_net) + other, 2, face_net)[..., 0]
+            scaled = (
+                lower[axis] * factors(first_layer(seen[axis, False], face_net) + other, 2, face_net)[..., 0]
+            )
         put(scaled, out[axis])
     hidden = torch.stack([first_layer(each, cell_net) for each in seen.values()]).sum(0)
     by = torch.where((v > 0)[..., None], factors(hidden, len(seen), cell_net), 1.0)
@@ -92,8 +94,8 @@ def level_inverse(faces: Tensor, factor: Tensor, reach: float, shape: Shape, inv
     """Set inverse to factor/diagonal, clipped so that D'^-1 A has its eigenvalues in [0, reach].
 
     The sums of |A| over its rows, divided by D', bound them; they are at most reach where factor is at most
-    reach diagonal/(diagonal + couplings to cells). Returns how many factors were larger; -1 where any number is
-    not finite, or a factor not positive.
+    reach diagonal/(diagonal + couplings to cells). Returns how many factors were larger; -1 where any number
+    is not finite, or a factor not positive.
     """
     ways = sum(
         inside(faces[axis], shape) + beside(faces[axis], shape, axis, 1)
