@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import neuralsolve as ns
-from neuralsolve.bench.scenes import UNSEEN, free_surface, unseen
+from neuralsolve.bench.scenes import UNSEEN, free_surface, inclusions, unseen
 from neuralsolve.models.cycle import adapted, levels_of, seen_by, volumes
 from neuralsolve.models.cycle_training import (
     CycleModel,
@@ -131,18 +131,28 @@ def test_bad_weights_mean_the_classical_cycle_and_are_told(tensors, reason, tmp_
 
 
 def test_where_nothing_was_trained_it_is_classical():
-    coefficients = ns.PoissonStencil(
-        g := ns.Grid((30, 30), walls="dirichlet"), ns.face_coefficients(_values(), g)
+    A = ns.PoissonStencil(ns.Grid((40, 40), spacing=(1, 50), walls="dirichlet"))
+    result = ns.solve(A, np.ones(A.shape[0]), ns.CG(), M=ns.NeuralMultigrid())
+    assert "classical channel (stretched cells)" in result.explanation
+    assert result.iterations == ns.solve(A, np.ones(A.shape[0]), ns.CG(), M=ns.Multigrid()).iterations
+
+
+@pytest.mark.parametrize("shape", [(90, 100), (20, 24, 22)])
+def test_with_coefficients_steps_and_gains_alone_are_learned(shape):
+    rng, grid = np.random.default_rng(1013), ns.Grid(shape, walls="dirichlet")
+    A, A_next = (
+        ns.PoissonStencil(grid, ns.face_coefficients(inclusions(shape, rng, c), grid)) for c in (1e4, 1e2)
     )
-    stretched = ns.PoissonStencil(ns.Grid((40, 40), spacing=(1, 50), walls="dirichlet"))
-    for A in (coefficients, stretched):
-        result = ns.solve(A, np.ones(A.shape[0]), ns.CG(), M=ns.NeuralMultigrid())
-        assert "classical channel" in result.explanation
-        assert result.iterations <= 12
-
-
-def _values():
-    return 10 ** np.random.default_rng(4111).uniform(0, 2, (30, 30))
+    b = rng.standard_normal(A.shape[0])
+    learned, classical = (
+        ns.solve(A, b, ns.CG(), M=M, rtol=1e-8) for M in (ns.NeuralMultigrid(), ns.Multigrid())
+    )
+    assert "certified" in learned.explanation
+    assert learned.iterations <= 1.2 * classical.iterations + 1
+    M = ns.NeuralMultigrid().build(A)
+    M.update(A_next)
+    r = torch.from_numpy(b)
+    assert torch.equal(M.apply(r), ns.NeuralMultigrid().build(A_next).apply(r))
 
 
 def test_an_update_is_what_a_new_set_up_gives():
