@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import neuralsolve as ns
 from neuralsolve.bench.scenes import UNSEEN, free_surface, inclusions, unseen
+from neuralsolve.kernels import use
 from neuralsolve.models.cycle import adapted, levels_of, seen_by, volumes
 from neuralsolve.models.cycle_training import (
     CycleModel,
@@ -171,6 +172,17 @@ def test_an_update_is_what_a_new_set_up_gives():
         assert M.describe() == fresh.describe()
     small = ns.PoissonStencil(ns.Grid((9, 8), walls="dirichlet"))
     laws.check_update(ns.NeuralMultigrid(coarsest=4), small, laws.masked_2d())
+
+
+@pytest.mark.parametrize("room", ["cpu", "reference"])
+@pytest.mark.parametrize("shape", [(1, 30), (3, 17), (1, 9, 8), (2, 2, 40)])
+def test_thin_grids(shape, room):
+    with use(room):
+        A = ns.PoissonStencil(ns.Grid(shape, walls="dirichlet"))
+        b = np.random.default_rng(4139).standard_normal(A.shape[0])
+        result = ns.solve(A, b, ns.CG(), M=ns.NeuralMultigrid(coarsest=1), rtol=1e-6)
+        assert "certified" in result.explanation
+        assert result.iterations <= 12
 
 
 def test_a_reach_is_where_the_polynomial_stops_to_contract():

@@ -84,6 +84,10 @@ def level_adapt(
                 lower[axis] * factors(first_layer(seen[axis, False], face_net) + other, 2, face_net)[..., 0]
             )
         put(scaled, out[axis])
+    if not seen:  # a single cell
+        put(fixed, out[3])
+        put(torch.ones_like(v), factor)
+        return
     hidden = torch.stack([first_layer(each, cell_net) for each in seen.values()]).sum(0)
     by = torch.where((v > 0)[..., None], factors(hidden, len(seen), cell_net), 1.0)
     put(by[..., 0] * fixed, out[3])
