@@ -25,6 +25,7 @@ from neuralsolve.preconditioners.amg import AMG as AMG
 from neuralsolve.preconditioners.incomplete import IncompleteCholesky as IncompleteCholesky
 from neuralsolve.preconditioners.incomplete import IncompleteLU as IncompleteLU
 from neuralsolve.preconditioners.multigrid import Multigrid as Multigrid
+from neuralsolve.preconditioners.neural_multigrid import NeuralMultigrid as NeuralMultigrid
 from neuralsolve.preconditioners.relaxation import SOR as SOR
 from neuralsolve.preconditioners.relaxation import SSOR as SSOR
 from neuralsolve.preconditioners.relaxation import Jacobi as Jacobi

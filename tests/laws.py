@@ -283,6 +283,7 @@ RECIPES = {
     "Multigrid jacobi": (ns.Multigrid("W", "jacobi", 1, coarsest=4), GRIDS),
     "Multigrid dense": (ns.Multigrid(), [masked_2d]),  # one level
     "NeuralDirection": (ns.NeuralDirection("npsdo2d"), [box, masked_2d]),  # the linear one
+    "NeuralMultigrid": (ns.NeuralMultigrid(coarsest=4), GRIDS),
 }
 
 

@@ -158,6 +158,46 @@ def stored(g, t):
     return layered(g, h), 0.3, h.levels[0].plan.shape, normal(g, 5 * 6 * 7)
 
 
+def coupled(g):
+    """Return the second level of a masked grid, periodic along one axis, and its volume."""
+    cells = torch.zeros((8, 9, 12), dtype=torch.uint8)
+    cells[2:5, 3:6, 4:9], cells[7, 2:] = ns.SOLID, ns.AIR
+    with use("reference"):
+        h = build(ns.PoissonStencil(ns.Grid(cells, walls=("neumann", "dirichlet", "periodic"))), coarsest=4)
+        fine, level = h.levels[:2]
+        volume = torch.zeros(level.plan.size, dtype=F32)
+        reference.level_volume(
+            fine.inverse, True, fine.plan.shape, fine.plan.factors, level.plan.shape, volume
+        )
+        for v in (volume, level.faces[3]):
+            reference.level_wrap(v, level.plan.shape, h.periodic)
+    return level, volume
+
+
+def adapting(g, t):
+    level, volume = coupled(g)
+    nets = [normal(g, rows, 6, dtype=F32) / 3 for rows in (16, 17)]
+    room = torch.zeros_like(level.faces), torch.zeros_like(volume)
+    return level.faces, volume, level.plan.nominal, level.plan.shape, *nets, *room
+
+
+def inverting(g, t):
+    level, volume = coupled(g)
+    factor = torch.exp(normal(g, len(volume), dtype=F32))
+    return level.faces, factor, 2.2, level.plan.shape, torch.zeros_like(volume)
+
+
+def measuring(marks):
+    def arguments(g, t):
+        level, volume = coupled(g)
+        shape = level.plan.shape
+        below = [-(-n // f) for n, f in zip(shape, (2, 2, 1), strict=True)]
+        out = torch.zeros(math.prod(n + 2 for n in below), dtype=F32)
+        return volume, marks, shape, (2, 2, 1), below, out
+
+    return arguments
+
+
 # Levels of multigrid: float32 alone, and bytes, in which rounding may show by one of 252.
 LEVEL_KERNELS = {
     "code_level": coded,
@@ -165,8 +205,10 @@ LEVEL_KERNELS = {
     "coarse_attached": lambda g, t: gathered(g, True),
     "coarse_couplings": lambda g, t: gathered(g, False),
     "coarsest_matrix": coarsest,
+    "level_adapt": adapting,
     "level_attach": attaching,
     "level_diagonal": diagonals,
+    "level_inverse": inverting,
     "level_load": loaded,
     "level_prolong": lambda g, t: (layered(g, h := levels(), 1), *transfer(h), layered(g, h)),
     "level_relax": relaxed,
@@ -179,6 +221,7 @@ LEVEL_KERNELS = {
     "level_restrict": lambda g, t: (layered(g, h := levels()), *transfer(h), 1.3, layered(g, h, 1)),
     "level_start": lambda g, t: (layered(g, h := levels()), *level_matrix(), 0.7, (0.6, 0.2), layered(g, h)),
     "level_store": stored,
+    "level_volume": measuring(False),
     "level_weights": weighted,
     "level_wrap": wrapped,
 }

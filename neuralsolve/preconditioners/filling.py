@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,14 @@ REGULAR = 1e-6  # of a diagonal entry: with smaller pivots the coarsest matrix i
 RANK_TOLERANCE = 1e-12  # of the largest eigenvalue: smaller ones are those of regions without a way out
 
 
-def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
+def refill(
+    A: PoissonStencil, h: Hierarchy, changed: Tensor, adapt: Callable[[Hierarchy], None] | None = None
+) -> Tensor:
     """Fill the levels with the couplings of A; return the inverse of the coarsest matrix.
 
     Where A has coefficients those of the finest level are there already, `changed` in spans of its lines.
+    `adapt` may change the levels when they are filled; it says in `filled` whether an update must fill them
+    anew.
     """
     K, levels, filled, scale = table(A.device), h.levels, h.filled, tuple(s / h.unit for s in A.scale)
     key = [replace(level.plan) for level in levels], h.unit, scale
@@ -54,7 +58,7 @@ def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
             K.spans_below(changed, plan.shape, plan.factors, spans)
         if k == 0 and A.code is not None:
             K.code_level(code, scale, plan.shape, plan.factors, spans, fine.inverse, fine.weights)
-            _wrap_all(fine.weights, plan, h.periodic)
+            wrap_all(fine.weights, plan, h.periodic)
             found = NONE_ATTACHED
             reach.append(NO_SPANS)
         else:
@@ -78,9 +82,10 @@ def refill(A: PoissonStencil, h: Hierarchy, changed: Tensor) -> Tensor:
     for level in levels:
         if level.colors is not None:
             _paint(level)
-    inverse = _coarsest_inverse(A, levels[-1], h.unit, h.periodic)
     filled.code, filled.key, filled.reach, filled.whole = code, key, reach, True
-    return inverse
+    if adapt is not None:
+        adapt(h)
+    return _coarsest_inverse(A, levels[-1], h.unit, h.periodic)
 
 
 def all_rows(shape: Sequence[int]) -> Tensor:
@@ -107,7 +112,7 @@ def _finish(
     """
     K, plan = table(), level.plan
     room = plan.shape, plan.factors
-    _wrap_all(level.faces[:3], plan, periodic)
+    wrap_all(level.faces[:3], plan, periodic)
     K.level_diagonal(level.faces, outlets, *room, spans, level.inverse)
     if blocks is None:
         return NONE_ATTACHED
@@ -121,11 +126,12 @@ def _finish(
         K.spans_join(moved, spans)
     attached = attached if found else NONE_ATTACHED
     K.level_weights(level.faces, outlets, level.inverse, attached, plan.nominal, *room, spans, level.weights)
-    _wrap_all(level.weights, plan, periodic)
+    wrap_all(level.weights, plan, periodic)
     return attached
 
 
-def _wrap_all(rows: Tensor, plan: Plan, periodic: tuple[bool, ...]) -> None:
+def wrap_all(rows: Iterable[Tensor], plan: Plan, periodic: tuple[bool, ...]) -> None:
+    """Fill the layers around the box of some vectors along periodic axes."""
     if any(periodic):
         for row in rows:
             table().level_wrap(row, plan.shape, periodic)

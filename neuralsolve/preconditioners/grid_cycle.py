@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
+from neuralsolve.preconditioners.learned import Adapted, Knowledge, adapt
 from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
 
 if TYPE_CHECKING:
@@ -33,8 +35,36 @@ TESTED = 6_000  # padded cells of the levels on which a W-cycle is tested
 TWICE = 2  # levels on which a W-cycle corrects twice, where coefficients are constant and cells about cubes
 SAMPLES = 4096  # entries of r that tell its size
 
+Steps = list[tuple[float, float]]  # weights and momenta
 
-def smoothing_steps(recipe: Multigrid, count: int) -> list[tuple[float, float]]:
+
+class Schedule(NamedTuple):
+    """What a cycle does on its levels: see `kernels.reference.cycle`."""
+
+    pre: Tensor
+    post: Tensor
+    counts: Tensor
+    gains: Tensor
+
+    @classmethod
+    def of(cls, pre: list[Steps], post: list[Steps], gains: list[float]) -> Schedule:
+        """Lay out the steps of every level before and after the correction, and the gains."""
+        counts = torch.tensor([[len(a), len(b)] for a, b in zip(pre, post, strict=True)])
+        most = int(counts.max())
+        before, after = (
+            torch.tensor([[*steps, *[(0.0, 0.0)] * (most - len(steps))] for steps in each])
+            for each in (pre, post)
+        )
+        return cls(before, after, counts, torch.tensor(gains))
+
+    @classmethod
+    def learned(cls, known: Knowledge, depths: int) -> Schedule:
+        """Lay out learned steps and gains; the last ones serve all levels below."""
+        steps = [[(w, 0.0) for w in known.roots[min(k, len(known.roots) - 1)]] for k in range(depths)]
+        return cls.of(steps, steps, [known.gains[min(k, len(known.gains) - 1)] for k in range(depths)])
+
+
+def smoothing_steps(recipe: Multigrid, count: int) -> Steps:
     """Return (weight, momentum) of every step of a smoother; see `kernels.reference.padded.level_relax`."""
     if recipe.smoother != "chebyshev":
         omega = recipe.omega or (0.8 if recipe.smoother == "jacobi" else 1.0)
@@ -64,8 +94,11 @@ class GridCycle(Preconditioner):
     by_columns = True
     dtype = torch.float32
 
-    def __init__(self, A: LinearOperator, recipe: Multigrid):
-        self.recipe = recipe
+    def __init__(
+        self, A: LinearOperator, recipe: Multigrid, tables: Mapping[str, Knowledge | str] | None = None
+    ):
+        self.recipe, self._tables = recipe, tables
+        self._adapted = Adapted(None)
         self._hierarchy: Hierarchy | None = None
         self._null_space: NullSpace | None = None
         self._twice = 0
@@ -82,10 +115,17 @@ class GridCycle(Preconditioner):
             raise StructureError(msg)
         recipe = self.recipe
         colored = recipe.smoother == "red-black"
-        fresh = build(A_next, recipe.coarsest, recipe.max_levels, recipe.strong, colored, self._hierarchy)
+        options = recipe.coarsest, recipe.max_levels, recipe.strong, colored
+        learn = None if self._tables is None else self._learn
+        fresh = build(A_next, *options, self._hierarchy, learn)
         self._hierarchy = fresh
         # M 1 is large where coefficients jump: what rounding leaves of 1 in r would take over in the end
         self._null_space = A_next.null_space if A_next.code is None else None
+        known = self._adapted.knowledge
+        if known is not None:
+            self._choose(replace(recipe, cycle="V"))
+            self._schedule = Schedule.learned(known, len(fresh.levels))
+            return
         self._choose(recipe)
         even = all(
             len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in _plans(fresh)
@@ -98,6 +138,14 @@ class GridCycle(Preconditioner):
         if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in tested):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
+
+    def retune(self, known: Knowledge) -> None:
+        """Take other steps and gains, on the levels as they are: for a search."""
+        self._schedule = Schedule.learned(known, len(self._levels()))
+
+    def _learn(self, h: Hierarchy) -> None:
+        assert self._tables is not None
+        self._adapted = adapt(h, self._tables)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
@@ -112,9 +160,23 @@ class GridCycle(Preconditioner):
     def describe(self) -> str:
         levels = self._levels()
         before, after = self._used.steps
+        if self._tables is not None:
+            return self._describe_learned()
         return (
             f"multigrid: {self._used.cycle}({before},{after}), {self._used.smoother}, {len(levels)} levels"
             f"{self._note}"
+        )
+
+    def _describe_learned(self) -> str:
+        levels, known = self._levels(), self._adapted.knowledge
+        if known is None:
+            (before, after), cycle = self._used.steps, self._used.cycle
+            what = f"{cycle}({before},{after}), {len(levels)} levels{self._note}"
+            return f"learned multigrid, classical channel ({self._adapted.reason}): {what}"
+        steps = "-".join(str(len(each)) for each in known.roots[: len(levels) - 1])
+        return (
+            f"learned multigrid: V, {steps} steps, {len(levels)} levels, certified up to "
+            f"{min(known.reach):.3g}, {self._adapted.clipped} factors clipped"
         )
 
     def _choose(self, recipe: Multigrid) -> None:
@@ -123,8 +185,9 @@ class GridCycle(Preconditioner):
             recipe = replace(recipe, omega=SEAM_OMEGA)
         self._used, self._note = recipe, ""
         before, after = recipe.steps
-        steps = smoothing_steps(recipe, before), smoothing_steps(recipe, after)
-        self._tables = tuple(torch.tensor(each).view(-1, 2) for each in steps)
+        depths = len(self._levels())
+        pre, post = ([smoothing_steps(recipe, count)] * depths for count in (before, after))
+        self._schedule = Schedule.of(pre, post, [recipe.correction] * depths)
         self._colored = recipe.smoother == "red-black"
         self.symmetric = before == after and recipe.cycle in ("V", "W")
 
@@ -164,7 +227,7 @@ class GridCycle(Preconditioner):
 
     def cycle(self, kind: int, depth: int = 0) -> None:
         """Set x from b by one cycle, of a kind of `kernels.reference.cycle`, on a level and all below."""
-        h, (pre, post) = self._hierarchy, self._tables
+        h, schedule = self._hierarchy, self._schedule
         assert h is not None
         numbers = (
             h.vectors,
@@ -175,10 +238,9 @@ class GridCycle(Preconditioner):
             h.numbers,
             h.scale,
             h.inverse,
-            pre,
-            post,
+            *(each[depth:] for each in schedule),
         )
-        options = self._used.correction, h.periodic, self._colored, kind, self._twice - depth
+        options = h.periodic, self._colored, kind, self._twice - depth
         table().levels_cycle(*numbers, *options, True)
 
     def _wrap(self, v: Tensor, shape: tuple[int, int, int]) -> None:

@@ -15,6 +15,7 @@ spans (`kernels.reference.spans`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -201,6 +202,7 @@ def build(
     strong: float = STRONG,
     colored: bool = False,
     before: Hierarchy | None = None,
+    adapt: Callable[[Hierarchy], None] | None = None,
 ) -> Hierarchy:
     """Make all levels of a stencil.
 
@@ -211,6 +213,7 @@ def build(
     strong : an axis is coarsened where its usual coupling is at least so large a part of the strongest
     colored : prepare red-black sweeps
     before : levels made with the same options, whose room is used again where the shapes agree
+    adapt : changes the levels when they are filled, before their conductors are looked for
     """
     missing = 3 - len(A.grid.shape)
     # a side of one cell is its own neighbour across a periodic wall, which couples nothing
@@ -241,7 +244,7 @@ def build(
         h = Hierarchy(levels, *room, places, numbers, *numbers_of_A, spare, parts, filled)
         if A.code is None:
             load_faces(A, unit, h, changed)
-    h.inverse = refill(A, h, changed)
+    h.inverse = refill(A, h, changed, adapt)
     return h if A.code is not None else _with_conductors(h)
 
 

@@ -37,6 +37,7 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_transpose_solve,
 )
 from neuralsolve.kernels.cpu.grid import csr_grid_rows
+from neuralsolve.kernels.cpu.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.cpu.level_faces import level_faces
 from neuralsolve.kernels.cpu.padded import (
     level_load,
@@ -113,9 +114,11 @@ __all__ = [
     "faces_redblack_sweep",
     "faces_sor_sweep",
     "largest",
+    "level_adapt",
     "level_attach",
     "level_diagonal",
     "level_faces",
+    "level_inverse",
     "level_load",
     "level_prolong",
     "level_relax",
@@ -123,6 +126,7 @@ __all__ = [
     "level_restrict",
     "level_start",
     "level_store",
+    "level_volume",
     "level_weights",
     "level_wrap",
     "levels_cycle",

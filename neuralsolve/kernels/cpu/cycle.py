@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuralsolve.kernels.cpu.conductors import correct
 from neuralsolve.kernels.cpu.padded import flags, singles, strides, wrap_sides
-from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_cells
+from neuralsolve.kernels.cpu.smoothing import relax_over, residual_cells, start_cells, starts_with_two
 from neuralsolve.kernels.cpu.team import DETAILS, NONE, OVER, done, end, new_job, offer, rest, take, wait_for
 from neuralsolve.kernels.cpu.threads import alongside, bare, thread_count
 from neuralsolve.kernels.cpu.tiles import run_tile, slab_size, tile_room, tiling
@@ -77,7 +77,7 @@ def _smooth(vectors, parts, level, scale, steps, periodic, after, fresh):
     S, L, at, stop = strides(shape)
     size, around, colors = stop - at, periodic[0] or periodic[1] or periodic[2], min(2, len(inverses))
     skip = 0
-    if fresh and colors == 1 and not around and len(steps) == 2:
+    if fresh and colors == 1 and not around and starts_with_two(steps):
         first, second, momentum = steps[0, 0], steps[1, 0], steps[1, 1]
         x = _vector(vectors, level, XX)
         start_cells(b, inverses[0], scale, faces, S, L, at, size, first, second, momentum, x, at)
@@ -159,10 +159,11 @@ def _solve_coarsest(vectors, level, inverse):
 @bare
 def _tile(work, job, task, room):
     """Do one tile of the pass that the job tells."""
-    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, _, _ = work
+    vectors, matrices, bytes_, table, scale, _, pre, post, gains, periodic, colored, threads, _, _, _ = work
     depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
-    own, next_ = table[depth], table[depth + 1]
-    level, steps = _level(vectors, matrices, bytes_, own, colored), pre[:count] if down else post[:count]
+    own, next_, gain = table[depth], table[depth + 1], gains[depth]
+    level = _level(vectors, matrices, bytes_, own, colored)
+    steps = pre[depth, :count] if down else post[depth, :count]
     shape = level[5]
     _, tiles_y, planes, lines = tiling(shape, level[6], threads)
     z, y = task // tiles_y * planes, task % tiles_y * lines
@@ -186,17 +187,20 @@ def _order(job, depth, down, fresh, count):
 @bare
 def _step(work, job, room):
     """Go down from a level, or up to it, as the job says."""
-    vectors, matrices, bytes_, table, scale, _, pre, post, gain, periodic, colored, threads, tiled, _ = work
+    vectors, matrices, bytes_, table, scale, _, pre, post, gains, periodic, colored, threads, tiled, _, _ = (
+        work
+    )
     depth, down, fresh, count = job[DETAILS], job[DETAILS + 1] == 1, job[DETAILS + 2] == 1, job[DETAILS + 3]
-    own, below = table[depth], table[depth + 1]
+    own, below, gain = table[depth], table[depth + 1], gains[depth]
+    steps = pre[depth, :count] if down else post[depth, :count]
     if not down and (periodic[0] or periodic[1] or periodic[2]):
         wrap_sides(_vector(vectors, below, XX), _box(below), periodic)
     if own[SIZE] <= tiled:
         parts = _level(vectors, matrices, bytes_, own, colored)
         if down:
-            _small_down(vectors, parts, own, below, scale, pre[:count], gain, periodic, fresh, room)
+            _small_down(vectors, parts, own, below, scale, steps, gain, periodic, fresh, room)
         else:
-            _small_up(vectors, parts, own, below, scale, post[:count], periodic)
+            _small_up(vectors, parts, own, below, scale, steps, periodic)
         return
     tiles_z, tiles_y, _, _ = tiling(_box(own), _factors(own), threads)
     tiles = tiles_z * tiles_y
@@ -233,7 +237,7 @@ def _begin(state, top, kind, fresh):
 @bare
 def _cycle(work, job, room, state, twice):
     """Do a V-, W- or F-cycle from a level down."""
-    vectors, _, _, table, _, inverse, pre, post, _, _, _, _, _, conductors = work
+    vectors, _, _, table, _, inverse, _, _, _, _, _, _, _, conductors, counts = work
     last, stage, kinds, news = len(table) - 1, state[STAGE], state[KIND], state[NEW]
     level = state[TOP, 0]
     while True:
@@ -245,7 +249,7 @@ def _cycle(work, job, room, state, twice):
                     _clear(vectors, table[level])
                 _correct(vectors, conductors, table[level])
                 news[level] = 0
-            _order(job, level, 1, news[level], len(pre))
+            _order(job, level, 1, news[level], counts[level, 0])
             _step(work, job, room)
             stage[level] = 1
             level += 1
@@ -258,7 +262,7 @@ def _cycle(work, job, room, state, twice):
             if level == last:
                 _solve_coarsest(vectors, table[level], inverse)
             else:
-                _order(job, level, 0, 0, len(post))
+                _order(job, level, 0, 0, counts[level, 1])
                 _step(work, job, room)
                 if table[level, CONDUCTORS] > 0:
                     _correct(vectors, conductors, table[level])
@@ -272,7 +276,7 @@ def _run(work, job, room, state, kind, twice, fresh):
     """Do a cycle, or full multigrid, on all levels, and send the helpers home."""
     last = len(work[3]) - 1
     if kind in (DOWN, UP):
-        _order(job, 0, kind == DOWN, fresh, len(work[6]) if kind == DOWN else len(work[7]))
+        _order(job, 0, kind == DOWN, fresh, work[14][0, 0] if kind == DOWN else work[14][0, 1])
         _step(work, job, room)
     elif kind == FULL:
         for depth in range(last):
@@ -313,7 +317,8 @@ def levels_cycle(
     inverse: Tensor,
     pre: Tensor,
     post: Tensor,
-    gain: float,
+    counts: Tensor,
+    gains: Tensor,
     periodic: Sequence[bool],
     colored: bool,
     kind: int,
@@ -323,11 +328,21 @@ def levels_cycle(
     """Do one cycle from the first level of a table, whose x it improves."""
     rows = table.numpy()
     threads = thread_count() if rows[0, SIZE] > TILED else 1
-    data, steps = (vectors.numpy(), matrices.numpy(), weights.numpy()), (pre.numpy(), post.numpy())
+    data, steps = (vectors.numpy(), matrices.numpy(), weights.numpy()), counts.numpy()
     conductors = places.numpy(), numbers.numpy(), np.empty((2, rows[:, CONDUCTORS].max()))
-    options = np.float32(gain), flags(periodic), bool(colored), threads, TILED
-    work = *data, rows, singles(scale), inverse.numpy(), *steps, *options, conductors
-    job, size = new_job(4), _room(rows, max(map(len, steps)) * (1 + bool(colored)), threads)
+    options = gains.numpy(), flags(periodic), bool(colored), threads, TILED
+    work = (
+        *data,
+        rows,
+        singles(scale),
+        inverse.numpy(),
+        pre.numpy(),
+        post.numpy(),
+        *options,
+        conductors,
+        steps,
+    )
+    job, size = new_job(4), _room(rows, steps.max() * (1 + bool(colored)), threads)
     alongside(threads - 1, lambda: _help(work, job, np.empty(size, np.float32)))
     state = np.zeros((4, len(rows)), np.int64)
     _run(work, job, np.empty(size, np.float32), state, int(kind), int(twice), bool(fresh))

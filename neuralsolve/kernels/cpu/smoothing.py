@@ -42,6 +42,12 @@ def _couplings(faces, at, size, S, L):
 
 
 @bare
+def starts_with_two(steps):
+    """Whether `start_cells` can do the first two steps: a third one must not ask for what was before."""
+    return len(steps) == 2 or (len(steps) > 2 and steps[2, 1] == 0)
+
+
+@bare
 def start_cells(b, inverse, k, faces, S, L, at, size, first, second, momentum, out, to):
     """Do two steps from zero: of weight `first`, then `second` with `momentum`."""
     B, d, row = b[at : at + size], inverse[at : at + size], out[to : to + size]

@@ -11,7 +11,7 @@ the other side along a periodic axis, else zero.
 from __future__ import annotations
 
 from neuralsolve.kernels.cpu.padded import copy_line, strides
-from neuralsolve.kernels.cpu.smoothing import relax_cells, residual_cells, start_cells
+from neuralsolve.kernels.cpu.smoothing import relax_cells, residual_cells, start_cells, starts_with_two
 from neuralsolve.kernels.cpu.threads import bare
 from neuralsolve.kernels.cpu.transfers import prolong_line, restrict_row
 
@@ -110,7 +110,7 @@ def _relax(after, level, numbers, k, at, n, room, place, was, out, to):
 def _run_stage(ways, level, below, numbers, stage, chain, z, lines, own, room, ring, out):
     """Do one stage on the lines low..high of plane z; what is to be kept, `own` lines, goes to `out`."""
     b, inverses, faces, _, _, shape, _ = level
-    down, _, _, after = ways
+    down, _, quick, after = ways
     _, scale, periodic = numbers
     size, base = ring
     nz, ny, _ = shape
@@ -135,7 +135,9 @@ def _run_stage(ways, level, below, numbers, stage, chain, z, lines, own, room, r
             _source(ways, level, below, numbers, z % nz, (home, count), at, target, goal)
         elif stage <= chain:
             was = place[1] - (RING * size if stage > 1 else 0)  # the first step has no momentum
-            _relax(after, level, numbers, stage - 1, at, n, room, place, was, target, goal)
+            _relax(
+                after, level, numbers, stage - 1 + (2 if quick else 0), at, n, room, place, was, target, goal
+            )
         else:
             residual_cells(b, inverses[0], scale, faces, S, L, at, n, room, place, target, goal)
         line += count
@@ -172,10 +174,10 @@ def run_tile(down, level, below, steps, gain, scale, periodic, fresh, after, til
     _, inverses, _, _, _, shape, factors = level
     z0, z1, y0, y1 = tile
     nz, ny, L = shape[0], shape[1], shape[2] + 2
-    chain = len(steps) * min(2, len(inverses))  # relaxations; stage 0 is x, the last one the residual
     around = periodic[0] or periodic[1] or periodic[2]
-    quick = down and fresh and len(inverses) == 1 and len(steps) == 2 and not around
-    chain = 0 if quick else chain
+    quick = down and fresh and len(inverses) == 1 and starts_with_two(steps) and not around
+    # relaxations; stage 0 is x, after two steps if `quick`, the last one the residual
+    chain = (len(steps) - (2 if quick else 0)) * min(2, len(inverses))
     ways, numbers = (down, fresh, quick, after), (steps, scale, periodic)
     # planes and lines around the tile that the residual is wanted on, and the smoothed x
     rest_z, rest_y = (factors[0] - 1, factors[1] - 1) if down else (0, 0)

@@ -39,6 +39,7 @@ from neuralsolve.kernels.reference.factor import (
     faces_ic0_solve,
 )
 from neuralsolve.kernels.reference.grid import csr_grid_rows
+from neuralsolve.kernels.reference.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.reference.padded import (
     level_load,
     level_prolong,
@@ -136,9 +137,11 @@ __all__ = [
     "faces_redblack_sweep",
     "faces_sor_sweep",
     "largest",
+    "level_adapt",
     "level_attach",
     "level_diagonal",
     "level_faces",
+    "level_inverse",
     "level_load",
     "level_prolong",
     "level_relax",
@@ -146,6 +149,7 @@ __all__ = [
     "level_restrict",
     "level_start",
     "level_store",
+    "level_volume",
     "level_weights",
     "level_wrap",
     "levels_cycle",

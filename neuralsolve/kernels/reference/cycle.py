@@ -33,7 +33,8 @@ def levels_cycle(
     inverse: Tensor,
     pre: Tensor,
     post: Tensor,
-    gain: float,
+    counts: Tensor,
+    gains: Tensor,
     periodic: Sequence[bool],
     colored: bool,
     kind: int,
@@ -52,8 +53,10 @@ def levels_cycle(
         couplings and after them the inverse, and how many runs, edges and conductors there are (0: none).
     places, numbers : int32 and float32, arguments of `conductor_correct` of all levels
     inverse : (n, n), of the last level's matrix
-    pre, post : (steps, 2), weight and momentum of the steps of `level_relax` before and after the correction
-    gain : on the restricted residual
+    pre, post : (levels, most, 2)
+        Weight and momentum of the steps of `level_relax` before and after the correction, of every level.
+    counts : (levels, 2) int64, how many of these steps a level takes before and after
+    gains : (levels,), on the restricted residual of a level
     colored : a step relaxes the red cells, then the black ones; after the correction black first
     kind : 0 V, 1 W (two corrections), 2 F (an F-cycle, then a V-cycle), 3 full multigrid: b goes down
         unsmoothed, every level starts from the one below and does a V-cycle
@@ -71,7 +74,8 @@ def levels_cycle(
         inverse,
         pre,
         post,
-        gain,
+        counts,
+        gains,
         periodic,
         colored,
         twice,
@@ -95,14 +99,16 @@ class _Cycle:
         inverse,
         pre,
         post,
-        gain,
+        counts,
+        gains,
         periodic,
         colored,
         twice,
     ):
         self.vectors, self.matrices, self.weights, self.table = vectors, matrices, weights, table
         self.scale, self.inverse = scale, inverse
-        self.pre, self.post, self.gain, self.periodic, self.colored = pre, post, gain, periodic, colored
+        self.pre, self.post, self.counts, self.gains = pre, post, counts.tolist(), gains.tolist()
+        self.periodic, self.colored = periodic, colored
         self.places, self.numbers, self.twice = places, numbers, twice
 
     def vector(self, k: int, column: int) -> Tensor:
@@ -138,13 +144,13 @@ class _Cycle:
         if fresh:
             self.vector(k, X).zero_()
         self.correct(k)
-        self.smooth(k, self.pre, False)
+        self.smooth(k, self.pre[k, : self.counts[k][0]], False)
         self.restrict(k)
         self.run(k + 1, kind, True)
         if kind != V and k + 2 < len(self.table):
             self.run(k + 1, W if kind == W else V, False)
         self.prolong(k)
-        self.smooth(k, self.post, True)
+        self.smooth(k, self.post[k, : self.counts[k][1]], True)
         self.correct(k)
 
     def correct(self, k: int) -> None:
@@ -169,7 +175,7 @@ class _Cycle:
         level_wrap(self.vector(k, X), shape, self.periodic)
         level_residual(b, self.vector(k, INVERSE), *self.matrix(k), self.vector(k, X), residual)
         level_wrap(residual, shape, self.periodic)
-        level_restrict(residual, *self.transfer(k), self.gain, self.vector(k + 1, B))
+        level_restrict(residual, *self.transfer(k), self.gains[k], self.vector(k + 1, B))
 
     def prolong(self, k: int) -> None:
         """Take the correction from the level below."""

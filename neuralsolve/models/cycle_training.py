@@ -1,0 +1,235 @@
+"""Training of the learned multigrid cycle: errors of unrolled conjugate gradients.
+
+With y known, b = A y and x_K after K steps of CG from zero, the loss is the mean over scenes of
+
+    log10(||y - x_K||_A ||b - A x_K|| / (||y||_A ||b||)) / (2 K),
+
+minus the digits that a step gains, in the energy norm of the error, which CG makes small, and in the
+residual, on which a solve stops. Two thirds of the y are A^-1 of white noise, the others white noise. What
+must contract on (0, 2] is held there by a penalty on |q| above `ALLOWED`. All is initialised to be the
+V-cycle with Chebyshev steps of `Multigrid(cycle="V")`: factors are one, gains are one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.kernels.reference.learned import INPUTS
+from neuralsolve.models.cycle import (
+    F64,
+    TorchCycle,
+    TorchLevel,
+    adapted,
+    cg_errors,
+    levels_of,
+    seen_by,
+    volumes,
+)
+from neuralsolve.operators.stencil import PoissonStencil
+
+BANDS = {
+    1: 3.0,
+    2: 6.0,
+    3: 10.0,
+    4: 14.0,
+    5: 18.0,
+    6: 24.0,
+}  # of the Chebyshev steps that training begins from
+ALLOWED, BEYOND = 0.85, 2.03  # of |q|, up to this eigenvalue of D^-1 A
+PENALTY = 2.0
+COARSEST = 12  # cells: small grids then have as many levels as larger ones in use
+
+
+@dataclass(frozen=True)
+class CycleTraining:
+    """Options of `train_cycle`.
+
+    Attributes
+    ----------
+    steps : of smoothing on the levels, the finest first; the last one serves all below
+    width : of the networks
+    iterations : steps of Adam
+    unrolled : steps of CG in the loss
+    rate, net_rate : learning rates of the scalars and of the networks, which fall along a cosine
+    scenes : of one batch
+    seed : of right sides, first weights and the order of batches
+    """
+
+    steps: tuple[int, ...] = (3, 3, 3)
+    width: int = 8
+    iterations: int = 400
+    unrolled: int = 5
+    rate: float = 0.02
+    net_rate: float = 0.01
+    scenes: int = 6
+    seed: int = 7309
+
+
+@dataclass
+class Batch:
+    """Scenes of one shape with their right sides, and what the networks see."""
+
+    levels: list[TorchLevel]
+    y: Tensor
+    seen: list
+
+
+class CycleModel(nn.Module):
+    """The numbers that are learned: logarithms of roots and gains, and the networks of coarse levels."""
+
+    def __init__(self, options: CycleTraining, generator: torch.Generator):
+        super().__init__()
+        h, depths = options.width, len(options.steps)
+        self.roots = nn.ParameterList(
+            [torch.tensor(chebyshev_roots(n), dtype=F64).log() for n in options.steps]
+        )
+        self.gains = nn.Parameter(torch.zeros(depths, dtype=F64))
+        self.faces = nn.Parameter(_first_net(depths, h, 1, generator))
+        self.cells = nn.Parameter(_first_net(depths, h, 2, generator))
+
+    def cycle(self, batch: Batch) -> TorchCycle:
+        """Return M of a batch."""
+        levels = [batch.levels[0]]
+        for k, level in enumerate(batch.levels[1:]):
+            at = min(k, len(self.faces) - 1)
+            levels.append(adapted(level, batch.seen[k + 1], self.faces[at], self.cells[at]))
+        depths, last = range(len(levels)), len(self.gains) - 1
+        roots = [self.roots[min(k, last)].exp() for k in depths]
+        return TorchCycle(levels, roots, [self.gains[min(k, last)].exp() for k in depths])
+
+    def loss(self, batch: Batch, unrolled: int) -> Tensor:
+        """Return the digits per step that are left, negative: the lower the better."""
+        errors = torch.stack(cg_errors(batch.levels[0], self.cycle(batch), batch.y, unrolled))
+        return torch.log10(errors.clamp(min=1e-30)).mean() / (2 * unrolled)
+
+    def excess(self) -> Tensor:
+        """Return by how much the error polynomials exceed what is allowed on the spectrum."""
+        t = torch.linspace(0.2, BEYOND, 120, dtype=F64)
+        total = torch.zeros((), dtype=F64)
+        for logs in self.roots:
+            w = logs.exp()
+            q = torch.prod(1 - t[:, None] * w, 1).abs()
+            total = total + torch.relu(torch.where(t * w.max() > 1, q, 0.0) - ALLOWED).max()
+        return total
+
+    def tensors(self, kind: str) -> dict[str, Tensor]:
+        """Return what `neuralsolve.preconditioners.learned` reads, under the name of a kind of grid."""
+        named = {f"{kind}.roots.{k}": logs.detach().exp().sort().values for k, logs in enumerate(self.roots)}
+        named[f"{kind}.gains"] = self.gains.detach().exp()
+        named |= {f"{kind}.faces": self.faces.detach().float(), f"{kind}.cells": self.cells.detach().float()}
+        return {name: each.contiguous() for name, each in named.items()}
+
+
+def chebyshev_roots(count: int) -> list[float]:
+    """Return the steps' weights of the Chebyshev polynomial on [2/band, 2]."""
+    low, high = 2 / BANDS[count], 2.0
+    middle, half = (high + low) / 2, (high - low) / 2
+    return [1 / (middle + half * math.cos(math.pi * (k + 0.5) / count)) for k in range(count)]
+
+
+def _first_net(depths: int, h: int, outputs: int, generator: torch.Generator) -> Tensor:
+    """Return networks whose outputs are zero."""
+
+    def normal(rows: int, size: float) -> Tensor:
+        return size * torch.randn((rows, h), dtype=F64, generator=generator)
+
+    zeros = torch.zeros
+    parts = normal(INPUTS, 0.4), normal(1, 0.1), normal(h, h**-0.5), zeros((1, h)), zeros((outputs, h))
+    return torch.cat(parts).to(F64).repeat(depths, 1, 1)
+
+
+def batch_of(operators: Sequence[PoissonStencil], generator: np.random.Generator) -> Batch:
+    """Return scenes of one shape, with right sides of known solutions."""
+    from scipy.sparse.linalg import splu
+
+    levels, solutions = levels_of(operators, COARSEST), []
+    for k, A in enumerate(operators):
+        S = A.to_scipy().tocsc()
+        active = S.diagonal() > 0
+        y = np.where(active, generator.standard_normal(len(active)), 0.0)
+        if k % 3 != 2:
+            y[active] = splu(S[active][:, active]).solve(y[active])
+        solutions.append(y / np.abs(y).max())
+    seen = [seen_by(level, v) for level, v in zip(levels, volumes(levels), strict=True)]
+    return Batch(levels, torch.from_numpy(np.array(solutions)), seen)
+
+
+def train_cycle(
+    scene: Callable[[tuple[int, ...], int], PoissonStencil],
+    shapes: Sequence[tuple[int, ...]],
+    seeds: Sequence[int],
+    validation: Sequence[int],
+    options: CycleTraining,
+    report: Callable[[int, float, float], None] | None = None,
+) -> tuple[CycleModel, dict[str, float]]:
+    """Train on scenes of several shapes; return the model and what it reached.
+
+    Parameters
+    ----------
+    scene : the operator of a shape and a seed: constant coefficients, no periodic side, not singular
+    shapes : of the scenes, in turn
+    seeds, validation : of the scenes
+    report : called now and then with the iteration, the loss and that of the validation
+    """
+    start, rng = time.perf_counter(), np.random.default_rng(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    train, held = (_batches(scene, shapes, some, options.scenes, rng) for some in (seeds, validation))
+    model = CycleModel(options, generator)
+    scalars = [*model.roots.parameters(), model.gains]
+    groups = [
+        {"params": scalars, "lr": options.rate},
+        {"params": [model.faces, model.cells], "lr": options.net_rate},
+    ]
+    optimiser = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _rate(k, options.iterations))
+
+    def validate() -> float:
+        with torch.no_grad():
+            return float(np.mean([float(model.loss(each, options.unrolled)) for each in held]))
+
+    before, losses = validate(), []
+    for k in range(options.iterations):
+        batch = train[int(rng.integers(len(train)))]
+        optimiser.zero_grad()
+        loss = model.loss(batch, options.unrolled)
+        (loss + PENALTY * model.excess()).backward()
+        nn.utils.clip_grad_norm_(list(model.parameters()), 0.5)
+        optimiser.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if report is not None and (k + 1) % 50 == 0:
+            report(k + 1, float(np.mean(losses[-50:])), validate())
+    reached = {"before": before, "after": validate(), "excess": float(model.excess().detach())}
+    return model, reached | {"seconds": time.perf_counter() - start}
+
+
+def _batches(
+    scene: Callable[[tuple[int, ...], int], PoissonStencil],
+    shapes: Sequence[tuple[int, ...]],
+    seeds: Sequence[int],
+    count: int,
+    rng: np.random.Generator,
+) -> list[Batch]:
+    parts = [seeds[k : k + count] for k in range(0, len(seeds), count)]
+    return [batch_of([scene(shapes[k % len(shapes)], s) for s in part], rng) for k, part in enumerate(parts)]
+
+
+def _rate(k: int, iterations: int) -> float:
+    """Return the learning rate at a step, in parts of the largest: up in ten steps, then along a cosine."""
+    return min(1.0, (k + 1) / 10) * (0.5 * (1 + math.cos(math.pi * min(k / iterations, 1))) + 0.01)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
+    """Write the weights of one or several kinds of grid, with where they come from."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, {key: json.dumps(value) for key, value in metadata.items()})
