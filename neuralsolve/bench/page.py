@@ -28,8 +28,9 @@ worst geometry stands beside them. Totals of ours hold everything from the cells
 the fluid cells, the making of which is not charged to them; PyAMG runs at its defaults with its own CG,
 PETSc on two ranks of one thread with the norm of the true residual. A rival that takes longer than five
 seconds runs once per geometry, and ours before each of its runs. Every run waits a tenth of a second, until
-the threads sleep that NumPy's BLAS leaves spinning. The right side is white noise, for Darcy's problem one. Bytes that a kernel moves are those of its arguments, each read or written once, and twice where
-it is both; the floor is these bytes over the bandwidth of the fastest copy, its reads and writes counted.
+the threads sleep that NumPy's BLAS leaves spinning. The right side is white noise, for Darcy's problem one.
+Bytes that a kernel moves are those of its arguments, each read or written once, and twice where it is both;
+the floor is these bytes over the bandwidth of the fastest copy, its reads and writes counted.
 
 ![What was measured over what must be reached](images/bench_multigrid.png)
 """
