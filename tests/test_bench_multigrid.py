@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import neuralsolve as ns
-from neuralsolve.bench import bars_markdown, csv_text, multigrid_costs, take_multigrid
+from neuralsolve.bench import bars_markdown, csv_text, multigrid_costs, take_suite
 from neuralsolve.bench.bars import Bars, race_row, row
 from neuralsolve.bench.multigrid import GROUPS
 from neuralsolve.bench.page import page
@@ -25,7 +25,7 @@ def test_the_suite_of_multigrid_runs_at_toy_sizes_and_says_what_it_left_out(monk
     monkeypatch.delenv("NEURALSOLVE_PETSC_PYTHON", raising=False)
     monkeypatch.setattr(multigrid_costs, "vectors_of_a_solve", lambda *_, **__: 5.0)
     told = []
-    rows = take_multigrid(1, quick=True, progress=told.append)
+    rows = take_suite("multigrid", 1, quick=True, progress=told.append)
     assert "the rest of the group" not in {each.quantity for each in rows}
     assert {each.group for each in rows} == set(GROUPS) <= set(told)
     for each in rows:
@@ -40,7 +40,7 @@ def test_the_suite_of_multigrid_runs_at_toy_sizes_and_says_what_it_left_out(monk
     assert bars_markdown(rows) in text
     assert all(each.problem in text for each in rows)
     with pytest.raises(OptionError, match="masked_2d"):
-        take_multigrid(1, only=["masked2d"])
+        take_suite("multigrid", 1, only=["masked2d"])
 
 
 @pytest.mark.parametrize(

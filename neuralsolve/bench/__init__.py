@@ -1,15 +1,15 @@
 """Benchmarks: rows, not prints.
 
 `compare` times methods on a problem beside SciPy, PyAMG and PETSc; `take_measures` times the package's own
-kernels against bars, `take_multigrid` holds multigrid against its own. All runs of a comparison are
-interleaved in one process, on the same number of threads; set-up and solve are timed apart; every true
-residual is formed here, in float64, from the assembled matrix.
+kernels against bars, `take_suite` holds multigrid and the learned solvers against theirs. All runs of a
+comparison are interleaved in one process, on the same number of threads; set-up and solve are timed apart;
+every true residual is formed here, in float64, from the assembled matrix.
 """
 
 from neuralsolve.bench.bars import BarRow
 from neuralsolve.bench.compare import Contender, Row, compare
 from neuralsolve.bench.measures import Measure, take_measures
-from neuralsolve.bench.multigrid import take_multigrid
+from neuralsolve.bench.suites import take_suite
 from neuralsolve.bench.tables import (
     bars_markdown,
     comparison_markdown,
@@ -30,5 +30,5 @@ __all__ = [
     "environment",
     "measures_markdown",
     "take_measures",
-    "take_multigrid",
+    "take_suite",
 ]

@@ -142,7 +142,7 @@ def bench(
     repeats: Annotated[
         int | None,
         typer.Option(
-            min=1, help="timings per row, the median counts; by default 3, for the suite multigrid 5"
+            min=1, help="timings per row, the median counts; by default 3, for multigrid and learned 5"
         ),
     ] = None,
     limit: Annotated[float, typer.Option(help="seconds after which a method is not repeated")] = 30.0,

@@ -20,8 +20,9 @@ from neuralsolve.bench import (
     environment,
     measures_markdown,
     take_measures,
-    take_multigrid,
+    take_suite,
 )
+from neuralsolve.bench.suites import SUITES
 from neuralsolve.cases import open_problem
 from neuralsolve.cli.names import method_from, recipe_from
 from neuralsolve.cli.report import answered, print_json, progress, told_of
@@ -30,8 +31,8 @@ from neuralsolve.errors import OptionError, nearest
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
 
-SUITES = ("kernels", "multigrid")
-REPEATS = {"kernels": 3, "multigrid": 5}
+BARRED = tuple(SUITES)
+REPEATS = dict.fromkeys(BARRED, 5) | {"kernels": 3}
 
 
 def run(
@@ -47,14 +48,14 @@ def run(
 ) -> None:
     """Measure, print a table, write the rows and a picture; exit 1 where one of our methods missed rtol."""
     with answered(json):
-        if suite is not None and suite not in SUITES:
-            msg = f"no suite {suite!r}{nearest(suite, SUITES)}"
+        if suite is not None and suite not in REPEATS:
+            msg = f"no suite {suite!r}{nearest(suite, list(REPEATS))}"
             raise OptionError(msg)
         if sources and suite is not None:
             msg = f"SOURCE and --suite {suite} exclude each other; leave one out"
             raise OptionError(msg)
-        if suite != "multigrid" and (options["only"] or options["quick"]):
-            msg = "--only and --quick belong to --suite multigrid; add it, or leave them out"
+        if suite not in BARRED and (options["only"] or options["quick"]):
+            msg = "--only and --quick belong to --suite multigrid and learned; add one, or leave them out"
             raise OptionError(msg)
         if csv is not None:
             with told_of("--csv"):
@@ -67,7 +68,7 @@ def run(
         if sources:
             rows = _compared(sources, methods, options, json)
         else:
-            rows = _barred(options, json) if suite == "multigrid" else _measured(options, json)
+            rows = _barred(suite, options, json) if suite in BARRED else _measured(options, json)
         if csv is not None:
             with replacing(csv, force) as temporary:
                 temporary.write_text(csv_text(rows), encoding="utf-8")
@@ -118,9 +119,10 @@ def _measured(options: dict[str, Any], json: bool) -> list[Measure]:
         return take_measures(max(3, options["repeats"]), progress=lambda note: tell(0, note))
 
 
-def _barred(options: dict[str, Any], json: bool) -> list[BarRow]:
+def _barred(suite: str, options: dict[str, Any], json: bool) -> list[BarRow]:
     with progress("bench", quiet=json) as tell:
-        return take_multigrid(
+        return take_suite(
+            suite,
             options["repeats"],
             only=options["only"],
             quick=options["quick"],

@@ -1,0 +1,66 @@
+"""Suites of quantities against bars that were set beforehand, in groups that can be run alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from neuralsolve.bench import learned, multigrid
+from neuralsolve.bench.bars import BarRow, Settings, missing
+from neuralsolve.errors import InputError, OptionError, SolveError, nearest
+
+Groups = Mapping[str, Callable[[Settings], Iterable[BarRow]]]
+SUITES: dict[str, Groups] = {"multigrid": multigrid.GROUPS, "learned": learned.GROUPS}
+
+
+def take_suite(
+    suite: str,
+    repeats: int = 5,
+    *,
+    only: Sequence[str] = (),
+    quick: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> list[BarRow]:
+    """Measure a suite.
+
+    Parameters
+    ----------
+    suite : "multigrid" or "learned"
+    repeats : rounds of every timing; the median counts
+    only : groups to run, by default all of the suite's
+    quick : toy sizes, which show that everything runs
+    progress : called with the name of what runs next
+
+    Raises
+    ------
+    OptionError
+        An unknown suite or group.
+    """
+    if suite not in SUITES:
+        msg = f"no suite {suite!r}{nearest(suite, list(SUITES))}"
+        raise OptionError(msg)
+    groups = SUITES[suite]
+    for name in only:
+        if name not in groups:
+            msg = f"the suite {suite} has no group {name!r}{nearest(name, list(groups))}"
+            raise OptionError(msg)
+    settings, rows = Settings(repeats, quick), []
+    for name in only or groups:
+        if progress is not None:
+            progress(name)
+        try:
+            for row in groups[name](settings):
+                rows.append(row)
+                if progress is not None:
+                    progress(f"{name}: {row.quantity}, {row.problem}")
+        except (
+            InputError,
+            SolveError,
+            ArithmeticError,
+            RuntimeError,
+            OSError,
+            subprocess.SubprocessError,
+        ) as error:
+            what = f"{type(error).__name__}: {error}"[:200]
+            rows.append(missing(name, "the rest of the group", "", "", None, what))
+    return rows
