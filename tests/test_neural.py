@@ -59,7 +59,7 @@ def file_of(net, path, **changes):
 # shipped weights
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", sorted(MADE_FOR))
 def test_shipped_weights_say_where_they_come_from(name):
     path = shipped()[name]
     assert path.stat().st_size <= 1_000_000
@@ -77,10 +77,10 @@ def test_shipped_weights_say_where_they_come_from(name):
 
 
 def test_the_networks_of_both_papers_ship():
-    assert set(shipped()) == set(MADE_FOR)
+    assert set(shipped()) >= set(MADE_FOR)
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", sorted(MADE_FOR))
 def test_a_shipped_network_takes_fewer_steps_than_cg(name):
     """On a small grid of its own kind, with sides that it must pad; the true residual decides."""
     dim, kind = MADE_FOR[name]

@@ -81,11 +81,23 @@ def measures_markdown(rows: Sequence[Measure]) -> str:
 
 
 def bars_markdown(rows: Sequence[BarRow]) -> str:
-    """Return tables of times and of counts with their bars, what was left out, and kernels beside memory."""
+    """Return tables of what has no bar, of times, of counts, of what is left out, and of kernels."""
     timed = [row for row in rows if row.measured and row.must is not None and row.baseline]
     counted = [row for row in rows if row.measured and row.must is not None and not row.baseline]
-    floors = [row for row in rows if row.measured and row.must is None]
+    free = [row for row in rows if row.measured and row.must is None]
+    floors = [row for row in free if row.group == "kernels"]
     lines = []
+    if len(free) > len(floors):
+        lines += [
+            "| problem | quantity | median | worst | set-up, s | solve, s | compared with, s | iterations "
+            "| true residual | seeds | note |",
+            "|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
+        ]
+        for row in (row for row in free if row not in floors):
+            value = [row.problem, row.quantity, f"{row.median:.3g} {row.unit}", f"{row.worst:.3g}"]
+            times = [_short(row.setup_s), _short(row.solve_s), _short(row.baseline_s), _short(row.iterations)]
+            lines.append(_cells(*value, *times, _residual(row), row.seeds, row.note))
+        lines.append("")
     if timed:
         lines += [
             "| problem | quantity | median | worst | must | aim | | set-up, s | solve, s | compared with, s "

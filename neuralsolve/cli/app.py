@@ -130,7 +130,7 @@ def bench(
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="matrices, meshes or cases")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="kernels, or multigrid: measures against their bars")
+        str | None, typer.Option(metavar="NAME", help="kernels, multigrid or learned: measures against bars")
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option("--method", metavar="NAME[+M]", help="'cg+amg', ...; may be repeated")

@@ -72,12 +72,16 @@ def run(
         if csv is not None:
             with replacing(csv, force) as temporary:
                 temporary.write_text(csv_text(rows), encoding="utf-8")
+        pictures = [] if plot is None else [plot]
         if plot is not None:
             _draw(rows, plot, force)
+            if suite == "learned":
+                pictures.append(plot.with_stem(plot.stem + "_histories"))
+                _draw_histories(pictures[-1], force)
         if json:
             print_json({"environment": environment(), "rows": [row.as_dict() for row in rows]})
         else:
-            _tell(rows, [path for path in (csv, plot) if path is not None])
+            _tell(rows, [path for path in (csv, *pictures) if path is not None])
     missed = any(isinstance(row, Row) and row.ours and not row.converged for row in rows)
     raise typer.Exit(1 if missed else 0)
 
@@ -140,6 +144,14 @@ def _draw(rows: list[Row] | list[Measure] | list[BarRow], plot: Path, force: boo
     compared = [row.as_dict() for row in rows if isinstance(row, Row) and row.setup_s == row.setup_s]
     measured = [row.as_dict() for row in rows if isinstance(row, Measure) and row.bar is not None]
     save(bench_figure(compared) if compared else measures_figure(measured), plot, overwrite=force)
+
+
+def _draw_histories(plot: Path, force: bool) -> None:
+    from neuralsolve.bench.learned import histories
+    from neuralsolve.plot import history_figure, save
+
+    title = "turned boxes, a class that no training has seen, 64 x 64"
+    save(history_figure(histories(), title), plot, overwrite=force)
 
 
 def _tell(rows: list[Row] | list[Measure] | list[BarRow], written: list[Path]) -> None:

@@ -14,7 +14,7 @@ from neuralsolve.errors import OptionError, nearest
 from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.solvers.method import Method
 
-ALIASES = {"ic": "incompletecholesky", "ilu": "incompletelu", "lu": "sparselu"}
+ALIASES = {"neural": "neuralmultigrid", "ic": "incompletecholesky", "ilu": "incompletelu", "lu": "sparselu"}
 LONGEST = 200
 
 
