@@ -35,10 +35,10 @@ the floor is these bytes over the bandwidth of the fastest copy, its reads and w
 ![What was measured over what must be reached](images/bench_multigrid.png)
 """
 
-LEARNED = """Networks beside the classical methods. Scenes are of classes that no training has seen (turned boxes,
-rings, channels, thin plates, closed pockets; seeds 1000 and on), white noise on the right, true residual 1e-6,
-unless a row says otherwise. Times hold A, the set-up, what the networks make of the geometry included, and
-the solve; training has rows of its own. A row that misses its bar stays.
+LEARNED = """Networks beside the classical methods. Scenes are of classes that no training has seen (turned
+boxes, rings, channels, thin plates, closed pockets; seeds 1000 and on), white noise on the right, true
+residual 1e-6, unless a row says otherwise. Times hold A, the set-up, what the networks make of the geometry
+included, and the solve; training has rows of its own. A row that misses its bar stays.
 
 ![What was measured over what must be reached](images/bench_learned.png)
 
