@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 import neuralsolve as ns
-from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, named, race_row, row
+from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, missing, named, race_row, row
 from neuralsolve.bench.baselines import SLACK
 from neuralsolve.bench.clock import settle, timed
+from neuralsolve.bench.learned_cycle import layered
 from neuralsolve.bench.rivals import OURS, Run, Trial, ours, pyamg, race, stencil_system
 from neuralsolve.bench.scenes import UNSEEN, inclusions, unseen
 from neuralsolve.bench.system import System
@@ -182,6 +183,40 @@ def coefficients(settings: Settings) -> Iterator[BarRow]:
         yield race_row("coefficients", problem, what, Bars(1.3, 2.5, True), races, CLASSICAL, RTOL, **more)
 
 
+def anisotropy(settings: Settings) -> Iterator[BarRow]:
+    """Yield the learned cycle where the strong axis changes from place to place, up to 100 : 1.
+
+    A stencil of five points has no couplings across, so the angle of the strong direction itself cannot turn.
+    """
+    shape, seeds, races = settings.cells(256, 256), _seeds(settings, 5), []
+    for seed in seeds:
+        b = np.random.default_rng(seed + 500).standard_normal(math.prod(shape))
+
+        def make(seed: int = seed) -> PoissonStencil:
+            return layered(shape, seed)
+
+        system = stencil_system("layers", make(), b)
+        rivals = _runs(make, system, b)
+        chosen = {name: rivals[name] for name in (V_CYCLE, "PyAMG SA + cg")}
+        races.append(race(ours(make, ns.NeuralMultigrid(), system, b, RTOL), chosen, settings.repeats))
+    shares = [trials[OURS].iterations / trials[V_CYCLE].iterations for trials in races]
+    problem, more = f"strong axis by place, 100 : 1, {named(shape)}", {"seeds": listed(seeds)}
+    what = f"iterations of the learned cycle / of {V_CYCLE}"
+    yield row("anisotropy", problem, what, "x", Bars(0.5, 0.25), shares, **more)
+    name = "PyAMG SA + cg"
+    yield race_row(
+        "anisotropy", problem, f"{name} / learned cycle", Bars(1, 2, True), races, name, RTOL, **more
+    )
+
+
+def precision(settings: Settings) -> Iterator[BarRow]:
+    """Say that the cycle has one precision: there is nothing that float32 could be compared with."""
+    why = "the cycle is float32 alone; its solves reach 1e-10 in float64 CG"
+    yield missing(
+        "precision", "float32 cycle", "iterations beyond those of a float64 cycle", "its", Bars(1, 0), why
+    )
+
+
 def batch(settings: Settings) -> Iterator[BarRow]:
     """Yield 16 right sides one by one over the same together."""
     shape, columns = settings.cells(64, 64, 64), 16
@@ -259,6 +294,8 @@ GROUPS: dict[str, Callable[[Settings], Iterable[BarRow]]] = {
     "against": against,
     "times": times,
     "coefficients": coefficients,
+    "anisotropy": anisotropy,
+    "precision": precision,
     "batch": batch,
     "training": training,
 }
