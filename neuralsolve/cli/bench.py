@@ -32,6 +32,7 @@ from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
 
 BARRED = tuple(SUITES)
+TITLES = {"multigrid": "Multigrid against its bars", "learned": "Learned solvers against their bars"}
 REPEATS = dict.fromkeys(BARRED, 5) | {"kernels": 3}
 
 
@@ -74,7 +75,7 @@ def run(
                 temporary.write_text(csv_text(rows), encoding="utf-8")
         pictures = [] if plot is None else [plot]
         if plot is not None:
-            _draw(rows, plot, force)
+            _draw(suite, rows, plot, force)
             if suite == "learned":
                 pictures.append(plot.with_stem(plot.stem + "_histories"))
                 _draw_histories(pictures[-1], force)
@@ -134,12 +135,12 @@ def _barred(suite: str, options: dict[str, Any], json: bool) -> list[BarRow]:
         )
 
 
-def _draw(rows: list[Row] | list[Measure] | list[BarRow], plot: Path, force: bool) -> None:
+def _draw(suite: str | None, rows: list[Row] | list[Measure] | list[BarRow], plot: Path, force: bool) -> None:
     from neuralsolve.plot import bars_figure, bench_figure, measures_figure, save
 
     barred = [row.as_dict() for row in rows if isinstance(row, BarRow) and row.must and row.measured]
     if any(isinstance(row, BarRow) for row in rows):
-        save(bars_figure(barred), plot, overwrite=force)
+        save(bars_figure(barred, TITLES[suite or ""]), plot, overwrite=force)
         return
     compared = [row.as_dict() for row in rows if isinstance(row, Row) and row.setup_s == row.setup_s]
     measured = [row.as_dict() for row in rows if isinstance(row, Measure) and row.bar is not None]

@@ -161,7 +161,7 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     axes.set_xlim(low, 4 * high * (high / low) ** 0.75)  # room for the words
     axes.set_xlabel("measured / must, turned over where more is better; diamonds: the aim", fontsize=8)
     plain_axes(axes)
-    figure.suptitle(title or "Multigrid against its bars", fontsize=10, color=INK)
+    figure.suptitle(title or "Against the bars", fontsize=10, color=INK)
     return figure
 
 
