@@ -316,3 +316,20 @@ def test_a_pickle_is_never_loaded(tmp_path):
     torch.save(DirectionNet(2).state_dict(), path)
     with pytest.raises(FormatError):
         read_tensors(path)
+
+
+@pytest.mark.parametrize("answer", [None, 3.0, (1, 2)])
+def test_a_network_that_returns_no_tensor_is_told(answer):
+    class Odd(torch.nn.Module):
+        def forward(self, r):
+            return answer
+
+    A = box(12, 12)
+    with pytest.raises(ShapeError, match="a tensor like its input"):
+        ns.solve(A, np.ones(144), ns.DCDM(), M=ns.NeuralDirection(Odd()))
+
+
+def test_the_callers_network_stays_in_its_mode():
+    net = torch.nn.Conv2d(1, 1, 3, padding=1)
+    ns.NeuralDirection(net).build(box(12, 12))
+    assert net.training

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import neuralsolve as ns
 from neuralsolve.bench.scenes import UNSEEN, free_surface, inclusions, unseen
+from neuralsolve.errors import FormatError, OptionError
 from neuralsolve.kernels import use
 from neuralsolve.models.cycle import adapted, levels_of, seen_by, volumes
 from neuralsolve.models.cycle_training import (
@@ -243,3 +244,16 @@ def test_a_short_training_beats_the_cycle_that_it_starts_from(tmp_path):
     b = np.random.default_rng(4133).standard_normal(A.shape[0])
     learned = ns.solve(A, b, ns.CG(), M=recipe(tmp_path, made)).iterations
     assert learned <= ns.solve(A, b, ns.CG(), M=Multigrid("V")).iterations
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_file_of_something_else_is_refused_or_told(content, tmp_path):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(content)
+    A = ns.PoissonStencil(ns.Grid((12, 12), walls="dirichlet"))
+    try:
+        assert "classical channel" in ns.NeuralMultigrid(path).build(A).describe()
+    except FormatError as error:
+        assert "safetensors" in str(error)
+    with pytest.raises(OptionError, match="a name of weights"):
+        ns.NeuralMultigrid(3).build(A)  # type: ignore[arg-type]

@@ -187,10 +187,12 @@ def _tell(iteration: int, loss: float, validation: float) -> None:
 
 
 if __name__ == "__main__":
-    what, *rest = sys.argv[1:] or ["measure"]
-    if what == "train":
+    what, *rest = sys.argv[1:] or ["help"]
+    if what == "train" and rest:
         train(Path(rest[0]))
-    else:
+    elif what == "measure":
         weights = Path(rest[0]) if rest else "cycle"
         for each in measure(NeuralMultigrid(weights), int(rest[1]) if len(rest) > 1 else 10):
             print(json.dumps(each), flush=True)
+    else:
+        print("python -m neuralsolve.bench.learned_cycle train FILE | measure [FILE|NAME [GEOMETRIES]]")

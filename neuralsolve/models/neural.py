@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -138,7 +139,7 @@ class _Directions(Preconditioner):
     dtype = torch.float32
 
     def __init__(self, net: nn.Module, name: str, A: LinearOperator):
-        self.net, self.name = net.eval(), name
+        self.net, self.name = copy.deepcopy(net).eval(), name  # the mode of the caller's own stays as it is
         self.update(A)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
@@ -153,6 +154,9 @@ class _Directions(Preconditioner):
         unit = torch.where(size > 0, columns / size, 0.0)
         fields = torch.where(self.acts, unit.T.float().reshape(-1, 1, *self.A.grid.shape), 0.0)
         d = function(fields)
+        if not isinstance(d, Tensor):
+            msg = f"the network {self.name} returned a {type(d).__name__}; a tensor like its input is needed"
+            raise ShapeError(msg)
         if d.shape != fields.shape:
             msg = f"the network {self.name} returned {tuple(d.shape)} for fields of {tuple(fields.shape)}"
             raise ShapeError(msg)
@@ -178,7 +182,8 @@ class _Network(_Directions):
             v = torch.cat([v, v])
         d = self.net(v.to(memory_format=memory_format(len(shape))))
         d = d[: len(fields)]
-        return d[(..., *(slice(side) for side in shape))] if d.ndim == fields.ndim else d
+        cut = isinstance(d, Tensor) and d.ndim == fields.ndim
+        return d[(..., *(slice(side) for side in shape))] if cut else d
 
 
 class _Stencils(_Directions):

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import FormatError, OptionError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.learned import INPUTS
 from neuralsolve.preconditioners.filling import wrap_all
@@ -90,7 +90,12 @@ def read_knowledge(name: str | Path) -> dict[str, Knowledge | str]:
     ------
     OptionError
         There is no such file.
+    FormatError
+        It is no safetensors file.
     """
+    if not isinstance(name, str | Path):
+        msg = f"weights are {name!r}; a name of weights that ship, or the path of a file, is needed"
+        raise OptionError(msg)
     path = Path(name)
     if path.suffix != ".safetensors":
         path = WEIGHTS / f"{name}.safetensors"
@@ -106,9 +111,14 @@ def read_knowledge(name: str | Path) -> dict[str, Knowledge | str]:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> dict[str, Knowledge | str]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        msg = f"{path}: no safetensors file ({error}); weights that `train_cycle` wrote are needed"
+        raise FormatError(msg) from None
     kinds = sorted({key.split(".")[0] for key in tensors})
     return {kind: knowledge_from(tensors, kind) for kind in kinds}
 

@@ -209,7 +209,8 @@ class Prepared:
             return
         msg = (
             f"{type(plan.method).__name__} needs a symmetric positive definite M; {self._M.describe()} is "
-            "not: use ns.SSOR() for ns.SOR(), or a flexible method: ns.GMRES(), ns.FlexibleCG()"
+            "not: use ns.SSOR() for ns.SOR(), or a method that takes any M: ns.GMRES(), ns.FlexibleCG(), "
+            "ns.DCDM() for a network"
         )
         raise StructureError(msg)
 
