@@ -251,9 +251,10 @@ def test_a_file_of_something_else_is_refused_or_told(content, tmp_path):
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
     A = ns.PoissonStencil(ns.Grid((12, 12), walls="dirichlet"))
-    try:
+    if content.endswith(b"{}      "):  # a file without tensors
         assert "classical channel" in ns.NeuralMultigrid(path).build(A).describe()
-    except FormatError as error:
-        assert "safetensors" in str(error)
+    else:
+        with pytest.raises(FormatError, match="safetensors"):
+            ns.NeuralMultigrid(path).build(A)
     with pytest.raises(OptionError, match="a name of weights"):
         ns.NeuralMultigrid(3).build(A)  # type: ignore[arg-type]

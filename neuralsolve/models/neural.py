@@ -181,9 +181,9 @@ class _Network(_Directions):
         if len(v) == 1 and len(shape) == 3:  # torch's fast convolutions in 3D take no batch of one
             v = torch.cat([v, v])
         d = self.net(v.to(memory_format=memory_format(len(shape))))
-        d = d[: len(fields)]
-        cut = isinstance(d, Tensor) and d.ndim == fields.ndim
-        return d[(..., *(slice(side) for side in shape))] if cut else d
+        if not isinstance(d, Tensor) or d.ndim != fields.ndim:
+            return d  # told by the caller
+        return d[(slice(len(fields)), slice(None), *(slice(side) for side in shape))]
 
 
 class _Stencils(_Directions):
