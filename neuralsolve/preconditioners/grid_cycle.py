@@ -19,6 +19,7 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.operators.vectors import copy_of
 from neuralsolve.preconditioners.base import Preconditioner, by_columns
 from neuralsolve.preconditioners.learned import Adapted, Knowledge, adapt
 from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
@@ -207,8 +208,7 @@ class GridCycle(Preconditioner):
         K, h, finest, Z = table(), self._hierarchy, self._levels()[0], self._null_space
         assert h is not None
         if Z is not None:
-            given, r = r, torch.empty_like(r)
-            K.scaled_copy(1.0, given, r)
+            r = copy_of(r)
             Z.project(r)
         b = h.vector(0, B)
         # float32 has no room for any size of r; M is linear, so a power of two changes nothing else

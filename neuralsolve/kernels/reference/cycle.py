@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -74,8 +75,8 @@ def levels_cycle(
         inverse,
         pre,
         post,
-        counts,
-        gains,
+        counts.tolist(),
+        gains.tolist(),
         periodic,
         colored,
         twice,
@@ -86,30 +87,23 @@ def levels_cycle(
         cycle.run(0, kind, fresh)
 
 
+@dataclass
 class _Cycle:
-    def __init__(
-        self,
-        vectors,
-        matrices,
-        weights,
-        table,
-        places,
-        numbers,
-        scale,
-        inverse,
-        pre,
-        post,
-        counts,
-        gains,
-        periodic,
-        colored,
-        twice,
-    ):
-        self.vectors, self.matrices, self.weights, self.table = vectors, matrices, weights, table
-        self.scale, self.inverse = scale, inverse
-        self.pre, self.post, self.counts, self.gains = pre, post, counts.tolist(), gains.tolist()
-        self.periodic, self.colored = periodic, colored
-        self.places, self.numbers, self.twice = places, numbers, twice
+    vectors: Tensor
+    matrices: Tensor
+    weights: Tensor
+    table: Tensor
+    places: Tensor
+    numbers: Tensor
+    scale: Sequence[float]
+    inverse: Tensor
+    pre: Tensor
+    post: Tensor
+    counts: list
+    gains: list
+    periodic: Sequence[bool]
+    colored: bool
+    twice: int
 
     def vector(self, k: int, column: int) -> Tensor:
         start, n = int(self.table[k, column]), int(self.table[k, 6])
