@@ -2,7 +2,7 @@
 
 The same passes as `neuralsolve.kernels.reference.padded`, without periodic sides, on levels that are taken
 from a `Hierarchy` as they stand: M r is one V-cycle, with the factors of
-`neuralsolve.kernels.reference.learned` on all levels but the finest. Vectors are (batch, n), cells in C
+`neuralsolve.kernels.reference.learned` on all levels but the finest, or with conductors. Vectors are (batch, n), cells in C
 order, zero where a cell takes no part.
 """
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neuralsolve.kernels.reference.learned import Side, factors, first_layer, sides
 from neuralsolve.kernels.reference.padded import OWN, WHOLE, inside
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.preconditioners.conductors import Conductors
 from neuralsolve.preconditioners.learned import LARGEST
 from neuralsolve.preconditioners.levels import Plan, build
 
@@ -34,6 +36,8 @@ class TorchLevel:
     factor : (batch, nz, ny, nx) on 1/diagonal, in the smoother
     weights : (4, batch, n) of P, at most one a row
     places : (4, n) block that each of them takes from
+    conductors : (batch, k, n) one where a cell is of a conductor; of k of the scene with the most
+    energies : (batch, k, k) inverse of the matrix of their couplings, zero where a scene has fewer
     """
 
     plan: Plan
@@ -42,6 +46,8 @@ class TorchLevel:
     factor: Tensor
     weights: Tensor
     places: Tensor
+    conductors: Tensor
+    energies: Tensor
 
     @property
     def diagonal(self) -> Tensor:
@@ -88,24 +94,39 @@ def _padded(v: Tensor, axis: int, front: bool) -> Tensor:
 
 
 def levels_of(operators: Sequence[PoissonStencil], coarsest: int) -> list[TorchLevel]:
-    """Return the levels of operators of one shape, with constant coefficients and no periodic side."""
+    """Return the levels of operators of one shape and kind, without periodic sides, each in its own unit."""
     hierarchies = [build(A, coarsest=coarsest) for A in operators]
     plans = [level.plan for level in hierarchies[0].levels]
     levels = []
     for depth, plan in enumerate(plans):
         given = [h.levels[depth] for h in hierarchies]
         weights = torch.stack([inside(each.weights, plan.shape) for each in given], 1).to(F64) / WHOLE
-        if depth == 0:
+        if depth == 0 and operators[0].code is not None:
             lower, fixed = _finest(operators, hierarchies[0].scale)
         else:
             faces = torch.stack([inside(each.faces, plan.shape) for each in given], 1).to(F64)
             lower, fixed = faces[:3], faces[3]
         below = plans[depth + 1].shape if depth + 1 < len(plans) else plan.shape
         level = TorchLevel(
-            plan, lower, fixed, torch.ones_like(fixed), weights.flatten(2), _places(plan, below)
+            plan, lower, fixed, torch.ones_like(fixed), weights.flatten(2), _places(plan, below),
+            *_conductors([each.conductors for each in given], plan),
         )
         levels.append(level)
     return levels
+
+
+def _conductors(given: Sequence[Conductors], plan: Plan) -> tuple[Tensor, Tensor]:
+    """Return the indicators (batch, k, n) of the conductors of a level, and the inverses (batch, k, k)."""
+    most, cells = max(len(each.inverse) for each in given), int(np.prod(plan.shape))
+    marks = torch.zeros((len(given), most, plan.size), dtype=F64)
+    energies = torch.zeros((len(given), most, most), dtype=F64)
+    for scene, each in enumerate(given):
+        for number, first, end in each.runs.T.tolist():
+            marks[scene, number, first:end] = 1
+        k = len(each.inverse)
+        energies[scene, :k, :k] = each.inverse
+    rows = [inside(mark, plan.shape).reshape(-1) for mark in marks.flatten(0, 1)]
+    return torch.stack(rows).view(len(given), most, cells) if most else marks[..., :cells], energies
 
 
 def _places(plan: Plan, coarse: Sequence[int]) -> Tensor:
@@ -218,17 +239,29 @@ class TorchCycle:
         assert x is not None
         return x
 
+    def correct(self, k: int, b: Tensor, x: Tensor | None) -> Tensor | None:
+        """Correct the means of the conductors of level k; None is zero."""
+        level = self.levels[k]
+        if not level.conductors.shape[1]:
+            return x
+        r = b if x is None else b - level.product(x)
+        means = torch.einsum("bij,bjn,bn->bi", level.energies, level.conductors, r)
+        step = torch.einsum("bi,bin->bn", means, level.conductors)
+        return step if x is None else x + step
+
     def apply(self, b: Tensor, k: int = 0) -> Tensor:
         """Return M b of level k."""
         if k + 1 == len(self.levels):
             return torch.einsum("bij,bj->bi", self.coarsest, b)
         level = self.levels[k]
-        x = self.smooth(k, b, None)
+        x = self.smooth(k, b, self.correct(k, b, None))
         active = (self.inverse[k] != 0).to(b.dtype)
         r = (b - level.product(x)) * active
         coarse = self.levels[k + 1].fixed[0].numel()
         x = x + level.prolong(self.apply(self.gains[k] * level.restrict(r, coarse), k + 1))
-        return self.smooth(k, b, x)
+        corrected = self.correct(k, b, self.smooth(k, b, x))
+        assert corrected is not None
+        return corrected
 
 
 def cg_errors(A: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,7 @@ from neuralsolve.models.cycle import (
     volumes,
 )
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.preconditioners.multigrid import Multigrid
 
 BANDS = {
     1: 3.0,
@@ -43,9 +44,11 @@ BANDS = {
     4: 14.0,
     5: 18.0,
     6: 24.0,
+    8: 34.0,
 }  # of the Chebyshev steps that training begins from
 ALLOWED, BEYOND = 0.85, 2.03  # of |q|, up to this eigenvalue of D^-1 A
 PENALTY = 2.0
+SOLVED = 1e-8  # relative residual of the y that are smooth: b is A y whatever they are
 COARSEST = 12  # cells: small grids then have as many levels as larger ones in use
 
 
@@ -56,7 +59,7 @@ class CycleTraining:
     Attributes
     ----------
     steps : of smoothing on the levels, the finest first; the last one serves all below
-    width : of the networks
+    width : of the networks; 0 for none: steps and gains alone are learned, as where coefficients vary
     iterations : steps of Adam
     unrolled : steps of CG in the loss
     rate, net_rate : learning rates of the scalars and of the networks, which fall along a cosine
@@ -89,19 +92,20 @@ class CycleModel(nn.Module):
     def __init__(self, options: CycleTraining, generator: torch.Generator):
         super().__init__()
         h, depths = options.width, len(options.steps)
+        nets = depths if h else 0
         self.roots = nn.ParameterList(
             [torch.tensor(chebyshev_roots(n), dtype=F64).log() for n in options.steps]
         )
         self.gains = nn.Parameter(torch.zeros(depths, dtype=F64))
-        self.faces = nn.Parameter(_first_net(depths, h, 1, generator))
-        self.cells = nn.Parameter(_first_net(depths, h, 2, generator))
+        self.faces = nn.Parameter(_first_net(nets, max(h, 1), 1, generator))
+        self.cells = nn.Parameter(_first_net(nets, max(h, 1), 2, generator))
 
     def cycle(self, batch: Batch) -> TorchCycle:
         """Return M of a batch."""
-        levels = [batch.levels[0]]
-        for k, level in enumerate(batch.levels[1:]):
-            at = min(k, len(self.faces) - 1)
-            levels.append(adapted(level, batch.seen[k + 1], self.faces[at], self.cells[at]))
+        levels = list(batch.levels)
+        for k in range(1, len(levels) if len(self.faces) else 1):
+            at = min(k, len(self.faces)) - 1
+            levels[k] = adapted(levels[k], batch.seen[k], self.faces[at], self.cells[at])
         depths, last = range(len(levels)), len(self.gains) - 1
         roots = [self.roots[min(k, last)].exp() for k in depths]
         return TorchCycle(levels, roots, [self.gains[min(k, last)].exp() for k in depths])
@@ -149,17 +153,20 @@ def _first_net(depths: int, h: int, outputs: int, generator: torch.Generator) ->
 
 def batch_of(operators: Sequence[PoissonStencil], generator: np.random.Generator) -> Batch:
     """Return scenes of one shape, with right sides of known solutions."""
-    from scipy.sparse.linalg import splu
+    from scipy.sparse.linalg import cg
 
     levels, solutions = levels_of(operators, COARSEST), []
     for k, A in enumerate(operators):
-        S = A.to_scipy().tocsc()
-        active = S.diagonal() > 0
-        y = np.where(active, generator.standard_normal(len(active)), 0.0)
+        n = A.shape[0]
+        y = generator.standard_normal(n)
+        if A.active is not None:
+            y = np.where(A.active.numpy(), y, 0.0)
         if k % 3 != 2:
-            y[active] = splu(S[active][:, active]).solve(y[active])
+            M = Multigrid().build(A).aslinearoperator(n)
+            y, _ = cg(A.to_scipy(), y, rtol=SOLVED, M=M)
         solutions.append(y / np.abs(y).max())
-    seen = [seen_by(level, v) for level, v in zip(levels, volumes(levels), strict=True)]
+    constant = operators[0].code is not None
+    seen = [seen_by(*pair) for pair in zip(levels, volumes(levels), strict=True)] if constant else []
     return Batch(levels, torch.from_numpy(np.array(solutions)), seen)
 
 
@@ -175,7 +182,7 @@ def train_cycle(
 
     Parameters
     ----------
-    scene : the operator of a shape and a seed: constant coefficients, no periodic side, not singular
+    scene : the operator of a shape and a seed: no periodic side, not singular
     shapes : of the scenes, in turn
     seeds, validation : of the scenes
     report : called now and then with the iteration, the loss and that of the validation

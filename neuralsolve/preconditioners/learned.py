@@ -29,13 +29,15 @@ from neuralsolve.errors import FormatError, OptionError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.learned import INPUTS
 from neuralsolve.preconditioners.filling import wrap_all
-from neuralsolve.preconditioners.levels import Hierarchy
+from neuralsolve.preconditioners.levels import Hierarchy, Level
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 FARTHEST = 4.0  # where a reach is looked for
 CONTRACTS = 0.98  # what |q| is at most up to there, where it is not near one for small t
 SAMPLES = 4001
+UNEVEN = 4.0  # strongest over weakest coupling of a cell: coefficients are anisotropic where half exceed it
+ASKED, GOLDEN = 4096, 0.6180339887498949  # cells, and the part of all between one and the next
 MOST_STEPS, LARGEST_ROOT = 12, 100.0
 
 
@@ -145,11 +147,25 @@ def knowledge_from(tensors: Mapping[str, Tensor], kind: str) -> Knowledge | str:
     )
 
 
+def _kind(finest: Level, tables: Mapping[str, object]) -> str:
+    """Return the name of the tables for a grid: "2d" or "3d", with coefficients, or anisotropic ones."""
+    shape, faces = finest.plan.shape, finest.faces
+    name = "3d" if sum(n > 1 for n in shape) == 3 else "2d"
+    if not faces.numel():
+        return name
+    # a few thousand cells, spread by the golden ratio, tell what there is; the layer around has no couplings
+    places = (torch.arange(ASKED, dtype=torch.float64) * GOLDEN % 1 * faces.shape[1]).long()
+    some = faces[:3, places][[n > 1 for n in shape]]
+    strongest, weakest = some.amax(0), some.amin(0)
+    uneven = bool(((strongest > UNEVEN * weakest) & (weakest > 0)).sum() > 0.5 * (weakest > 0).sum())
+    anisotropic = f"{name}-anisotropic"
+    return anisotropic if uneven and anisotropic in tables else f"{name}-coefficients"
+
+
 def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
     """Put the learned factors on all levels below the finest, or leave them as they are."""
     plans = [level.plan for level in h.levels]
-    long = sum(n > 1 for n in plans[0].shape)
-    kind = ("3d" if long == 3 else "2d") + ("" if not h.levels[0].faces.numel() else "-coefficients")
+    kind = _kind(h.levels[0], tables)
     known = tables.get(kind, f"no weights for {kind}")
     if isinstance(known, str):
         return Adapted(None, known)
