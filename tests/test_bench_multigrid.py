@@ -13,11 +13,12 @@ from neuralsolve.bench.bars import Bars, race_row, row
 from neuralsolve.bench.multigrid import GROUPS
 from neuralsolve.bench.page import page
 from neuralsolve.bench.rivals import OURS, PETSC, Trial, petsc, petsc_missing, race, stencil_system
-from neuralsolve.bench.scenes import inclusions, two_phase
+from neuralsolve.bench.scenes import two_phase
 from neuralsolve.bench.traffic import copying, recorded
 from neuralsolve.cli import app
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table
+from neuralsolve.pde.scenes import inclusions
 from neuralsolve.plot import bars_figure
 
 

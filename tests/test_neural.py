@@ -14,11 +14,11 @@ from test_dcdm import iterates, right_side, run
 import neuralsolve as ns
 from neuralsolve.errors import FormatError, OptionError, ShapeError, StructureError
 from neuralsolve.models.direction import DirectionNet
-from neuralsolve.models.files import read_tensors, shipped, write_tensors
 from neuralsolve.models.neural import load_network
 from neuralsolve.models.npsdo import StencilNet
 from neuralsolve.pde.scenes import free_surface, noise, smooth_divergence
 from neuralsolve.preconditioners.relaxation import Jacobi
+from neuralsolve.preconditioners.weights import read_tensors, shipped, write_tensors
 from neuralsolve.solvers.krylov import CG
 
 MADE_FOR = {"dcdm2d": (2, "dcdm"), "dcdm3d": (3, "dcdm"), "npsdo2d": (2, "npsdo"), "npsdo3d": (3, "npsdo")}

@@ -21,13 +21,13 @@ import neuralsolve as ns
 from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, missing, named, race_row, row
 from neuralsolve.bench.baselines import SLACK
 from neuralsolve.bench.clock import settle, timed
-from neuralsolve.bench.learned_cycle import layered
 from neuralsolve.bench.rivals import OURS, Run, Trial, ours, pyamg, race, stencil_system
-from neuralsolve.bench.scenes import UNSEEN, inclusions, unseen
+from neuralsolve.bench.scenes import UNSEEN, unseen
 from neuralsolve.bench.system import System
 from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import inclusions, layered
 
 RTOL = 1e-6
 FIRST = 1000  # seed of the scenes
@@ -193,7 +193,7 @@ def anisotropy(settings: Settings) -> Iterator[BarRow]:
         b = np.random.default_rng(seed + 500).standard_normal(math.prod(shape))
 
         def make(seed: int = seed) -> PoissonStencil:
-            return layered(shape, seed)
+            return layered(shape, np.random.default_rng(seed))
 
         system = stencil_system("layers", make(), b)
         rivals = _runs(make, system, b)
@@ -245,7 +245,7 @@ def batch(settings: Settings) -> Iterator[BarRow]:
 
 def training(settings: Settings) -> Iterator[BarRow]:
     """Yield how long the weights that come with the package were trained, and how many solves pay for it."""
-    from neuralsolve.models.files import read_tensors, shipped
+    from neuralsolve.preconditioners.weights import read_tensors, shipped
 
     make, system, b = _system(settings.cells(64, 64, 64), FIRST, next(iter(UNSEEN)))
     runs = _runs(make, system, b)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from neuralsolve.errors import FormatError, ShapeError, StructureError
 from neuralsolve.models.direction import DEPTHS, DirectionNet, memory_format, padded
-from neuralsolve.models.files import read_tensors, weights_file
 from neuralsolve.models.npsdo import StencilNet
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.grid import AIR, SOLID
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.preconditioners.weights import read_tensors, weights_file
 
 LARGEST = 2**28  # bytes of a weights file: beyond it, it is something else
 

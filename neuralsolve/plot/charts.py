@@ -74,17 +74,19 @@ def _image(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.set_axis_off()
 
 
-def training_figure(rows: Sequence[Mapping[str, float]], title: str = "") -> Figure:
-    """Return the loss of a training: on fresh data, and on the residuals that the solver meets."""
+def training_figure(
+    curves: Mapping[str, Sequence[tuple[float, float]]], loss: str, title: str = ""
+) -> Figure:
+    """Return the losses of a training, (step, loss) by name; `loss` says what they are."""
     figure = new_figure(6.2, 4.2)
     axes = figure.add_subplot()
-    steps = np.asarray([row["step"] for row in rows])
-    for name, label, colour in (("fresh", "fresh data", OTHERS), ("on_policy", "on-policy residuals", OURS)):
-        values = np.asarray([row[name] for row in rows])
+    colours = (OTHERS, OURS, SHORT, INK)
+    for (label, points), colour in zip(curves.items(), colours, strict=False):
+        steps, values = np.asarray(points, dtype=float).reshape(-1, 2).T
         known = np.isfinite(values) & (values > 0)
         axes.semilogy(steps[known], values[known], color=colour, label=label)
     axes.set_xlabel("step of training", fontsize=8)
-    axes.set_ylabel("mean loss", fontsize=8)
+    axes.set_ylabel(loss, fontsize=8)
     axes.grid(True, which="major", color=GROUND)
     axes.legend(frameon=False, fontsize=8)
     plain_axes(axes)

@@ -117,7 +117,7 @@ def _read(path: Path, changed: int) -> dict[str, Knowledge | str]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        msg = f"{path}: no safetensors file ({error}); weights that `train_cycle` wrote are needed"
+        msg = f"{path}: no safetensors file ({error}); a file of `neuralsolve train train_cycle` is needed"
         raise FormatError(msg) from None
     kinds = sorted({key.split(".")[0] for key in tensors})
     return {kind: knowledge_from(tensors, kind) for kind in kinds}

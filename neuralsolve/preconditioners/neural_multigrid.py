@@ -40,7 +40,7 @@ class NeuralMultigrid(Recipe):
 
     Parameters
     ----------
-    weights : name of weights that ship, or path of a .safetensors file that `train_cycle` wrote
+    weights : name of weights that ship, or path of a file that `neuralsolve train` wrote
     coarsest : cells at which coarsening stops
 
     Raises
