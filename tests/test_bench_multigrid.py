@@ -90,6 +90,15 @@ def test_what_never_converged_is_short_and_stays_in_the_picture():
     assert np.isfinite(figure.axes[0].get_xlim()).all()
 
 
+@pytest.mark.parametrize("at_least", [False, True])
+def test_what_is_zero_is_drawn_at_the_edge(at_least):
+    values = [[0.0, 0.0], [1.0, 2.0], [0.0, math.inf]]
+    rows = [row("g", "p", "q", "its", Bars(1, 0, at_least), each) for each in values]
+    figure = bars_figure([each.as_dict() for each in rows])
+    low, high = figure.axes[0].get_xlim()
+    assert 0 < low < 0.5 < 2 < high < math.inf
+
+
 def test_parts_of_the_suite_belong_to_the_suite():
     for words in (["--quick"], ["--only", "darcy"], ["--suite", "kernels", "--quick"]):
         result = CliRunner().invoke(app, ["bench", *words])

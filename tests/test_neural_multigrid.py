@@ -15,7 +15,7 @@ from neuralsolve.bench.scenes import UNSEEN, unseen
 from neuralsolve.cases import load_case
 from neuralsolve.errors import FormatError, OptionError
 from neuralsolve.kernels import use
-from neuralsolve.models.cycle import adapted, levels_of, seen_by, volumes
+from neuralsolve.models.cycle import adapted, cycle_of, levels_of, seen_by, volumes
 from neuralsolve.models.cycle_training import (
     CycleModel,
     CycleTrainer,
@@ -73,6 +73,21 @@ def test_the_compiled_cycle_is_the_one_that_was_trained(shape, steps, tmp_path):
         trained = made.cycle(batch).apply(r[None])[0]
     z = recipe(tmp_path, made).build(A).apply(r)
     assert float((z - trained).norm()) <= 1e-5 * float(trained.norm())
+
+
+@pytest.mark.parametrize("kind", UNSEEN)
+@pytest.mark.parametrize("shape", [(64, 64), (18, 22, 20)])
+def test_shipped_weights_run_compiled_as_in_float64(kind, shape):
+    """Rounding of float32 alone lies between them, on closed pockets too."""
+    A = ns.PoissonStencil(unseen(shape, np.random.default_rng(1019), kind))
+    known = read_knowledge("cycle")[f"{len(shape)}d"]
+    r = torch.randn(A.shape[0], dtype=F64, generator=torch.Generator().manual_seed(4111))
+    r[~torch.as_tensor(A.active)] = 0
+    if A.null_space is not None:
+        A.null_space.project(r)
+    exact = cycle_of(A, known).apply(r[None])[0]
+    z = ns.NeuralMultigrid().build(A).apply(r)
+    assert float((z - exact).norm()) <= 1e-5 * float(exact.norm())
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 30.0])

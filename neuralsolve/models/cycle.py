@@ -17,8 +17,8 @@ from torch import Tensor
 from neuralsolve.kernels.reference.learned import Side, factors, first_layer, sides
 from neuralsolve.kernels.reference.padded import OWN, WHOLE, inside
 from neuralsolve.operators.stencil import PoissonStencil
-from neuralsolve.preconditioners.learned import LARGEST
-from neuralsolve.preconditioners.levels import Plan, build
+from neuralsolve.preconditioners.learned import LARGEST, Knowledge
+from neuralsolve.preconditioners.levels import COARSEST, Plan, build
 
 F64 = torch.float64
 
@@ -164,7 +164,13 @@ def seen_by(level: TorchLevel, volume: Tensor) -> dict[Side, Tensor]:
     return sides(lower, upper, level.fixed, volume, near, level.plan.nominal)
 
 
-def adapted(level: TorchLevel, seen: dict[Side, Tensor], face_net: Tensor, cell_net: Tensor) -> TorchLevel:
+def adapted(
+    level: TorchLevel,
+    seen: dict[Side, Tensor],
+    face_net: Tensor,
+    cell_net: Tensor,
+    reach: float = LARGEST,
+) -> TorchLevel:
     """Return a level with the learned factors on it, those of the smoother clipped as at set-up."""
     lower = list(level.lower)
     for axis, up in seen:
@@ -176,7 +182,7 @@ def adapted(level: TorchLevel, seen: dict[Side, Tensor], face_net: Tensor, cell_
     by = factors(hidden, len(seen), cell_net)
     new = replace(level, lower=torch.stack(lower), fixed=by[..., 0] * level.fixed)
     d = new.diagonal
-    new.factor = torch.minimum(by[..., 1], LARGEST * d / (2 * d - new.fixed).clamp(min=1e-30))
+    new.factor = torch.minimum(by[..., 1], reach * d / (2 * d - new.fixed).clamp(min=1e-30))
     return new
 
 
@@ -229,6 +235,22 @@ class TorchCycle:
         coarse = self.levels[k + 1].fixed[0].numel()
         x = x + level.prolong(self.apply(self.gains[k] * level.restrict(r, coarse), k + 1))
         return self.smooth(k, b, x)
+
+
+def cycle_of(A: PoissonStencil, known: Knowledge, coarsest: int = COARSEST) -> TorchCycle:
+    """Return in float64 the cycle that `NeuralMultigrid` runs in float32.
+
+    Its levels are in units of A's largest coupling, which are one where the spacing is.
+    """
+    levels, last = levels_of([A], coarsest), len(known.roots) - 1
+    seen = [seen_by(level, v) for level, v in zip(levels, volumes(levels), strict=True)]
+    faces, cells = known.faces.to(F64), known.cells.to(F64)
+    for k in range(1, len(levels)):
+        at = min(k - 1, len(faces) - 1)
+        levels[k] = adapted(levels[k], seen[k], faces[at], cells[at], known.reach[min(k, last)])
+    used = [min(k, last) for k in range(len(levels))]
+    roots, gains = ([torch.tensor(each[k], dtype=F64) for k in used] for each in (known.roots, known.gains))
+    return TorchCycle(levels, roots, gains)
 
 
 def cg_errors(A: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> tuple[Tensor, Tensor]:
