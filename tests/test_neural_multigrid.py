@@ -27,7 +27,7 @@ from neuralsolve.models.training_loop import train
 from neuralsolve.pde.scenes import free_surface, inclusions
 from neuralsolve.preconditioners.learned import reach_of, read_knowledge
 from neuralsolve.preconditioners.multigrid import Multigrid
-from neuralsolve.preconditioners.weights import write_tensors
+from neuralsolve.preconditioners.weights import shipped, write_tensors
 
 F64 = torch.float64
 SMALL = {"2d": (41, 30), "3d": (14, 11, 13)}
@@ -215,17 +215,30 @@ def test_a_reach_is_where_the_polynomial_stops_to_contract():
         assert reach_of(bad) == 0
 
 
-def test_unknown_weights_are_an_option_error():
+def test_unknown_weights_and_those_of_other_networks_are_an_option_error():
+    A = scene((20, 20))
     with pytest.raises(ns.OptionError, match="did you mean 'cycle'"):
-        ns.NeuralMultigrid("cycel").build(scene((20, 20)))
+        ns.NeuralMultigrid("cycel").build(A)
+    with pytest.raises(ns.OptionError, match="no weights 'dcdm2'; known: cycle; or"):
+        ns.NeuralMultigrid("dcdm2").build(A)
+    for weights in ("dcdm2d", shipped()["npsdo3d"]):
+        with pytest.raises(ns.OptionError, match=r"which ns.NeuralDirection takes; .* takes cycle"):
+            ns.NeuralMultigrid(weights).build(A)
+    with pytest.raises(FileNotFoundError, match="neuralsolve train"):
+        ns.NeuralMultigrid("nowhere/cycle.safetensors").build(A)
+
+
+def test_one_level_is_solved():
+    A = ns.PoissonStencil(ns.Grid((6, 5), walls="dirichlet"))
+    result = ns.solve(A, np.ones(30), ns.CG(), M=ns.NeuralMultigrid(), rtol=1e-6)
+    assert "learned multigrid: one level, which is solved" in result.explanation
+    assert result.iterations <= 2
 
 
 def test_shipped_weights_say_where_they_come_from():
     from safetensors import safe_open
 
-    from neuralsolve.preconditioners.learned import WEIGHTS
-
-    path = WEIGHTS / "cycle.safetensors"
+    path = shipped()["cycle"]
     assert path.stat().st_size < 1_000_000
     with safe_open(path, "pt") as file:
         told = file.metadata()

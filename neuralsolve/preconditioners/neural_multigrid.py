@@ -45,8 +45,8 @@ class NeuralMultigrid(Recipe):
 
     Raises
     ------
-    OptionError
-        At `build`: there are no such weights.
+    OptionError, FileNotFoundError, FormatError
+        At `build`: no such weights, those of another network, or a file that holds something else.
     StructureError
         At `build`: A is no `PoissonStencil`.
 

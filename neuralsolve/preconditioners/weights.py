@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +16,7 @@ from neuralsolve.errors import FormatError, OptionError, nearest
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
+TAKEN_BY = {"dcdm": "NeuralDirection", "npsdo": "NeuralDirection", "cycle": "NeuralMultigrid"}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -23,14 +28,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     FormatError
         Another format, a truncated file.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         msg = f"no file {path}; a safetensors file that `neuralsolve train` wrote is needed"
         raise FileNotFoundError(msg)
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def network_of(path: Path) -> str:
+    """Return which network the metadata of a file of weights name, of `TAKEN_BY`; "" for none of them."""
+    with _opened(path) as file:
+        try:
+            network = json.loads((file.metadata() or {})["architecture"])["network"]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return ""
+    return network if isinstance(network, str) and network in TAKEN_BY else ""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(str(path), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         msg = f"{path}: no safetensors file ({error}); weights are read from the files of `neuralsolve train`"
         raise FormatError(msg) from None
@@ -52,27 +73,43 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         Path(name).unlink(missing_ok=True)
 
 
-def shipped() -> dict[str, Path]:
-    """Return the weights that come with the package, name -> file."""
-    return {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
+def shipped(recipe: str | None = None) -> dict[str, Path]:
+    """Return the weights that come with the package, of one recipe or of all, name -> file."""
+    found = {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
+    return {name: path for name, path in found.items() if recipe in (None, TAKEN_BY.get(network_of(path)))}
 
 
-def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
+def weights_file(name_or_path: str | os.PathLike[str], recipe: str) -> Path:
     """Return the file of weights given by name, as in `shipped`, or by path.
+
+    Parameters
+    ----------
+    recipe : "NeuralDirection" or "NeuralMultigrid", which wants them
 
     Raises
     ------
     OptionError
-        A name that none of the shipped weights has.
+        A name that none of the shipped weights has; weights that another recipe takes.
     FileNotFoundError
         A path that leads nowhere.
+    FormatError
+        No safetensors file.
     """
-    text, known = os.fspath(name_or_path), shipped()
-    if text in known:
-        return known[text]
-    path = Path(text)
+    if not isinstance(name_or_path, str | os.PathLike):
+        msg = f"weights are {name_or_path!r}; a name of weights that ship, or the path of a file, is needed"
+        raise OptionError(msg)
+    text = os.fspath(name_or_path)
+    path = shipped().get(text, Path(text))
     if path.is_file():
-        return path
+        network = network_of(path)
+        if TAKEN_BY.get(network, recipe) == recipe:
+            return path
+        msg = (
+            f"the weights {text!r} are of network {network!r}, which ns.{TAKEN_BY[network]} takes; "
+            f"ns.{recipe} takes {', '.join(shipped(recipe))}, or the path of a file of its own kind"
+        )
+        raise OptionError(msg)
+    known = shipped(recipe)
     if path.suffix or path.name != text:
         msg = f"no file {path}; name one of {', '.join(known)}, or a file that `neuralsolve train` wrote"
         raise FileNotFoundError(msg)
