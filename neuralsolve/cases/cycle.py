@@ -206,11 +206,11 @@ class CycleCase(CaseTable):
         results, curves, done = [], {}, 0
         with _one_thread():
             for kind, grids in self.grids.items():
-                (folder / kind).mkdir(exist_ok=True)
-                label = f"{kind}: "
-                found, reached, rows = grids.learned(
-                    kind, folder / kind, lambda k, note, d=done, label=label: tell(d + k, label + note)
-                )
+
+                def told(steps: int, note: str, kind: str = kind, before: int = done) -> None:
+                    tell(before + steps, f"{kind}: {note}")
+
+                found, reached, rows = grids.learned(kind, folder / kind, told)
                 tensors |= found
                 done += grids.iterations
                 results.append({"grid": kind, "how": grids.how, "seeds": grids.judged_on} | _rounded(reached))
@@ -222,8 +222,8 @@ class CycleCase(CaseTable):
                 "data": json.dumps({k: f"{g.scenes}, seeds {g.seeds}" for k, g in self.grids.items()}),
             }
             said = facts | provenance(self, self.steps, total, results)
-        label = "error and residual left by a step of CG"
-        return Trained(tensors, said, self.steps, total, results, curves, label)
+        loss = "error and residual left by a step of CG"
+        return Trained(tensors, said, self.steps, total, results, curves, loss)
 
 
 def _range(seeds: list[int]) -> range:
