@@ -24,6 +24,10 @@ class StructureError(InputError):
     """A lacks a property that was asked for: symmetry, definiteness, a grid, real numbers."""
 
 
+class GridError(StructureError):
+    """A preconditioner needs the grid of A, and A tells of none."""
+
+
 class NonFiniteError(InputError):
     """NaN or infinity among the input."""
 

@@ -16,11 +16,11 @@ from neuralsolve.bench.baselines import baselines
 from neuralsolve.bench.clock import interleaved
 from neuralsolve.bench.footprint import held_vectors
 from neuralsolve.bench.measures import take_measures
-from neuralsolve.bench.scenes import free_surface
 from neuralsolve.bench.system import assembled
 from neuralsolve.cases import Problem, open_problem
 from neuralsolve.cli import app
 from neuralsolve.errors import ShapeError
+from neuralsolve.pde.scenes import free_surface
 
 rng = np.random.default_rng(6607)
 

@@ -13,11 +13,12 @@ from neuralsolve.bench.bars import Bars, race_row, row
 from neuralsolve.bench.multigrid import GROUPS
 from neuralsolve.bench.page import page
 from neuralsolve.bench.rivals import OURS, PETSC, Trial, petsc, petsc_missing, race, stencil_system
-from neuralsolve.bench.scenes import inclusions, two_phase
+from neuralsolve.bench.scenes import two_phase
 from neuralsolve.bench.traffic import copying, recorded
 from neuralsolve.cli import app
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table
+from neuralsolve.pde.scenes import inclusions
 from neuralsolve.plot import bars_figure
 
 
@@ -87,6 +88,15 @@ def test_what_never_converged_is_short_and_stays_in_the_picture():
     figure = bars_figure([each.as_dict() for each in rows])
     assert len(figure.axes[0].patches) == len(rows)
     assert np.isfinite(figure.axes[0].get_xlim()).all()
+
+
+@pytest.mark.parametrize("at_least", [False, True])
+def test_what_is_zero_is_drawn_at_the_edge(at_least):
+    values = [[0.0, 0.0], [1.0, 2.0], [0.0, math.inf]]
+    rows = [row("g", "p", "q", "its", Bars(1, 0, at_least), each) for each in values]
+    figure = bars_figure([each.as_dict() for each in rows])
+    low, high = figure.axes[0].get_xlim()
+    assert 0 < low < 0.5 < 2 < high < math.inf
 
 
 def test_parts_of_the_suite_belong_to_the_suite():

@@ -15,10 +15,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 import neuralsolve as ns
-from neuralsolve.bench.scenes import inclusions
 from neuralsolve.kernels import cpu, reference, use
 from neuralsolve.kernels.reference.conductors import APART
 from neuralsolve.kernels.reference.padded import inside, level_wrap
+from neuralsolve.pde.scenes import inclusions
 from neuralsolve.preconditioners import conductors
 from neuralsolve.preconditioners.levels import build
 

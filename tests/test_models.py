@@ -13,11 +13,12 @@ import neuralsolve as ns
 from neuralsolve.errors import FormatError, OptionError
 from neuralsolve.models.direction import DirectionNet, padded
 from neuralsolve.models.fields import Pool, Ritz, System, lanczos, smoothed
-from neuralsolve.models.files import read_tensors, write_tensors
 from neuralsolve.models.losses import best_step, dots, energy_loss, residual_loss, scaled_loss
 from neuralsolve.models.npsdo import StencilNet, image, varying
-from neuralsolve.models.training import CHECKPOINT, LOG, Schedule, Trainer, read_log, train
+from neuralsolve.models.training import Schedule, Trainer
+from neuralsolve.models.training_loop import CHECKPOINT, LOG, read_log, train
 from neuralsolve.pde.scenes import free_surface, noise, smooth_divergence
+from neuralsolve.preconditioners.weights import read_tensors, write_tensors
 
 
 def box(*shape, walls="dirichlet"):
@@ -302,7 +303,14 @@ def test_an_interrupt_saves_what_was_done(tmp_path):
         train(trainer(), tmp_path, stop)
     _, metadata = read_tensors(tmp_path / CHECKPOINT)
     assert json.loads(metadata["state"])["step"] == 7
-    assert len(read_log(tmp_path / LOG)) == 7
+    assert [row["step"] for row in read_log(tmp_path / LOG)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_steps_of_a_resumed_log_are_whole_numbers(tmp_path):
+    for stop in (3, None):
+        train(trainer(), tmp_path, stop_at=stop)
+    steps = [line.split(",")[0] for line in (tmp_path / LOG).read_text().splitlines()]
+    assert steps == ["step", *map(str, range(1, 13))]
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path):

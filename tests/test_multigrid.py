@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import neuralsolve as ns
 from neuralsolve import Status
-from neuralsolve.bench.scenes import free_surface, inclusions
+from neuralsolve.pde.scenes import free_surface, inclusions
 
 RANDOM = settings(max_examples=25, deadline=None, derandomize=True)
 SMOOTHERS = ["chebyshev", "jacobi", "red-black"]

@@ -14,11 +14,11 @@ from test_dcdm import iterates, right_side, run
 import neuralsolve as ns
 from neuralsolve.errors import FormatError, OptionError, ShapeError, StructureError
 from neuralsolve.models.direction import DirectionNet
-from neuralsolve.models.files import read_tensors, shipped, write_tensors
 from neuralsolve.models.neural import load_network
 from neuralsolve.models.npsdo import StencilNet
 from neuralsolve.pde.scenes import free_surface, noise, smooth_divergence
 from neuralsolve.preconditioners.relaxation import Jacobi
+from neuralsolve.preconditioners.weights import read_tensors, shipped, write_tensors
 from neuralsolve.solvers.krylov import CG
 
 MADE_FOR = {"dcdm2d": (2, "dcdm"), "dcdm3d": (3, "dcdm"), "npsdo2d": (2, "npsdo"), "npsdo3d": (3, "npsdo")}
@@ -267,6 +267,31 @@ def test_a_matrix_with_its_grid_is_taken(generator):
         ns.solve(rows, b.numpy(), ns.DCDM(), M=M)
 
 
+@pytest.mark.parametrize(
+    ("method", "M"),
+    [
+        (ns.DCDM(), ns.NeuralDirection()),
+        (ns.CG(), ns.NeuralMultigrid()),
+        (ns.CG(), ns.Multigrid()),
+        (ns.CG(), ns.EmbeddedBox()),
+        (ns.FastPoisson(), None),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_grid_that_does_not_fit_is_told_as_such(method, M):
+    A = box(12, 12)
+    stray = A.to_scipy().tolil()
+    stray[5, 100] = stray[100, 5] = -0.5
+    wanted = type(M or method).__name__
+    match = rf"grid= not used: .*; {wanted} needs the grid of A: pass the cells that A was made from"
+    with pytest.raises(StructureError, match=match):
+        ns.prepare(stray.tocsr(), method, M=M, grid=A.grid)
+    if M is not None:
+        prepared = ns.prepare(A.to_scipy(), method, M=M, grid=A.grid)
+        with pytest.raises(StructureError, match=match):
+            prepared.update(stray.tocsr())
+
+
 def test_grids_of_other_dimensions_and_periodic_ones_are_refused(generator):
     net = network("npsdo", generator)
     with pytest.raises(StructureError, match="2 dimensions"):
@@ -309,6 +334,21 @@ def test_missing_and_foreign_files_are_refused(tmp_path, generator):
     file_of(network("dcdm", generator), path, depth="deep")
     with pytest.raises(FormatError, match="its network needs"):
         ns.NeuralDirection(path).build(A)
+
+
+def test_weights_of_the_learned_cycle_are_no_network(tmp_path):
+    A = masked()
+    with pytest.raises(OptionError, match=r"of network 'cycle', which ns.NeuralMultigrid takes.*dcdm2d"):
+        ns.NeuralDirection("cycle").build(A)
+    with pytest.raises(OptionError, match="of network 'cycle'"):
+        ns.NeuralDirection(shipped()["cycle"]).build(A)
+    for name in ("", "cycl"):
+        with pytest.raises(
+            OptionError, match=f"no weights '{name}'; known: dcdm2d, dcdm3d, npsdo2d, npsdo3d"
+        ):
+            ns.NeuralDirection(name).build(A)
+    with pytest.raises(OptionError, match="a name of weights"):
+        ns.NeuralDirection(3).build(A)  # type: ignore[arg-type]
 
 
 def test_a_pickle_is_never_loaded(tmp_path):

@@ -13,9 +13,9 @@ import neuralsolve as ns
 from neuralsolve.cases import list_cases, load_case
 from neuralsolve.cases.training import TrainCase
 from neuralsolve.errors import OptionError
-from neuralsolve.models.files import read_tensors
 from neuralsolve.models.neural import load_network
-from neuralsolve.models.training import CHECKPOINT
+from neuralsolve.models.training_loop import CHECKPOINT, LOG, read_log
+from neuralsolve.preconditioners.weights import read_tensors
 
 SMALL = """
 kind = "train"
@@ -27,6 +27,29 @@ steps = 4
 batch = 2
 [validation]
 count = 2
+"""
+CYCLE = """
+kind = "train"
+title = "small"
+network = "cycle"
+[grids.2d]
+how = "train"
+scenes = "free_surface"
+shapes = [[16, 16], [20, 14]]
+seeds = [0, 3]
+validation = [200, 201]
+steps = [2, 2]
+iterations = 6
+unrolled = 2
+batch = 2
+[grids.2d-coefficients]
+how = "search"
+scenes = "inclusions"
+contrasts = [1e2, 1e4]
+shapes = [[24, 20]]
+seeds = [10, 11]
+steps = [2, 2]
+iterations = 8
 """
 STENCILS = SMALL.replace('"dcdm"', '"npsdo"\nlevels = 3\ngeometry = "free_surface"\ngeometries = 3').replace(
     "[8, 8]", "[16, 16]"
@@ -77,10 +100,96 @@ def test_the_same_command_goes_on_where_it_stopped(case, tmp_path):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     other = run("train", path, "--out-dir", folder, "--steps", 6)
     assert other.exit_code == 2
-    assert "the checkpoint was trained with" in other.stderr
+    assert "was trained with" in other.stderr
     facts, result = answer("train", path, "--out-dir", folder, "--steps", 6, "--restart")
     assert result.exit_code == 0
     assert facts["steps"] == 6
+
+
+def test_a_cycle_is_trained_and_searched(case, tmp_path):
+    path, folder = case(CYCLE), tmp_path / "out"
+    facts, result = answer("train", path, "--out-dir", folder)
+    assert result.exit_code == 0
+    assert facts["steps"] == 14
+    assert [row["grid"] for row in facts["results"]] == ["2d", "2d-coefficients"]
+    assert all(row["after"] <= row["before"] for row in facts["results"])
+    for kind, last in (("2d", 6), ("2d-coefficients", 8)):
+        assert read_log(folder / kind / LOG)[-1]["step"] == last
+    _, metadata = read_tensors(folder / "small.safetensors")
+    assert metadata["command"] == "neuralsolve train train_small.toml"
+    assert json.loads(metadata["results"]) == facts["results"]
+    assert json.loads(metadata["case"])["grids"]["2d"]["seeds"] == [0, 3]
+    M = ns.NeuralMultigrid(folder / "small.safetensors", coarsest=12)
+    grid = ns.Grid((20, 20), walls="dirichlet")
+    for coefficients in (None, ns.face_coefficients(np.full((20, 20), 3.0), grid)):
+        A = ns.PoissonStencil(grid, coefficients)
+        result = ns.solve(A, np.ones(400), ns.CG(), M=M)
+        assert result.converged
+        assert "certified" in result.explanation
+    before = (folder / "2d" / CHECKPOINT).stat().st_mtime_ns
+    again, _ = answer("train", path, "--out-dir", folder)  # nothing left to do
+    assert again["results"] == facts["results"]
+    assert (folder / "2d" / CHECKPOINT).stat().st_mtime_ns == before
+    assert answer("train", path, "--out-dir", folder, "--steps", 3)[1].exit_code == 2
+    fewer, _ = answer("train", path, "--out-dir", folder, "--steps", 3, "--restart")
+    assert fewer["steps"] == 6
+
+
+def test_an_interrupted_training_of_a_cycle_goes_on_bit_for_bit(case, tmp_path):
+    grids = load_case(case(CYCLE)).grids["2d"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+
+    def stop(done, note):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    once = grids.learned("2d", whole, lambda done, note: None)
+    with pytest.raises(KeyboardInterrupt):
+        grids.learned("2d", parts, stop)
+    again = grids.learned("2d", parts, lambda done, note: None)
+    assert all(torch.equal(once[0][name], again[0][name]) for name in once[0])
+    assert [row["loss"] for row in once[2]] == pytest.approx([row["loss"] for row in again[2]], abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"cycle"', '"cylce"'), "did you mean 'cycle'"),
+        (("unrolled", "unroled"), r"'grids.2d.unroled'; did you mean 'unrolled'"),
+        (("batch = 2", "batch = 0"), r"grids.2d.batch = 0"),
+        (('how = "search"', 'how = "train"'), "validation is missing"),
+        (('how = "search"', 'how = "train"\nvalidation = [1, 2]'), "write how = 'search'"),
+        (("contrasts = [1e2, 1e4]", ""), "inclusions alone need them"),
+        (("[[24, 20]]", "[[24, 20, 9]]"), "2 sides each"),
+        (("[grids.2d]", "[grids.4d]"), r"grids.4d"),
+        (("seeds = [0, 3]", "seeds = [3, 0]"), "the first seed and the last"),
+        (("steps = [2, 2]\niterations = 6", "steps = [2, 9]\niterations = 6"), "grids.2d.steps"),
+        (('scenes = "free_surface"', 'scenes = "inclusions"\ncontrasts = [1e2]'), "2d"),
+    ],
+)
+def test_cycles_that_cannot_be_trained_are_refused(change, message, case):
+    assert change[0] in CYCLE
+    with pytest.raises(OptionError, match=message):
+        load_case(case(CYCLE.replace(*change)))
+
+
+@pytest.mark.parametrize("text", [SMALL, CYCLE], ids=["dcdm", "cycle"])
+def test_an_interrupt_says_that_the_same_command_goes_on(text, case, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    path, folder = case(text), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("neuralsolve.models.training.Trainer.advance", interrupted)
+        patched.setattr("neuralsolve.models.cycle_training.CycleTrainer.advance", interrupted)
+        result = run("train", path, "--out-dir", folder)
+        facts, quiet = answer("train", path, "--out-dir", folder)
+    assert result.exit_code == quiet.exit_code == 130
+    assert f"the same command goes on from {folder}" in result.stderr
+    assert facts["error"] in result.stderr
+    assert run("train", path, "--out-dir", folder).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -115,5 +224,8 @@ def test_training_cases_are_no_linear_systems():
 @pytest.mark.parametrize("name", [name for name in list_cases() if name.startswith("train_")])
 def test_packaged_trainings_are_complete(name):
     case = load_case(name)
-    assert case.plan().steps >= 1000
-    assert case.architecture()["dim"] == len(case.shape)
+    assert case.steps >= 1000
+    if name == "train_cycle":
+        assert list(case.grids) == ["2d", "3d", "2d-coefficients", "3d-coefficients"]
+    else:
+        assert case.architecture()["dim"] == len(case.shape)

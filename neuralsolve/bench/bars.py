@@ -136,7 +136,7 @@ def race_row(
     group: str,
     problem: str,
     quantity: str,
-    bars: Bars,
+    bars: Bars | None,
     races: Sequence[dict[str, Trial]],
     rivals: str | Sequence[str],
     rtol: float,
@@ -145,8 +145,8 @@ def race_row(
 ) -> BarRow:
     """Return a row of total times, set-up and solve, against the fastest of some rivals in each race.
 
-    Where more is better, it is the rival's time over ours, else ours over the rival's. A rival that missed
-    the tolerance is no rival, and a race in which ours missed it is worth nothing; the note says so.
+    Where the bars ask for more, it is the rival's time over ours, else ours over the rival's. A rival that
+    missed the tolerance is no rival, and a race in which ours missed it is worth nothing; the note says so.
     """
     names = [rivals] if isinstance(rivals, str) else list(rivals)
     values, best = [], []
@@ -155,7 +155,7 @@ def race_row(
         if valid and trials[OURS].residual <= SLACK * rtol:
             best.append(min(valid, key=lambda trial: trial.total_s))
             gain = best[-1].total_s / trials[OURS].total_s
-            values.append(gain if bars.at_least else 1 / gain)
+            values.append(gain if bars is not None and bars.at_least else 1 / gain)
     our_trials = [trials[OURS] for trials in races]
     return row(
         group,
@@ -174,6 +174,17 @@ def race_row(
         note=_remarks(races, names, rtol),
         **more,
     )
+
+
+def shares(races: Sequence[dict[str, Trial]], rival: str, rtol: float) -> list[float]:
+    """Return our iterations over a rival's: infinite where ours missed the tolerance, none where it did."""
+    return [
+        trials[OURS].iterations / trials[rival].iterations
+        if trials[OURS].residual <= SLACK * rtol
+        else math.inf
+        for trials in races
+        if trials[rival].residual <= SLACK * rtol
+    ]
 
 
 def _remarks(races: Sequence[dict[str, Trial]], names: Sequence[str], rtol: float) -> str:

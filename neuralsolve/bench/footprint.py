@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralsolve.bench.scenes import free_surface
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.vectors import release
+from neuralsolve.pde.scenes import free_surface
 from neuralsolve.solvers.solve import prepare
 
 

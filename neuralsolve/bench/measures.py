@@ -11,10 +11,10 @@ import torch
 
 from neuralsolve.bench.clock import interleaved
 from neuralsolve.bench.footprint import compile_seconds, import_seconds, vectors_of_a_solve
-from neuralsolve.bench.scenes import free_surface
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import free_surface
 from neuralsolve.preconditioners.incomplete import IncompleteCholesky
 from neuralsolve.solvers.fast_poisson import FastPoisson
 from neuralsolve.solvers.krylov import CG

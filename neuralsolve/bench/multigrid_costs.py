@@ -11,10 +11,10 @@ from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, named, row
 from neuralsolve.bench.clock import settle, timed
 from neuralsolve.bench.footprint import vectors_of_a_solve
 from neuralsolve.bench.rivals import stencil_system
-from neuralsolve.bench.scenes import free_surface, inclusions
 from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import free_surface, inclusions
 from neuralsolve.preconditioners.multigrid import Multigrid
 from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.prepared import Prepared

@@ -12,10 +12,10 @@ import numpy as np
 from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, named, row
 from neuralsolve.bench.baselines import SLACK
 from neuralsolve.bench.rivals import stencil_system
-from neuralsolve.bench.scenes import free_surface, inclusions
 from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import free_surface, inclusions
 from neuralsolve.preconditioners.multigrid import Multigrid
 from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.solve import prepare

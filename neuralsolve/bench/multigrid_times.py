@@ -22,12 +22,13 @@ from neuralsolve.bench.rivals import (
     race,
     stencil_system,
 )
-from neuralsolve.bench.scenes import free_surface, two_phase
+from neuralsolve.bench.scenes import two_phase
 from neuralsolve.bench.system import System
 from neuralsolve.errors import OptionError
 from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import free_surface
 from neuralsolve.preconditioners.amg import AMG
 from neuralsolve.preconditioners.multigrid import Multigrid
 

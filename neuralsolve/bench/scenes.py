@@ -1,4 +1,4 @@
-"""Random scenes and coefficients of the kind on which solvers are compared."""
+"""Random scenes and coefficients on which solvers are compared, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -8,27 +8,6 @@ from typing import Any
 import numpy as np
 
 from neuralsolve.operators.grid import AIR, FLUID, SOLID, Grid
-from neuralsolve.pde.scenes import free_surface as free_surface
-
-
-def inclusions(
-    shape: tuple[int, ...], generator: np.random.Generator, contrast: float, count: int = 12
-) -> np.ndarray:
-    """Return cell coefficients: 1, and `contrast` in balls and boxes of a unit box, half of each.
-
-    Centres are uniform in the box, radii (half the sides of a box) uniform in [0.03, 0.15]; they may overlap.
-    """
-    axes = [(np.arange(side) + 0.5) / side for side in shape]
-    points = np.meshgrid(*axes, indexing="ij", sparse=True)
-    values = np.ones(shape)
-    for k in range(count):
-        center, radius = generator.random(len(shape)), generator.uniform(0.03, 0.15)
-        away = [abs(p - c) for p, c in zip(points, center, strict=True)]
-        inside: Any = sum(d**2 for d in away) <= radius**2
-        if k % 2:
-            inside = np.logical_and.reduce(np.broadcast_arrays(*(d <= radius for d in away)))
-        values[np.broadcast_to(inside, shape)] = contrast
-    return values
 
 
 def two_phase(

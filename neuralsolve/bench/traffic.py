@@ -22,11 +22,11 @@ from torch import Tensor
 
 from neuralsolve.bench.bars import BarRow, Settings, listed, named, row
 from neuralsolve.bench.clock import timed
-from neuralsolve.bench.scenes import free_surface
 from neuralsolve.kernels import table
 from neuralsolve.kernels.cpu.cycle import DOWN, UP
 from neuralsolve.kernels.cpu.threads import side_by_side
 from neuralsolve.operators.stencil import PoissonStencil
+from neuralsolve.pde.scenes import free_surface
 from neuralsolve.preconditioners.multigrid import Multigrid
 from neuralsolve.solvers.krylov import CG
 from neuralsolve.solvers.solve import prepare

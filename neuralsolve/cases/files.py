@@ -66,7 +66,7 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     A `neuralsolve.cases.schema` object with a `problem` method; for ``kind = "smoke"`` a `SmokeCase`, for
-    ``kind = "train"`` a `TrainCase`.
+    ``kind = "train"`` a `TrainCase` or a `CycleCase`.
 
     Raises
     ------
@@ -90,14 +90,24 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
     if kind == "smoke":
         return _smoke_case(path, content)
     if kind == "train":
-        from neuralsolve.cases.training import TrainCase
-
-        return _validated(path, TrainCase, content | {"path": path})
+        return _training(path, content)
     if kind not in KINDS:
         known = [*KINDS, "smoke", "train"]
         msg = f"{path}: kind is {kind!r}{nearest(str(kind), known)} (kind = {' | '.join(known)})"
         raise OptionError(msg)
     return _validated(path, KINDS[kind], content | {"path": path})
+
+
+def _training(path: Path, content: dict[str, Any]) -> Any:
+    from neuralsolve.cases.cycle import CycleCase
+    from neuralsolve.cases.training import TrainCase
+
+    kinds: dict[str, Any] = {"dcdm": TrainCase, "npsdo": TrainCase, "cycle": CycleCase}
+    network = str(content.get("network", "dcdm"))  # the schema tells that it is missing
+    if network not in kinds:
+        msg = f"{path}: network = {network!r}{nearest(network, kinds)}"
+        raise OptionError(msg)
+    return _validated(path, kinds[network], content | {"path": path})
 
 
 def _smoke_case(path: Path, content: dict[str, Any]) -> Any:

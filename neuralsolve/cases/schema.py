@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -190,22 +190,29 @@ def toml_path(model: Any, where: Iterable[int | str]) -> list[str]:
 
 def _walk(model: Any, where: Iterable[int | str]) -> tuple[list[Any], list[str]]:
     """Follow a path; return the models that it may have come to, and its parts that are keys or numbers."""
-    choices, parts = [model] if model is not None else [], []
+    choices, parts, free = [model] if model is not None else [], [], False
     for part in where:
         fields = [m.model_fields[part].annotation for m in choices if part in m.model_fields]
         if fields:
             choices = [found for annotation in fields for found in _models(annotation)]
-        elif isinstance(part, str) and choices:
-            choices = [
-                m
-                for m in choices
-                if part in get_args(getattr(m.model_fields.get("shape"), "annotation", None))
-            ] or choices
+            free = any(_has_free_keys(annotation) for annotation in fields)
+        elif isinstance(part, str) and model is not None and not free:
+            choices = [m for m in choices if part in _tags(m)] or choices
             continue
-        elif isinstance(part, str) and parts[-1:] != ["dirichlet"] and model is not None:
-            continue
+        else:
+            free = False
         parts.append(str(part))
     return choices, parts
+
+
+def _tags(model: Any) -> tuple[Any, ...]:
+    """Return the tags by which a table is told from others in its place."""
+    fields = (model.model_fields.get(name) for name in ("shape", "how"))
+    return tuple(tag for field in fields if field is not None for tag in get_args(field.annotation))
+
+
+def _has_free_keys(annotation: Any) -> bool:
+    return get_origin(annotation) is dict or any(_has_free_keys(inner) for inner in get_args(annotation))
 
 
 def _models(annotation: Any) -> list[Any]:

@@ -1,4 +1,8 @@
-"""``kind = "train"``: a network, its data and schedule; what it is worth on right sides it has not seen."""
+"""``kind = "train"``: a network, its data and schedule; what it is worth on right sides it has not seen.
+
+`TrainCase` is of networks that propose directions, `neuralsolve.cases.cycle.CycleCase` of the learned cycle;
+both end in what the command line takes: `Trained`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar, Literal
@@ -19,9 +24,9 @@ from torch import Tensor, nn
 from neuralsolve.cases.schema import CaseTable, Table, Wall
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.fields import Ritz, System, smoothed
-from neuralsolve.models.files import write_tensors
 from neuralsolve.models.neural import NeuralDirection, make_network
 from neuralsolve.models.training import Schedule, Trainer
+from neuralsolve.models.training_loop import train
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.pde.scenes import free_surface, noise, smooth_divergence
@@ -31,6 +36,30 @@ from neuralsolve.solvers.method import Method
 from neuralsolve.solvers.solve import prepare
 
 SIDES = {"noise": noise, "divergence": smooth_divergence}  # right sides, by name
+
+Tell = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training ends in.
+
+    Attributes
+    ----------
+    tensors, provenance : of the file of weights
+    steps, seconds : that were taken
+    results : what it is worth, rows as JSON holds them
+    curves : (step, loss) by name, for a figure
+    loss : what these losses are
+    """
+
+    tensors: dict[str, Tensor]
+    provenance: dict[str, str]
+    steps: int
+    seconds: float
+    results: list[dict[str, Any]]
+    curves: dict[str, list[tuple[float, float]]]
+    loss: str
 
 
 class Data(Table):
@@ -82,6 +111,19 @@ class TrainCase(CaseTable):
             raise OptionError(msg)
         return self
 
+    @property
+    def steps(self) -> int:
+        """Of the schedule."""
+        return self.plan().steps
+
+    def with_steps(self, steps: int) -> TrainCase:
+        """Return the case with another number of steps."""
+        return self.model_copy(update={"schedule": self.schedule | {"steps": steps}})
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Return where the log and the checkpoint go."""
+        return [folder]
+
     def plan(self) -> Schedule:
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
         return TypeAdapter(Schedule).validate_python({"seed": self.seed} | self.schedule)
@@ -120,6 +162,28 @@ class TrainCase(CaseTable):
         generator = torch.Generator().manual_seed(schedule.seed + 1)
         ritz = Ritz(system, self.data.lanczos, generator, self.data.boosted)
         return lambda _, count, generator: ritz(count, generator)
+
+    def train(self, folder: Path, tell: Tell) -> Trained:
+        """Train, or go on from the checkpoint in a folder; measure."""
+        trainer = self.trainer()
+        rows = train(trainer, folder, tell)
+        results = self.results(trainer.net)
+        facts = {
+            "architecture": json.dumps(self.architecture()),
+            "schedule": json.dumps(dataclasses.asdict(trainer.schedule)),
+            "seed": str(trainer.schedule.seed),
+            "data": f"{self.data.source} on {self.geometry} {'x'.join(map(str, self.shape))}",
+        }
+        named = {"fresh data": "fresh", "on-policy residuals": "on_policy"}
+        return Trained(
+            dict(trainer.net.state_dict()),
+            facts | provenance(self, trainer.step, trainer.seconds, results),
+            trainer.step,
+            trainer.seconds,
+            results,
+            {label: [(row["step"], row[name]) for row in rows] for label, name in named.items()},
+            "mean loss",
+        )
 
     def results(self, net: nn.Module) -> list[dict[str, Any]]:
         """Return what the network is worth on the validation seeds, beside CG in the same run."""
@@ -166,24 +230,20 @@ def _rejected(explanation: str) -> int:
     return int(found[1]) if found else 0
 
 
-def write_weights(path: Path, case: TrainCase, trainer: Trainer, results: list[dict[str, Any]]) -> None:
-    """Write the weights of a finished training with their provenance."""
+def provenance(
+    case: CaseTable, steps: int, seconds: float, results: Sequence[dict[str, Any]]
+) -> dict[str, str]:
+    """Return the metadata that all weights have."""
     import neuralsolve
 
-    content = case.model_dump(mode="json")
-    provenance = {
-        "architecture": json.dumps(case.architecture()),
+    return {
         "command": f"neuralsolve train {case.path.name}",
-        "case": json.dumps(content),
-        "schedule": json.dumps(dataclasses.asdict(trainer.schedule)),
-        "seed": str(trainer.schedule.seed),
-        "data": f"{case.data.source} on {case.geometry} {'x'.join(map(str, case.shape))}",
-        "steps": str(trainer.step),
-        "wall_seconds": f"{trainer.seconds:.0f}",
+        "case": json.dumps(case.model_dump(mode="json")),
+        "steps": str(steps),
+        "wall_seconds": f"{seconds:.0f}",
         "threads": str(torch.get_num_threads()),
         "package": f"neuralsolve {neuralsolve.__version__}",
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "results": json.dumps(results),
     }
-    write_tensors(path, dict(trainer.net.state_dict()), provenance)

@@ -141,15 +141,14 @@ def bench(
     ] = None,
     repeats: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="timings per row, the median counts; by default 3, for multigrid and learned 5"
-        ),
+        typer.Option(min=1, help="timings per row, the median counts; by default 3, for multigrid 5"),
     ] = None,
     limit: Annotated[float, typer.Option(help="seconds after which a method is not repeated")] = 30.0,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP", help="of the suite multigrid; may be repeated")
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="of the suite; may be repeated"),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="the suite multigrid at toy sizes")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="the suite at toy sizes")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="write the rows")] = None,
     plot: Plot = None,
     json: Json = False,

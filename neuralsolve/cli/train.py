@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from neuralsolve.cases import find_case, load_case
-from neuralsolve.cases.training import TrainCase, write_weights
 from neuralsolve.cli.report import answered, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
-from neuralsolve.models.files import SUFFIX
-from neuralsolve.models.training import CHECKPOINT, LOG, train
+from neuralsolve.models.training_loop import CHECKPOINT, LOG
+from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
+
+INTERRUPTED = 130  # as a shell says it of a program that ended by Ctrl-C
 
 
 def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, json: bool) -> None:
@@ -21,32 +21,35 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
     with answered(json):
         path = find_case(name)
         case = load_case(path)
-        if not isinstance(case, TrainCase):
+        if getattr(case, "command", "") != "train":
             msg = f"{path} trains nothing; `neuralsolve cases` lists what it is for"
             raise OptionError(msg)
         if steps is not None:
-            case = case.model_copy(update={"schedule": case.schedule | {"steps": steps}})
+            case = case.with_steps(steps)
         label = path.stem.removeprefix("train_")
         folder = out_dir if out_dir is not None else Path("out") / "train" / label
         with told_of("--out-dir"):
-            folder.mkdir(parents=True, exist_ok=True)
-        if restart:
-            for old in (CHECKPOINT, LOG):
-                (folder / old).unlink(missing_ok=True)
-        trainer = case.trainer()
-        with progress(f"train {label}", trainer.schedule.steps, quiet=json) as tell:
-            rows = train(trainer, folder, tell)
-        results = case.results(trainer.net)
+            for each in case.folders(folder):
+                each.mkdir(parents=True, exist_ok=True)
+                for old in (CHECKPOINT, LOG) if restart else ():
+                    (each / old).unlink(missing_ok=True)
+        try:
+            with progress(f"train {label}", case.steps, quiet=json) as tell:
+                trained = case.train(folder, tell)
+        except KeyboardInterrupt:
+            text = f"interrupted; the same command goes on from {folder}"
+            if json:
+                print_json({"error": text, "kind": "KeyboardInterrupt"})
+            typer.echo(text, err=True)
+            raise typer.Exit(INTERRUPTED) from None
         weights = folder / f"{label}{SUFFIX}"
-        write_weights(weights, case, trainer, results)
-        files = [weights, folder / LOG, _picture(folder, label, rows)]
+        write_tensors(weights, trained.tensors, trained.provenance)
+        files = [weights, *(each / LOG for each in case.folders(folder)), _picture(folder, label, trained)]
         facts: dict[str, Any] = {
             "case": label,
-            "steps": trainer.step,
-            "seconds": trainer.seconds,
-            "loss": rows[-1]["loss"] if rows else None,
-            "schedule": dataclasses.asdict(trainer.schedule),
-            "results": results,
+            "steps": trained.steps,
+            "seconds": trained.seconds,
+            "results": trained.results,
             "files": [str(file) for file in files],
         }
         if json:
@@ -55,22 +58,31 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             typer.echo("\n".join(_lines(facts)))
 
 
-def _picture(folder: Path, label: str, rows: list[dict[str, float]]) -> Path:
+def _picture(folder: Path, label: str, trained: Any) -> Path:
     from neuralsolve.plot import save, training_figure
 
     target = folder / "loss.png"
-    save(training_figure(rows, f"Training of {label}"), target, overwrite=True)
+    save(training_figure(trained.curves, trained.loss, f"Training of {label}"), target, overwrite=True)
     return target
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{facts['case']}: {facts['steps']} steps in {seconds(facts['seconds'])}, loss {facts['loss']:.3g}"
-    ]
-    for row in facts["results"]:
-        lines.append(
-            f"{row['right_side']}, seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
-            f"{row['iterations']:g} iterations, CG {row['cg_iterations']:g}, ratio {row['ratio']:.3g} (worst "
-            f"{row['worst_ratio']:.3g}); {seconds(row['seconds'])}, CG {seconds(row['cg_seconds'])}"
-        )
+    lines = [f"{facts['case']}: {facts['steps']} steps in {seconds(facts['seconds'])}"]
+    lines += [_of_grids(row) if "grid" in row else _beside_cg(row) for row in facts["results"]]
     return [*lines, *(f"wrote {file}" for file in facts["files"])]
+
+
+def _beside_cg(row: dict[str, Any]) -> str:
+    return (
+        f"{row['right_side']}, seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
+        f"{row['iterations']:g} iterations, CG {row['cg_iterations']:g}, ratio {row['ratio']:.3g} (worst "
+        f"{row['worst_ratio']:.3g}); {seconds(row['seconds'])}, CG {seconds(row['cg_seconds'])}"
+    )
+
+
+def _of_grids(row: dict[str, Any]) -> str:
+    scenes = "scenes not trained on" if row["how"] == "train" else "the scenes of the search"
+    return (
+        f"{row['grid']}: loss {row['after']:.3f}, before {row['before']:.3f}, in {seconds(row['seconds'])}; "
+        f"on {scenes}, seeds {row['seeds'][0]} to {row['seeds'][1]}"
+    )

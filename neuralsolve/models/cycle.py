@@ -19,8 +19,8 @@ from neuralsolve.kernels.reference.learned import Side, factors, first_layer, si
 from neuralsolve.kernels.reference.padded import OWN, WHOLE, inside
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.conductors import Conductors
-from neuralsolve.preconditioners.learned import LARGEST
-from neuralsolve.preconditioners.levels import Plan, build
+from neuralsolve.preconditioners.learned import LARGEST, Knowledge
+from neuralsolve.preconditioners.levels import COARSEST, Plan, build
 
 F64 = torch.float64
 
@@ -185,7 +185,13 @@ def seen_by(level: TorchLevel, volume: Tensor) -> dict[Side, Tensor]:
     return sides(lower, upper, level.fixed, volume, near, level.plan.nominal)
 
 
-def adapted(level: TorchLevel, seen: dict[Side, Tensor], face_net: Tensor, cell_net: Tensor) -> TorchLevel:
+def adapted(
+    level: TorchLevel,
+    seen: dict[Side, Tensor],
+    face_net: Tensor,
+    cell_net: Tensor,
+    reach: float = LARGEST,
+) -> TorchLevel:
     """Return a level with the learned factors on it, those of the smoother clipped as at set-up."""
     lower = list(level.lower)
     for axis, up in seen:
@@ -197,7 +203,7 @@ def adapted(level: TorchLevel, seen: dict[Side, Tensor], face_net: Tensor, cell_
     by = factors(hidden, len(seen), cell_net)
     new = replace(level, lower=torch.stack(lower), fixed=by[..., 0] * level.fixed)
     d = new.diagonal
-    new.factor = torch.minimum(by[..., 1], LARGEST * d / (2 * d - new.fixed).clamp(min=1e-30))
+    new.factor = torch.minimum(by[..., 1], reach * d / (2 * d - new.fixed).clamp(min=1e-30))
     return new
 
 
@@ -262,6 +268,22 @@ class TorchCycle:
         corrected = self.correct(k, b, self.smooth(k, b, x))
         assert corrected is not None
         return corrected
+
+
+def cycle_of(A: PoissonStencil, known: Knowledge, coarsest: int = COARSEST) -> TorchCycle:
+    """Return in float64 the cycle that `NeuralMultigrid` runs in float32.
+
+    Its levels are in units of A's largest coupling, which are one where the spacing is.
+    """
+    levels, last = levels_of([A], coarsest), len(known.roots) - 1
+    seen = [seen_by(level, v) for level, v in zip(levels, volumes(levels), strict=True)]
+    faces, cells = known.faces.to(F64), known.cells.to(F64)
+    for k in range(1, len(levels)):
+        at = min(k - 1, len(faces) - 1)
+        levels[k] = adapted(levels[k], seen[k], faces[at], cells[at], known.reach[min(k, last)])
+    used = [min(k, last) for k in range(len(levels))]
+    roots, gains = ([torch.tensor(each[k], dtype=F64) for k in used] for each in (known.roots, known.gains))
+    return TorchCycle(levels, roots, gains)
 
 
 def cg_errors(A: TorchLevel, cycle: TorchCycle, y: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ mean of log10(||b - A x_K|| / ||b||) / K of CG small. Roots that do not contract
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,11 @@ Vector = np.ndarray
 
 
 def search_steps(
-    operators: Sequence[PoissonStencil], steps: Sequence[int], evaluations: int, seed: int
+    operators: Sequence[PoissonStencil],
+    steps: Sequence[int],
+    evaluations: int,
+    seed: int,
+    report: Callable[[float], None] = lambda loss: None,
 ) -> tuple[Knowledge, dict[str, float]]:
     """Search roots and gains for operators of one kind; return them and what they reached.
 
@@ -38,6 +42,7 @@ def search_steps(
     steps : of smoothing on the levels, the finest first; the last one serves all below
     evaluations : of the loss
     seed : of the right sides
+    report : called with every loss that was evaluated
     """
     from scipy.optimize import minimize
 
@@ -57,11 +62,16 @@ def search_steps(
             total += _digits(A, M, b, UNROLLED)
         return total / len(built)
 
+    def told(x: Vector) -> float:
+        found = loss(x)
+        report(found)
+        return found
+
     roots = [np.log(chebyshev_roots(count)) for count in steps]
     first = np.concatenate([*roots, np.zeros(len(steps))])
     simplex = np.vstack([first, first + FIRST_STEP * np.eye(len(first))])
     found = minimize(
-        loss, first, method="Nelder-Mead", options={"maxfev": evaluations, "initial_simplex": simplex}
+        told, first, method="Nelder-Mead", options={"maxfev": evaluations, "initial_simplex": simplex}
     )
     reached = {"before": loss(first), "after": float(found.fun), "seconds": time.perf_counter() - start}
     return _knowledge(found.x, steps), reached

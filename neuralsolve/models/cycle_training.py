@@ -16,8 +16,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from neuralsolve.models.cycle import (
     seen_by,
     volumes,
 )
+from neuralsolve.models.training_loop import Row, learned_state, restore_learned
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.multigrid import Multigrid
 
@@ -49,12 +50,13 @@ BANDS = {
 ALLOWED, BEYOND = 0.85, 2.03  # of |q|, up to this eigenvalue of D^-1 A
 PENALTY = 2.0
 SOLVED = 1e-8  # relative residual of the y that are smooth: b is A y whatever they are
+VALIDATED = 50  # steps of training from one look at the validation to the next
 COARSEST = 12  # cells: small grids then have as many levels as larger ones in use
 
 
 @dataclass(frozen=True)
 class CycleTraining:
-    """Options of `train_cycle`.
+    """Options of `CycleTrainer`.
 
     Attributes
     ----------
@@ -170,53 +172,82 @@ def batch_of(operators: Sequence[PoissonStencil], generator: np.random.Generator
     return Batch(levels, torch.from_numpy(np.array(solutions)), seen)
 
 
-def train_cycle(
-    scene: Callable[[tuple[int, ...], int], PoissonStencil],
-    shapes: Sequence[tuple[int, ...]],
-    seeds: Sequence[int],
-    validation: Sequence[int],
-    options: CycleTraining,
-    report: Callable[[int, float, float], None] | None = None,
-) -> tuple[CycleModel, dict[str, float]]:
-    """Train on scenes of several shapes; return the model and what it reached.
+class CycleTrainer:
+    """A model of one kind of grid on its way: weights, Adam's moments, the order of batches.
 
     Parameters
     ----------
     scene : the operator of a shape and a seed: no periodic side, not singular
-    shapes : of the scenes, in turn
+    shapes : of the scenes, one a batch, in turn
     seeds, validation : of the scenes
-    report : called now and then with the iteration, the loss and that of the validation
+    about : all that the run depends on, as JSON holds it: a checkpoint of another kind is refused
     """
-    start, rng = time.perf_counter(), np.random.default_rng(options.seed)
-    generator = torch.Generator().manual_seed(options.seed)
-    train, held = (_batches(scene, shapes, some, options.scenes, rng) for some in (seeds, validation))
-    model = CycleModel(options, generator)
-    scalars = [*model.roots.parameters(), model.gains]
-    groups = [
-        {"params": scalars, "lr": options.rate},
-        {"params": [model.faces, model.cells], "lr": options.net_rate},
-    ]
-    optimiser = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _rate(k, options.iterations))
 
-    def validate() -> float:
+    def __init__(
+        self,
+        scene: Callable[[tuple[int, ...], int], PoissonStencil],
+        shapes: Sequence[tuple[int, ...]],
+        seeds: Sequence[int],
+        validation: Sequence[int],
+        options: CycleTraining,
+        about: dict[str, Any] | None = None,
+    ):
+        start, self.rng = time.perf_counter(), np.random.default_rng(options.seed)
+        self.training = options
+        self.options = about or json.loads(json.dumps(asdict(options)))
+        self.batches, self.held = (
+            _batches(scene, shapes, some, options.scenes, self.rng) for some in (seeds, validation)
+        )
+        self.model = CycleModel(options, torch.Generator().manual_seed(options.seed))
+        scalars = [*self.model.roots.parameters(), self.model.gains]
+        networks = [self.model.faces, self.model.cells]
+        self.adam = torch.optim.Adam([{"params": scalars}, {"params": networks}])
+        self.before = self.validate()
+        self.step, self.seconds = 0, time.perf_counter() - start
+
+    @property
+    def steps(self) -> int:
+        """Of Adam."""
+        return self.training.iterations
+
+    def validate(self) -> float:
+        """Return the loss on the scenes of the validation."""
+        unrolled = self.training.unrolled
         with torch.no_grad():
-            return float(np.mean([float(model.loss(each, options.unrolled)) for each in held]))
+            return float(np.mean([float(self.model.loss(each, unrolled)) for each in self.held]))
 
-    before, losses = validate(), []
-    for k in range(options.iterations):
-        batch = train[int(rng.integers(len(train)))]
-        optimiser.zero_grad()
-        loss = model.loss(batch, options.unrolled)
-        (loss + PENALTY * model.excess()).backward()
-        nn.utils.clip_grad_norm_(list(model.parameters()), 0.5)
-        optimiser.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if report is not None and (k + 1) % 50 == 0:
-            report(k + 1, float(np.mean(losses[-50:])), validate())
-    reached = {"before": before, "after": validate(), "excess": float(model.excess().detach())}
-    return model, reached | {"seconds": time.perf_counter() - start}
+    def advance(self) -> Row:
+        """Take one step of Adam; return the row of the log, now and then with the loss of the validation."""
+        start, o, part = time.perf_counter(), self.training, _rate(self.step, self.steps)
+        for group, rate in zip(self.adam.param_groups, (o.rate, o.net_rate), strict=True):
+            group["lr"] = rate * part
+        batch = self.batches[int(self.rng.integers(len(self.batches)))]
+        self.adam.zero_grad()
+        loss = self.model.loss(batch, o.unrolled)
+        (loss + PENALTY * self.model.excess()).backward()
+        nn.utils.clip_grad_norm_(list(self.model.parameters()), 0.5)
+        self.adam.step()
+        self.step += 1
+        looked = self.step % VALIDATED == 0 or self.step == self.steps
+        row = {"loss": float(loss.detach()), "validation": self.validate() if looked else math.nan}
+        self.seconds += time.perf_counter() - start
+        rate = round(o.rate * part, 6)
+        return {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": rate} | row
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything that the next step depends on: tensors, and numbers as JSON holds them."""
+        order = self.rng.bit_generator.state
+        return learned_state(self.model, self.adam), {
+            "step": self.step,
+            "seconds": self.seconds,
+            "order": order,
+        }
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take the place of the trainer whose `state` this is."""
+        restore_learned(self.model, self.adam, tensors)
+        self.rng.bit_generator.state = facts["order"]
+        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
 
 
 def _batches(
@@ -233,10 +264,3 @@ def _batches(
 def _rate(k: int, iterations: int) -> float:
     """Return the learning rate at a step, in parts of the largest: up in ten steps, then along a cosine."""
     return min(1.0, (k + 1) / 10) * (0.5 * (1 + math.cos(math.pi * min(k / iterations, 1))) + 0.01)
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
-    """Write the weights of one or several kinds of grid, with where they come from."""
-    from safetensors.torch import save_file
-
-    save_file(tensors, path, {key: json.dumps(value) for key, value in metadata.items()})

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import FormatError, ShapeError, StructureError
+from neuralsolve.errors import FormatError, GridError, ShapeError, StructureError
 from neuralsolve.models.direction import DEPTHS, DirectionNet, memory_format, padded
-from neuralsolve.models.files import read_tensors, weights_file
 from neuralsolve.models.npsdo import StencilNet
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.grid import AIR, SOLID
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.preconditioners.weights import read_tensors, weights_file
 
 LARGEST = 2**28  # bytes of a weights file: beyond it, it is something else
 
@@ -42,7 +42,7 @@ class NeuralDirection(Recipe):
     Raises
     ------
     OptionError, FileNotFoundError, FormatError
-        From `build`: no such weights, or a file that holds something else.
+        From `build`: no such weights, those of `NeuralMultigrid`, or a file that holds something else.
     StructureError
         From `build`: A is no `PoissonStencil`, or of other dimensions than the network; for "npsdo" a
         periodic axis.
@@ -63,8 +63,8 @@ class NeuralDirection(Recipe):
         if isinstance(self.weights, nn.Module):
             net, name = self.weights, type(self.weights).__name__
         else:
-            chosen = self.weights or f"dcdm{len(grid_bound(A, None, 'dcdm').grid.shape)}d"
-            path = weights_file(chosen)
+            usual = f"dcdm{len(grid_bound(A, None, 'dcdm').grid.shape)}d"
+            path = weights_file(usual if self.weights is None else self.weights, "NeuralDirection")
             net, name = load_network(path)[0], path.stem
         grid_bound(A, getattr(net, "dim", None), name)
         return (_Stencils if isinstance(net, StencilNet) else _Network)(net, name, A)
@@ -77,7 +77,7 @@ def grid_bound(A: LinearOperator, dim: int | None, name: str) -> PoissonStencil:
             f"the network {name} works on the cells of a grid, A is a {type(A).__name__} that tells of none; "
             "pass ns.PoissonStencil(grid), or grid=cells beside the matrix, or take ns.AMG()"
         )
-        raise StructureError(msg)
+        raise GridError(msg)
     if dim is not None and len(A.grid.shape) != dim:
         msg = f"the network {name} was made for {dim} dimensions, the grid is {A.grid.shape}"
         raise StructureError(msg)

@@ -1,4 +1,4 @@
-"""The one training loop: Adam with a cosine schedule, on-policy residuals, a log, a checkpoint to go on from.
+"""Training of networks that propose directions: Adam with a cosine schedule, on-policy residuals.
 
 A step: the pool's errors e give residuals r = A e, the network proposes f = net(r / ||r||), f is made
 A-orthogonal to the last directions as in the solver, the loss is what a step along it leaves, Adam follows
@@ -6,33 +6,29 @@ its gradient, and the pool takes that step. From `on_policy_from` on, a share of
 up to `oldest` steps, so the network sees the residuals that it leaves itself (as in FCG-NO, Rudikov et al.
 2024).
 
-A run is a function of its options alone: the random state, the pool and Adam's moments are in the checkpoint,
-tensors in safetensors, the rest in JSON, so a run that was cut off goes on bit for bit.
+A run is a function of its options alone, and `training_loop.train` drives it: the random state, the pool and
+Adam's moments are in its checkpoints, so one that was cut off goes on bit for bit.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import FormatError, OptionError
+from neuralsolve.errors import OptionError
 from neuralsolve.models.direction import memory_format
 from neuralsolve.models.fields import Pool, System
-from neuralsolve.models.files import read_tensors, write_tensors
 from neuralsolve.models.losses import LOSSES
+from neuralsolve.models.training_loop import Row, learned_state, restore_learned
 
-COLUMNS = ("step", "seconds", "learning_rate", "loss", "fresh", "on_policy", "gradient_norm")
-CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
 WARM_UP = 100  # steps in which the learning rate grows to its full size
 
 
@@ -116,7 +112,12 @@ class Trainer:
         self.pool = Pool(schedule.batch, system.shape)
         self.step, self.seconds = 0, 0.0
 
-    def advance(self) -> dict[str, float]:
+    @property
+    def steps(self) -> int:
+        """Of the schedule."""
+        return self.schedule.steps
+
+    def advance(self) -> Row:
         """Take one step of training; return the row of the log."""
         started, s = time.perf_counter(), self.schedule
         self._refill()
@@ -169,107 +170,15 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything that the next step depends on: tensors, and numbers as JSON holds them."""
-        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        for k, parameter in enumerate(self.net.parameters()):
-            for name, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"adam.{k}.{name}"] = value
+        tensors = learned_state(self.net, self.adam)
         tensors |= {f"pool.{name}": value for name, value in vars(self.pool).items()}
         tensors["generator"] = self.generator.get_state()
-        return tensors, {"step": self.step, "seconds": self.seconds, "options": self.options}
+        return tensors, {"step": self.step, "seconds": self.seconds}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take the place of the trainer whose `state` this is."""
-        given = facts["options"]
-        if given != self.options:
-            other = {k: given.get(k) for k in given | self.options if given.get(k) != self.options.get(k)}
-            msg = f"the checkpoint was trained with {other}; use the same options, or --restart to begin anew"
-            raise OptionError(msg)
-        self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
-        self.net.to(memory_format=memory_format(self.system.dim))  # type: ignore[call-overload]
-        for k, parameter in enumerate(self.net.parameters()):
-            start = f"adam.{k}."
-            moments = {name[len(start) :]: v.clone() for name, v in tensors.items() if name.startswith(start)}
-            if moments:
-                for name in ("exp_avg", "exp_avg_sq"):
-                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
-                self.adam.state[parameter] = moments
+        restore_learned(self.net, self.adam, tensors)
         for name in vars(self.pool):
             setattr(self.pool, name, tensors[f"pool.{name}"].clone())
         self.generator.set_state(tensors["generator"])
         self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
-
-
-def train(
-    trainer: Trainer,
-    folder: Path,
-    tell: Callable[[int, str], None] = lambda done, note: None,
-    save_every: float = 60.0,
-    stop_at: int | None = None,
-) -> list[dict[str, float]]:
-    """Train to the end of the schedule, or go on from the checkpoint in `folder`; return the log.
-
-    Writes ``checkpoint.safetensors`` every `save_every` seconds, at the end and when interrupted, and
-    ``log.csv``, one row per hundredth of the schedule: means over its steps.
-    """
-    checkpoint, log = folder / CHECKPOINT, folder / LOG
-    if checkpoint.exists():
-        _restore(trainer, checkpoint)
-    rows = [row for row in read_log(log) if row["step"] <= trainer.step]
-    last = min(stop_at or trainer.schedule.steps, trainer.schedule.steps)
-    try:
-        for row in _averaged(trainer, last):
-            rows.append(row)
-            tell(trainer.step, f"loss {row['loss']:.3f} (fresh {row['fresh']:.3f})")
-            if trainer.step >= last or _due(trainer, checkpoint, save_every):
-                _save(trainer, checkpoint, log, rows)
-    except KeyboardInterrupt:
-        _save(trainer, checkpoint, log, rows)
-        raise
-    return rows
-
-
-def _restore(trainer: Trainer, checkpoint: Path) -> None:
-    tensors, metadata = read_tensors(checkpoint)
-    try:
-        trainer.restore(tensors, json.loads(metadata["state"]))
-    except OptionError:
-        raise
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        msg = f"{checkpoint} is no checkpoint of this training ({error}); --restart begins anew"
-        raise FormatError(msg) from None
-
-
-def _averaged(trainer: Trainer, last: int) -> Iterator[dict[str, float]]:
-    """Yield a row of the log for every hundredth of the schedule: means of its steps, its last state."""
-    every, gathered = max(1, trainer.schedule.steps // 100), []
-    while trainer.step < last:
-        gathered.append(trainer.advance())
-        if trainer.step % every == 0 or trainer.step == last:
-            yield gathered[-1] | {name: _mean([row[name] for row in gathered]) for name in COLUMNS[3:]}
-            gathered = []
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _due(trainer: Trainer, checkpoint: Path, save_every: float) -> bool:
-    return not checkpoint.exists() or time.time() - checkpoint.stat().st_mtime > save_every
-
-
-def _save(trainer: Trainer, checkpoint: Path, log: Path, rows: list[dict[str, float]]) -> None:
-    tensors, facts = trainer.state()
-    write_tensors(checkpoint, tensors, {"state": json.dumps(facts)})
-    with log.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)  # type: ignore[arg-type]
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a training log; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""Random geometries and right sides of pressure systems, to train, validate and measure on."""
+"""Random geometries, coefficients and right sides of pressure systems, to train, validate and measure on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from neuralsolve.operators.coefficients import face_coefficients
 from neuralsolve.operators.grid import AIR, FLUID, SOLID, Grid
 from neuralsolve.operators.stencil import PoissonStencil
 
@@ -40,6 +41,46 @@ def free_surface(shape: tuple[int, ...], generator: np.random.Generator) -> Grid
     sizes = np.bincount(bodies.ravel(), minlength=count + 1)[1:]
     cells[(bodies != 0) & (bodies != 1 + sizes.argmax())] = SOLID
     return Grid(cells, spacing=1.0, walls="neumann")
+
+
+def inclusions(
+    shape: tuple[int, ...], generator: np.random.Generator, contrast: float, count: int = 12
+) -> np.ndarray:
+    """Return cell coefficients: 1, and `contrast` in balls and boxes of a unit box, half of each.
+
+    Centres are uniform in the box, radii (half the sides of a box) uniform in [0.03, 0.15]; they may overlap.
+    """
+    axes = [(np.arange(side) + 0.5) / side for side in shape]
+    points = np.meshgrid(*axes, indexing="ij", sparse=True)
+    values = np.ones(shape)
+    for k in range(count):
+        center, radius = generator.random(len(shape)), generator.uniform(0.03, 0.15)
+        away = [abs(p - c) for p, c in zip(points, center, strict=True)]
+        inside: Any = sum(d**2 for d in away) <= radius**2
+        if k % 2:
+            inside = np.logical_and.reduce(np.broadcast_arrays(*(d <= radius for d in away)))
+        values[np.broadcast_to(inside, shape)] = contrast
+    return values
+
+
+def varied(shape: tuple[int, ...], generator: np.random.Generator, contrast: float = 1e4) -> PoissonStencil:
+    """Return the operator of `inclusions` in a box with Dirichlet walls."""
+    grid = Grid(shape, walls="dirichlet")
+    return PoissonStencil(grid, face_coefficients(inclusions(shape, generator, contrast), grid))
+
+
+def layered(shape: tuple[int, ...], generator: np.random.Generator) -> PoissonStencil:
+    """Return the operator of anisotropy of up to 100:1 that changes from place to place, on (ny, nx) cells.
+
+    The angle of a smooth field turns the ratio of the couplings along both axes from 100:1 to 1:100; a
+    stencil of 5 points has no couplings across.
+    """
+    grid = Grid(shape, walls="dirichlet")
+    y, x = np.meshgrid(*((np.arange(n) + 0.5) / n for n in shape), indexing="ij")
+    k, phase = generator.integers(1, 4, 2), generator.uniform(0, 2 * np.pi, 2)
+    turn = np.sin(2 * np.pi * k[0] * x + phase[0]) * np.sin(2 * np.pi * k[1] * y + phase[1])
+    pairs = [face_coefficients(10.0**power, grid) for power in (turn, -turn)]
+    return PoissonStencil(grid, tuple(pair[axis] for axis, pair in enumerate(pairs)))
 
 
 def noise(A: PoissonStencil, generator: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +75,20 @@ def _image(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.set_axis_off()
 
 
-def training_figure(rows: Sequence[Mapping[str, float]], title: str = "") -> Figure:
-    """Return the loss of a training: on fresh data, and on the residuals that the solver meets."""
+def training_figure(
+    curves: Mapping[str, Sequence[tuple[float, float]]], loss: str, title: str = ""
+) -> Figure:
+    """Return the losses of a training, (step, loss) by name; `loss` says what they are."""
     figure = new_figure(6.2, 4.2)
     axes = figure.add_subplot()
-    steps = np.asarray([row["step"] for row in rows])
-    for name, label, colour in (("fresh", "fresh data", OTHERS), ("on_policy", "on-policy residuals", OURS)):
-        values = np.asarray([row[name] for row in rows])
+    colours = (OTHERS, OURS, SHORT, INK)
+    for (label, points), colour in zip(curves.items(), colours, strict=False):
+        steps, values = np.asarray(points, dtype=float).reshape(-1, 2).T
         known = np.isfinite(values) & (values > 0)
         axes.semilogy(steps[known], values[known], color=colour, label=label)
     axes.set_xlabel("step of training", fontsize=8)
-    axes.set_ylabel("mean loss", fontsize=8)
+    axes.set_ylabel(loss, fontsize=8)
+    axes.tick_params(which="both", labelsize=8)
     axes.grid(True, which="major", color=GROUND)
     axes.legend(frameon=False, fontsize=8)
     plain_axes(axes)
@@ -138,16 +142,15 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     places = np.arange(len(rows))[::-1]
-    extremes, edge = [1.0], _edge(rows)
+    extremes, edges = [1.0], _edges(rows)
     for place, row in zip(places, rows, strict=True):
-        sign = -1.0 if row["sense"] == ">=" else 1.0
-        share, worst = (min(edge, (row[key] / row["must"]) ** sign) for key in ("median", "worst"))
+        share, worst = (_share(row, key, edges) for key in ("median", "worst"))
         extremes += [share, worst]
         axes.barh(place, share, height=0.6, color=OURS if share <= 1 else SHORT)
         axes.plot([share, worst], [place, place], color=INK, linewidth=1.2)
         sense, wanted = "≥" if row["sense"] == ">=" else "≤", ""
         if row["aim"] is not None:
-            aim = (row["aim"] / row["must"]) ** sign
+            aim = _share(row, "aim", edges)
             axes.plot(aim, place, marker="D", markersize=4.5, color="white", markeredgecolor=INK, zorder=3)
             extremes.append(aim)
             wanted = f", aim {row['aim']:g}"
@@ -165,10 +168,17 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     return figure
 
 
-def _edge(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Return how far bars go whose value is infinite: beyond all others."""
-    shares = [(row["worst"] / row["must"]) ** (-1.0 if row["sense"] == ">=" else 1.0) for row in rows]
-    return 3 * max([1.0, *(share for share in shares if np.isfinite(share))])
+def _share(row: Mapping[str, Any], key: str, edges: tuple[float, float] = (0.0, math.inf)) -> float:
+    """Return a value as a part of what must be reached, turned over where more is better, within edges."""
+    value, must = (row["must"], row[key]) if row["sense"] == ">=" else (row[key], row["must"])
+    return min(max(value / must if must else math.inf, edges[0]), edges[1])
+
+
+def _edges(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Return how far bars go whose value is zero or infinite: beyond all others."""
+    shares = [_share(row, key) for row in rows for key in ("median", "worst")]
+    known = [1.0, *(share for share in shares if 0 < share < math.inf)]
+    return min(known) / 3, 3 * max(known)
 
 
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], form: str) -> None:

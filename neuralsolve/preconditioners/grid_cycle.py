@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import StructureError
+from neuralsolve.errors import GridError
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.nullspace import NullSpace
@@ -113,7 +113,7 @@ class GridCycle(Preconditioner):
                 f"Multigrid needs the grid of A: a PoissonStencil, given {type(A_next).__name__}; pass "
                 "grid=cells to ns.solve or ns.prepare where the matrix comes from a grid, or use M=ns.AMG()"
             )
-            raise StructureError(msg)
+            raise GridError(msg)
         recipe = self.recipe
         colored = recipe.smoother == "red-black"
         options = recipe.coarsest, recipe.max_levels, recipe.strong, colored
@@ -174,6 +174,8 @@ class GridCycle(Preconditioner):
             (before, after), cycle = self._used.steps, self._used.cycle
             what = f"{cycle}({before},{after}), {len(levels)} levels{self._note}"
             return f"learned multigrid, classical channel ({self._adapted.reason}): {what}"
+        if len(levels) == 1:
+            return "learned multigrid: one level, which is solved, certified"
         steps = "-".join(str(len(each)) for each in known.roots[: len(levels) - 1])
         return (
             f"learned multigrid: V, {steps} steps, {len(levels)} levels, certified up to "

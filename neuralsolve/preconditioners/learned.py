@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import FormatError, OptionError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.learned import INPUTS
 from neuralsolve.preconditioners.filling import wrap_all
 from neuralsolve.preconditioners.levels import Hierarchy, Level
+from neuralsolve.preconditioners.weights import read_tensors, weights_file
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
 LARGEST = 2.0  # eigenvalue of D^-1 A, of any A that is weakly dominant
 FARTHEST = 4.0  # where a reach is looked for
 CONTRACTS = 0.98  # what |q| is at most up to there, where it is not near one for small t
@@ -91,36 +90,19 @@ def read_knowledge(name: str | Path) -> dict[str, Knowledge | str]:
     Raises
     ------
     OptionError
-        There is no such file.
+        There are no such weights, or they are those of another network.
+    FileNotFoundError
+        The path leads nowhere.
     FormatError
         It is no safetensors file.
     """
-    if not isinstance(name, str | Path):
-        msg = f"weights are {name!r}; a name of weights that ship, or the path of a file, is needed"
-        raise OptionError(msg)
-    path = Path(name)
-    if path.suffix != ".safetensors":
-        path = WEIGHTS / f"{name}.safetensors"
-    if not path.is_file():
-        known = sorted(each.stem for each in WEIGHTS.glob("*.safetensors"))
-        msg = (
-            f"no weights {str(name)!r}{nearest(str(name), known)}; give the name of weights that ship, one "
-            f"of {known}, or the path of a .safetensors file"
-        )
-        raise OptionError(msg)
+    path = weights_file(name, "NeuralMultigrid")
     return _read(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> dict[str, Knowledge | str]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        msg = f"{path}: no safetensors file ({error}); weights that `train_cycle` wrote are needed"
-        raise FormatError(msg) from None
+    tensors, _ = read_tensors(path)
     kinds = sorted({key.split(".")[0] for key in tensors})
     return {kind: knowledge_from(tensors, kind) for kind in kinds}
 

@@ -40,13 +40,13 @@ class NeuralMultigrid(Recipe):
 
     Parameters
     ----------
-    weights : name of weights that ship, or path of a .safetensors file that `train_cycle` wrote
+    weights : name of weights that ship, or path of a file that `neuralsolve train` wrote
     coarsest : cells at which coarsening stops
 
     Raises
     ------
-    OptionError
-        At `build`: there are no such weights.
+    OptionError, FileNotFoundError, FormatError
+        At `build`: no such weights, those of another network, or a file that holds something else.
     StructureError
         At `build`: A is no `PoissonStencil`.
 

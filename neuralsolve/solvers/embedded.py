@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import StructureError
+from neuralsolve.errors import GridError
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
@@ -75,7 +75,7 @@ class EmbeddedBoxInverse(Preconditioner):
                 f"EmbeddedBox needs a PoissonStencil, given {type(A_next).__name__}; pass grid=cells to "
                 "ns.solve or ns.prepare where the matrix comes from a grid, or use M=ns.AMG()"
             )
-            raise StructureError(msg)
+            raise GridError(msg)
         grid = A_next.grid
         spacing = [h / mean**0.5 for h, mean in zip(grid.spacing, _means(A_next), strict=True)]
         self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, spacing, grid.walls)))

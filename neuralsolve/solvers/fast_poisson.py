@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, StructureError
+from neuralsolve.errors import GridError, OptionError
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.stencil import PoissonStencil
@@ -144,5 +144,5 @@ def _as_box(A: LinearOperator) -> tuple[PoissonStencil, float]:
             f"FastPoisson needs the stencil of a box; A is a {type(A).__name__} of shape {A.shape} that is "
             f"none: {REMEDY}, or build ns.PoissonStencil(ns.Grid(...))"
         )
-        raise StructureError(msg)
+        raise GridError(msg)
     return found

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import InputError, OptionError, ShapeError, SolveError, StructureError
+from neuralsolve.errors import GridError, InputError, OptionError, ShapeError, SolveError, StructureError
 from neuralsolve.operators.base import LinearOperator, shallow
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.structured import CallableOperator
@@ -156,8 +156,9 @@ class Prepared:
                 return
             try:
                 self._M.update(structure.A)
-            except InputError:
+            except InputError as error:
                 self._M.update(before.A)
+                self._blame_grid(error)
                 raise
 
     # set-up
@@ -198,11 +199,22 @@ class Prepared:
                 self._M = None if plan.recipe is None else plan.recipe.build(self._structure.A)
             except InputError as error:
                 if len(self._plans) == 1:
+                    self._blame_grid(error)
                     raise
                 self._next_plan(str(error).split(";")[0])
             else:
                 self._check_preconditioner(plan)
                 return
+
+    def _blame_grid(self, error: InputError) -> None:
+        """Raise why the grid that was given is not used, where the error is that there is none."""
+        if isinstance(error, GridError) and self._structure.note:
+            wanted = type(self._plans[0].recipe).__name__
+            msg = (
+                f"{self._structure.note}; {wanted} needs the grid of A: pass the cells that A was made from, "
+                "or leave grid out and take ns.CG() with M=ns.AMG()"
+            )
+            raise GridError(msg) from None
 
     def _check_preconditioner(self, plan: Plan) -> None:
         if self._M is None or plan.method.flexible or plan.method.needs == "any" or self._M.symmetric:
