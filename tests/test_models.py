@@ -49,6 +49,7 @@ def normal(generator, *shape):
         (StencilNet(3, 4), 20_582),
         (StencilNet(3, 5), 25_174),
         (StencilNet(2, 6), 13 * 252 + 12 * 28),
+        (StencilNet(2, 3), 7 * 252 + 6 * 28),
     ],
     ids=repr,
 )
@@ -272,7 +273,7 @@ def trainer(**options):
     with torch.random.fork_rng():
         torch.manual_seed(schedule.seed)
         net = DirectionNet(2, width=4)
-    return Trainer(net, System([box(8, 8)]), smoothed, schedule)
+    return Trainer(net, [System([box(8, 8)]), System([box(6, 12)])], smoothed, schedule)
 
 
 @pytest.mark.parametrize("mixed", [0.0, 0.5])

@@ -38,7 +38,7 @@ def masked_3d():
 
 def network(kind, generator, fill=None):
     """Return an untrained network whose weights are drawn, or all of one value."""
-    net = DirectionNet(2) if kind == "dcdm" else StencilNet(2, 3)
+    net = DirectionNet(2) if kind == "dcdm" else StencilNet(2, 2)
     with torch.no_grad():
         for p in net.parameters():
             if fill is None:
@@ -50,7 +50,7 @@ def network(kind, generator, fill=None):
 
 def file_of(net, path, **changes):
     kind = "dcdm" if isinstance(net, DirectionNet) else "npsdo"
-    options = {"depth": "shallow"} if kind == "dcdm" else {"levels": net.levels}
+    options = {"depth": "shallow"} if kind == "dcdm" else {"own_levels": net.own_levels}
     architecture = {"network": kind, "dim": net.dim} | options | changes
     write_tensors(path, net.state_dict(), {"architecture": json.dumps(architecture)})
     return path
