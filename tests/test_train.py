@@ -28,9 +28,9 @@ batch = 2
 [validation]
 count = 2
 """
-STENCILS = SMALL.replace('"dcdm"', '"npsdo"\nown_levels = 2\ngeometry = "free_surface"\ngeometries = 3').replace(
-    "[[8, 8]]", "[[16, 16], [8, 12]]"
-)
+STENCILS = SMALL.replace(
+    '"dcdm"', '"npsdo"\nown_levels = 2\ngeometry = "free_surface"\ngeometries = 3'
+).replace("[[8, 8]]", "[[16, 16], [8, 12]]")
 RITZ = SMALL.replace("[schedule]", '[data]\nsource = "ritz"\nlanczos = 30\n[schedule]\nloss = "residual"')
 
 

@@ -46,10 +46,10 @@ class Data(Table):
 class Validation(Table):
     """What the trained network is measured on: seeds from `first`, `count` of them, to `rtol`.
 
-    On grids of `shapes`; where there are none, of those that it was trained on.
+    On grids of `shapes`; None: of those that it was trained on.
     """
 
-    shapes: list[GridShape] = []
+    shapes: list[GridShape] | None = Field(default=None, min_length=1)
     first: int = Field(default=200, ge=0)
     count: PositiveInt = 20
     rtol: float = Field(default=1e-4, gt=0)
@@ -68,7 +68,7 @@ class TrainCase(CaseTable):
     network: Literal["dcdm", "npsdo"]
     shapes: list[GridShape] = Field(min_length=1)
     depth: Literal["shallow", "deep"] = "shallow"
-    own_levels: PositiveInt | None = None
+    own_levels: PositiveInt = 3
     geometry: Literal["box", "free_surface"] = "box"
     walls: Wall = "dirichlet"
     geometries: PositiveInt = 200
@@ -84,13 +84,18 @@ class TrainCase(CaseTable):
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
         self.plan()
-        if len({len(shape) for shape in [*self.shapes, *self.validation.shapes]}) > 1:
-            msg = f"shapes = {self.shapes}, of the validation {self.validation.shapes}: all 2D or all 3D"
+        if len({len(shape) for shape in [*self.shapes, *self.measured]}) > 1:
+            msg = f"shapes = {self.shapes}, of the validation {self.measured}; all 2D or all 3D are needed"
             raise OptionError(msg)
         if self.data.source == "ritz" and (self.geometry != "box" or len(self.shapes) > 1):
             msg = "data.source = 'ritz' takes the one matrix of geometry = 'box' of one shape; 'smoothed' any"
             raise OptionError(msg)
         return self
+
+    @property
+    def measured(self) -> list[list[int]]:
+        """Shapes of the grids of the validation."""
+        return self.shapes if self.validation.shapes is None else self.validation.shapes
 
     def plan(self) -> Schedule:
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
@@ -101,7 +106,7 @@ class TrainCase(CaseTable):
         common = {"network": self.network, "dim": len(self.shapes[0])}
         if self.network == "dcdm":
             return common | {"depth": self.depth}
-        return common | ({} if self.own_levels is None else {"own_levels": self.own_levels})
+        return common | {"own_levels": self.own_levels}
 
     def stencil(self, shape: list[int], seed: int) -> PoissonStencil:
         """Return A of one geometry; of a box, always the same."""
@@ -134,8 +139,7 @@ class TrainCase(CaseTable):
     def results(self, net: nn.Module) -> list[dict[str, Any]]:
         """Return what the network is worth on the validation seeds, beside CG in the same run."""
         seeds = range(self.validation.first, self.validation.first + self.validation.count)
-        shapes = self.validation.shapes or self.shapes
-        return [self._compared(net, shape, name, seeds) for shape in shapes for name in SIDES]
+        return [self._compared(net, shape, name, seeds) for shape in self.measured for name in SIDES]
 
     def _compared(self, net: nn.Module, shape: list[int], side: str, seeds: range) -> dict[str, Any]:
         runs = [self._both(net, shape, side, seed) for seed in seeds]

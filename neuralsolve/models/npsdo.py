@@ -23,10 +23,10 @@ is not symmetric. Everything that depends on the cells alone is made once a geom
 Cost of an application: 2 (1 + 2^-d + ...) stencils of 3^d numbers a cell; of `freeze`, 3^{2d+1}
 multiply-adds a cell and stencil. Memory: the stencils, 2 * 3^d * 4 bytes a cell.
 
-Differences from the source: there every level has its own weights, n is fixed, sides are multiples of 2^n, and
-the 4 is left to c1: at other sizes the coarse levels then mean other lengths than in training, or do not reach
-a single cell. Stencils are frozen (the released code makes them anew at every application). The scalars of a
-level in 2D have 28 parameters (27 weights and a bias), as the rule says.
+Differences from the source: there every level has its own weights, n is fixed, sides are multiples of 2^n,
+and the 4 is left to c1; so trained, the coarse levels are bound to one size, and on larger grids they end
+before a single cell. Stencils are frozen (the released code makes them anew at every application). The
+scalars of a level in 2D have 28 parameters (27 weights and a bias), as the rule says.
 """
 
 from __future__ import annotations

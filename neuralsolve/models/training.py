@@ -153,7 +153,7 @@ class Trainer:
         }
 
     def _refilled(self) -> tuple[System, Pool]:
-        """Return the grids and the pool of this step, new errors where old ones are too old, or not wanted."""
+        """Return the grids and the pool of this step, its errors renewed where too old, or not wanted."""
         s, turn = self.schedule, self.step % len(self.systems)
         system, pool = self.systems[turn], self.pools[turn]
         oldest = torch.zeros(s.batch, dtype=torch.int64)
