@@ -20,9 +20,9 @@ and hence what was trained on small grids holds on large ones, where only more l
 `up` is nearest in 2D and trilinear in 3D. There is no activation on the way of r, so z is linear in it; it
 is not symmetric. Everything that depends on the cells alone is made once a geometry: `freeze`.
 
-Cost of an application: 2 (1 + 2^-d + ...) stencils of 3^d numbers a cell, five (2D) or nine (3D) products with
-A in arithmetic; of `freeze`, 3^{2d+1} multiply-adds a cell and stencil. Memory: the stencils, 2 * 3^d * 4 bytes
-a cell.
+Cost of an application: 2 (1 + 2^-d + ...) stencils of 3^d numbers a cell, in arithmetic five (2D) or nine
+(3D) products with A; of `freeze`, 3^{2d+1} multiply-adds a cell and stencil. Memory: the stencils,
+2 * 3^d * 4 bytes a cell.
 
 Differences from the source: there every level has its own weights, n is fixed, sides are multiples of 2^n,
 and the 4 is left to c1; so trained, the coarse levels are bound to one size, and on larger grids they end
