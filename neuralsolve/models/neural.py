@@ -31,8 +31,8 @@ class NeuralDirection(Recipe):
 
     Two kinds. "dcdm": the convolutional network of Kaneda et al. (2023), nonlinear, blind to geometry: its
     output is masked to the fluid. "npsdo": stencils made from the cells (Lan et al. 2024), linear, made once
-    a geometry in `build` and `update`. Both see r / ||r|| in float32; the result is scaled back. Grids of any
-    size are padded to what the network wants, and the result is cut.
+    a geometry in `build` and `update`. Both see r / ||r|| in float32; the result is scaled back. Grids may
+    have any size.
 
     Parameters
     ----------
