@@ -50,6 +50,7 @@ def normal(generator, *shape):
         (StencilNet(3, 4), 20_582),
         (StencilNet(3, 5), 25_174),
         (StencilNet(2, 6), 13 * 252 + 12 * 28),
+        (StencilNet(2, 3), 7 * 252 + 6 * 28),
     ],
     ids=repr,
 )
@@ -104,9 +105,9 @@ def test_padding_adds_zeros_up_to_the_multiple(generator):
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_npsdo_is_linear_in_the_residual_and_zero_off_the_fluid(dim, generator):
-    net = StencilNet(dim, 2).double()
-    cells = torch.randint(0, 3, (2, 1, *[8] * dim), generator=generator, dtype=torch.uint8)
-    u, v = (torch.randn(2, 1, *[8] * dim, dtype=torch.float64, generator=generator) for _ in range(2))
+    net, shape = StencilNet(dim, 2).double(), (9, 8, 5)[:dim]
+    cells = torch.randint(0, 3, (2, 1, *shape), generator=generator, dtype=torch.uint8)
+    u, v = (torch.randn(2, 1, *shape, dtype=torch.float64, generator=generator) for _ in range(2))
     frozen = net.float().freeze(cells)
     frozen = dataclasses.replace(frozen, **{k: [t.double() for t in v] for k, v in vars(frozen).items()})
     both = net.apply_frozen(frozen, 2 * u - 3 * v)
@@ -115,6 +116,26 @@ def test_npsdo_is_linear_in_the_residual_and_zero_off_the_fluid(dim, generator):
     assert not z[cells != ns.FLUID].any()
     with torch.no_grad():  # the in-place way of the solver
         torch.testing.assert_close(net(u.float(), cells), z)
+
+
+@pytest.mark.parametrize(("shape", "depth"), [((64, 64), 6), ((65, 3), 7), ((1, 1), 0), ((5, 12, 33), 6)])
+def test_npsdo_coarsens_down_to_one_cell(shape, depth):
+    frozen = StencilNet(len(shape), 3).freeze(torch.full((1, 1, *shape), ns.FLUID, dtype=torch.uint8))
+    assert len(frozen.post) == depth
+    assert frozen.pre[-1].shape[2:] == (1,) * len(shape)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_where_weights_are_shared_a_coarse_level_is_the_network_of_the_coarser_grid(dim, generator):
+    net = StencilNet(dim, 1)
+    coarse = torch.randint(0, 3, (1, 1, *[6] * dim), generator=generator, dtype=torch.uint8)
+    fine = coarse
+    for axis in range(dim):
+        fine = fine.repeat_interleave(2, axis + 2)
+    below, whole = vars(net.freeze(coarse)), vars(net.freeze(fine))
+    for name, fields in below.items():
+        for field, same in zip(fields, whole[name][1:], strict=True):
+            torch.testing.assert_close(same, field)
 
 
 def test_varying_stencils_reach_their_neighbours(generator):
@@ -273,7 +294,7 @@ def trainer(**options):
     with torch.random.fork_rng():
         torch.manual_seed(schedule.seed)
         net = DirectionNet(2, width=4)
-    return Trainer(net, System([box(8, 8)]), smoothed, schedule)
+    return Trainer(net, [System([box(8, 8)]), System([box(6, 12)])], smoothed, schedule)
 
 
 @pytest.mark.parametrize("mixed", [0.0, 0.5])
@@ -292,6 +313,13 @@ def test_an_interrupted_training_goes_on_bit_for_bit(mixed, tmp_path):
         del row["seconds"], expected["seconds"]
         assert row == pytest.approx(expected, nan_ok=True)
     assert len(resumed) == 12
+
+
+def test_steps_take_the_systems_in_turn():
+    one = trainer(on_policy_from=0.0, on_policy=1.0)
+    for _ in range(3):
+        one.advance()
+    assert [int(pool.age.max()) for pool in one.pools] == [2, 1]
 
 
 def test_an_interrupt_saves_what_was_done(tmp_path):

@@ -38,7 +38,7 @@ def masked_3d():
 
 def network(kind, generator, fill=None):
     """Return an untrained network whose weights are drawn, or all of one value."""
-    net = DirectionNet(2) if kind == "dcdm" else StencilNet(2, 3)
+    net = DirectionNet(2) if kind == "dcdm" else StencilNet(2, 2)
     with torch.no_grad():
         for p in net.parameters():
             if fill is None:
@@ -50,7 +50,7 @@ def network(kind, generator, fill=None):
 
 def file_of(net, path, **changes):
     kind = "dcdm" if isinstance(net, DirectionNet) else "npsdo"
-    options = {"depth": "shallow"} if kind == "dcdm" else {"levels": net.levels}
+    options = {"depth": "shallow"} if kind == "dcdm" else {"own_levels": net.own_levels}
     architecture = {"network": kind, "dim": net.dim} | options | changes
     write_tensors(path, net.state_dict(), {"architecture": json.dumps(architecture)})
     return path
@@ -121,6 +121,24 @@ def test_d1_dcdm_in_2d_takes_an_eighth_of_cg():
 @pytest.mark.slow
 def test_d2_dcdm_in_3d_takes_a_fifth_of_cg():
     assert median(ratios(box(32, 32, 32), "dcdm3d", range(1000, 1005))) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "small", "large", "least"),
+    [("npsdo2d", (64,) * 2, (256,) * 2, 20), ("npsdo3d", (24,) * 3, (48,) * 3, 5)],
+)
+def test_npsdo_carries_over_to_larger_grids(name, small, large, least):
+    """On twice or four times the side: about as many steps, where CG takes twice or four times as many."""
+
+    def steps(shape, method, M):
+        grids = (free_surface(shape, np.random.default_rng(seed)) for seed in range(3110, 3116))
+        runs = [(A, noise(A, np.random.default_rng(3120))) for A in map(ns.PoissonStencil, grids)]
+        return median(ns.solve(A, b, method, M=M, rtol=1e-6).iterations for A, b in runs)
+
+    ours = steps(large, ns.DCDM(history=2), ns.NeuralDirection(name))
+    assert ours <= 2 * steps(small, ns.DCDM(history=2), ns.NeuralDirection(name))
+    assert ours <= steps(large, ns.CG(), None) / least
 
 
 # any network is safe
@@ -331,9 +349,13 @@ def test_missing_and_foreign_files_are_refused(tmp_path, generator):
         file_of(network("dcdm", generator), path, **changes)
         with pytest.raises(FormatError, match="name no network"):
             ns.NeuralDirection(path).build(A)
-    file_of(network("dcdm", generator), path, depth="deep")
-    with pytest.raises(FormatError, match="its network needs"):
+    file_of(network("npsdo", generator), path, levels=6)  # every level with weights of its own
+    with pytest.raises(FormatError, match=r"with {'levels': 6}; .* npsdo \(own_levels\) are known"):
         ns.NeuralDirection(path).build(A)
+    for kind, changes in (("dcdm", {"depth": "deep"}), ("npsdo", {"own_levels": 3})):
+        file_of(network(kind, generator), path, **changes)
+        with pytest.raises(FormatError, match="its network needs"):
+            ns.NeuralDirection(path).build(A)
 
 
 def test_weights_of_the_learned_cycle_are_no_network(tmp_path):

@@ -21,7 +21,7 @@ SMALL = """
 kind = "train"
 title = "small"
 network = "dcdm"
-shape = [8, 8]
+shapes = [[8, 8]]
 [schedule]
 steps = 4
 batch = 2
@@ -51,9 +51,9 @@ seeds = [10, 11]
 steps = [2, 2]
 iterations = 8
 """
-STENCILS = SMALL.replace('"dcdm"', '"npsdo"\nlevels = 3\ngeometry = "free_surface"\ngeometries = 3').replace(
-    "[8, 8]", "[16, 16]"
-)
+STENCILS = SMALL.replace(
+    '"dcdm"', '"npsdo"\nown_levels = 2\ngeometry = "free_surface"\ngeometries = 3'
+).replace("[[8, 8]]", "[[16, 16], [8, 12]]")
 RITZ = SMALL.replace("[schedule]", '[data]\nsource = "ritz"\nlanczos = 30\n[schedule]\nloss = "residual"')
 
 
@@ -84,7 +84,7 @@ def test_training_ends_in_weights_that_solve(text, case, tmp_path):
     _, metadata = load_network(folder / "small.safetensors")
     assert metadata["command"] == "neuralsolve train train_small.toml"
     assert json.loads(metadata["results"]) == facts["results"]
-    side = load_case(case(text)).shape[0]
+    side = load_case(case(text)).shapes[0][0]
     A = ns.PoissonStencil(ns.Grid((side, side), walls="dirichlet"))
     b = np.random.default_rng(3201).standard_normal(side * side)
     assert ns.solve(A, b, ns.DCDM(), M=ns.NeuralDirection(folder / "small.safetensors")).converged
@@ -198,10 +198,14 @@ def test_an_interrupt_says_that_the_same_command_goes_on(text, case, tmp_path, m
         (("steps = 4", "step = 4"), "did you mean 'steps'"),
         (("network", "netwerk"), "netwerk"),
         (("[8, 8]", "[8, 7]"), "multiples of 2"),
+        (("[[8, 8]]", "[[8, 8], [8, 8, 8]]"), "all 2D or all 3D"),
+        (("[[8, 8]]", "[]"), "shapes"),
+        (("count = 2", "count = 2\nshapes = [[4, 4, 4]]"), "all 2D or all 3D"),
+        (("shapes = [[8, 8]]", 'shapes = [[8, 8], [4, 4]]\n[data]\nsource = "ritz"'), "of one shape"),
         (("steps = 4", "steps = -4"), "steps"),
         (('"dcdm"', '"unet"'), "network"),
         (("[schedule]", '[data]\nsource = "ritz"\n[schedule]'), None),
-        (("shape", 'geometry = "free_surface"\n[data]\nsource = "ritz"\n[x]\nshape'), "x"),
+        (("shapes", 'geometry = "free_surface"\n[data]\nsource = "ritz"\n[x]\nshapes'), "x"),
     ],
 )
 def test_cases_that_cannot_be_trained_are_refused(change, message, case):
@@ -228,4 +232,4 @@ def test_packaged_trainings_are_complete(name):
     if name == "train_cycle":
         assert list(case.grids) == ["2d", "3d", "2d-coefficients", "3d-coefficients"]
     else:
-        assert case.architecture()["dim"] == len(case.shape)
+        assert case.architecture()["dim"] == len(case.shapes[0])

@@ -60,9 +60,15 @@ def directions(settings: Settings) -> Iterator[BarRow]:
 
 
 def masked_directions(settings: Settings) -> Iterator[BarRow]:
-    """Yield NPSDO on geometries of classes that it has not seen."""
-    shape = settings.cells(64, 64)
-    yield from _iterations(settings, "masked_directions", shape, "npsdo2d", ns.DCDM(history=2), "CG", None)
+    """Yield NPSDO on geometries of classes, and on larger grids, that it has not seen."""
+    for name, full in (
+        ("npsdo2d", (64, 64)),
+        ("npsdo2d", (256, 256)),
+        ("npsdo3d", (32, 32, 32)),
+        ("npsdo3d", (48, 48, 48)),
+    ):
+        shape = settings.cells(*full)
+        yield from _iterations(settings, "masked_directions", shape, name, ns.DCDM(history=2), "CG", None)
 
 
 def transfer(settings: Settings) -> Iterator[BarRow]:

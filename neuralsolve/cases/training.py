@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from neuralsolve.solvers.solve import prepare
 
 SIDES = {"noise": noise, "divergence": smooth_divergence}  # right sides, by name
 
+GridShape = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
 Tell = Callable[[int, str], None]
 
 
@@ -71,8 +72,12 @@ class Data(Table):
 
 
 class Validation(Table):
-    """What the trained network is measured on: seeds from `first`, `count` of them, to `rtol`."""
+    """What the trained network is measured on: seeds from `first`, `count` of them, to `rtol`.
 
+    On grids of `shapes`; None: of those that it was trained on.
+    """
+
+    shapes: list[GridShape] | None = Field(default=None, min_length=1)
     first: int = Field(default=200, ge=0)
     count: PositiveInt = 20
     rtol: float = Field(default=1e-4, gt=0)
@@ -81,16 +86,17 @@ class Validation(Table):
 class TrainCase(CaseTable):
     """``kind = "train"``: a network and how it is trained.
 
-    The grids: `geometry` "box", one box full of fluid with `walls`; or "free_surface", water below a wave
-    with four solid balls, one geometry for every seed from 0 to `geometries` - 1.
+    The grids, of each of `shapes`, which steps take in turn: `geometry` "box", one box full of fluid with
+    `walls`; or "free_surface", water below a wave with four solid balls, one geometry for every seed from 0
+    to `geometries` - 1.
     """
 
     command: ClassVar[str] = "train"
 
     network: Literal["dcdm", "npsdo"]
-    shape: list[PositiveInt] = Field(min_length=2, max_length=3)
+    shapes: list[GridShape] = Field(min_length=1)
     depth: Literal["shallow", "deep"] = "shallow"
-    levels: PositiveInt | None = None
+    own_levels: PositiveInt = 3
     geometry: Literal["box", "free_surface"] = "box"
     walls: Wall = "dirichlet"
     geometries: PositiveInt = 200
@@ -106,8 +112,11 @@ class TrainCase(CaseTable):
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
         self.plan()
-        if self.data.source == "ritz" and self.geometry != "box":
-            msg = "data.source = 'ritz' takes the one matrix of geometry = 'box'; 'smoothed' takes any"
+        if len({len(shape) for shape in [*self.shapes, *self.measured]}) > 1:
+            msg = f"shapes = {self.shapes}, of the validation {self.measured}; all 2D or all 3D are needed"
+            raise OptionError(msg)
+        if self.data.source == "ritz" and (self.geometry != "box" or len(self.shapes) > 1):
+            msg = "data.source = 'ritz' takes the one matrix of geometry = 'box' of one shape; 'smoothed' any"
             raise OptionError(msg)
         return self
 
@@ -124,22 +133,27 @@ class TrainCase(CaseTable):
         """Return where the log and the checkpoint go."""
         return [folder]
 
+    @property
+    def measured(self) -> list[list[int]]:
+        """Shapes of the grids of the validation."""
+        return self.shapes if self.validation.shapes is None else self.validation.shapes
+
     def plan(self) -> Schedule:
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
         return TypeAdapter(Schedule).validate_python({"seed": self.seed} | self.schedule)
 
     def architecture(self) -> dict[str, Any]:
         """Return what `make_network` makes the network of."""
-        common = {"network": self.network, "dim": len(self.shape)}
+        common = {"network": self.network, "dim": len(self.shapes[0])}
         if self.network == "dcdm":
             return common | {"depth": self.depth}
-        return common | ({} if self.levels is None else {"levels": self.levels})
+        return common | {"own_levels": self.own_levels}
 
-    def stencil(self, seed: int) -> PoissonStencil:
+    def stencil(self, shape: list[int], seed: int) -> PoissonStencil:
         """Return A of one geometry; of a box, always the same."""
         if self.geometry == "box":
-            return PoissonStencil(Grid(tuple(self.shape), walls=self.walls))
-        return PoissonStencil(free_surface(tuple(self.shape), np.random.default_rng(seed)))
+            return PoissonStencil(Grid(tuple(shape), walls=self.walls))
+        return PoissonStencil(free_surface(tuple(shape), np.random.default_rng(seed)))
 
     def trainer(self) -> Trainer:
         """Return the network before its first step, with its data."""
@@ -148,13 +162,13 @@ class TrainCase(CaseTable):
             torch.manual_seed(schedule.seed)
             net = make_network(**self.architecture())
         multiple = getattr(net, "multiple", 1)
-        if any(side % multiple for side in self.shape):
-            msg = f"shape = {self.shape}: this network is trained on sides that are multiples of {multiple}"
+        if any(side % multiple for shape in self.shapes for side in shape):
+            msg = f"shapes = {self.shapes}: this network is trained on sides that are multiples of {multiple}"
             raise OptionError(msg)
         count = 1 if self.geometry == "box" else self.geometries
-        system = System([self.stencil(seed) for seed in range(count)])
-        about = self.model_dump(mode="json", include={"shape", "geometry", "walls", "geometries", "data"})
-        return Trainer(net, system, self._fresh(system, schedule), schedule, about | self.architecture())
+        systems = [System([self.stencil(shape, seed) for seed in range(count)]) for shape in self.shapes]
+        about = self.model_dump(mode="json", include={"shapes", "geometry", "walls", "geometries", "data"})
+        return Trainer(net, systems, self._fresh(systems[0], schedule), schedule, about | self.architecture())
 
     def _fresh(self, system: System, schedule: Schedule) -> Callable[[System, int, torch.Generator], Tensor]:
         if self.data.source == "smoothed":
@@ -172,7 +186,8 @@ class TrainCase(CaseTable):
             "architecture": json.dumps(self.architecture()),
             "schedule": json.dumps(dataclasses.asdict(trainer.schedule)),
             "seed": str(trainer.schedule.seed),
-            "data": f"{self.data.source} on {self.geometry} {'x'.join(map(str, self.shape))}",
+            "data": f"{self.data.source} on {self.geometry} "
+            + ", ".join("x".join(map(str, shape)) for shape in self.shapes),
         }
         named = {"fresh data": "fresh", "on-policy residuals": "on_policy"}
         return Trained(
@@ -188,11 +203,12 @@ class TrainCase(CaseTable):
     def results(self, net: nn.Module) -> list[dict[str, Any]]:
         """Return what the network is worth on the validation seeds, beside CG in the same run."""
         seeds = range(self.validation.first, self.validation.first + self.validation.count)
-        return [self._compared(net, name, seeds) for name in SIDES]
+        return [self._compared(net, shape, name, seeds) for shape in self.measured for name in SIDES]
 
-    def _compared(self, net: nn.Module, side: str, seeds: range) -> dict[str, Any]:
-        runs = [self._both(net, side, seed) for seed in seeds]
+    def _compared(self, net: nn.Module, shape: list[int], side: str, seeds: range) -> dict[str, Any]:
+        runs = [self._both(net, shape, side, seed) for seed in seeds]
         row: dict[str, Any] = {
+            "shape": shape,
             "right_side": side,
             "rtol": self.validation.rtol,
             "seeds": [seeds[0], seeds[-1]],
@@ -202,8 +218,8 @@ class TrainCase(CaseTable):
         row["worst_ratio"] = round(min(run["ratio"] for run in runs), 4)
         return row | {"converged": all(run["converged"] for run in runs)}
 
-    def _both(self, net: nn.Module, side: str, seed: int) -> dict[str, Any]:
-        A = self.stencil(seed)
+    def _both(self, net: nn.Module, shape: list[int], side: str, seed: int) -> dict[str, Any]:
+        A = self.stencil(shape, seed)
         b = SIDES[side](A, np.random.default_rng([seed, 1]))
         found: list[dict[str, Any]] = []
         methods: list[tuple[Method, Any]] = [(DCDM(history=2), NeuralDirection(net)), (CG(), None)]

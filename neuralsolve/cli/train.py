@@ -74,7 +74,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 def _beside_cg(row: dict[str, Any]) -> str:
     return (
-        f"{row['right_side']}, seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
+        f"{' x '.join(map(str, row['shape']))}, {row['right_side']}, seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
         f"{row['iterations']:g} iterations, CG {row['cg_iterations']:g}, ratio {row['ratio']:.3g} (worst "
         f"{row['worst_ratio']:.3g}); {seconds(row['seconds'])}, CG {seconds(row['cg_seconds'])}"
     )

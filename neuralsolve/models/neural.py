@@ -17,7 +17,7 @@ from neuralsolve.errors import FormatError, GridError, ShapeError, StructureErro
 from neuralsolve.models.direction import DEPTHS, DirectionNet, memory_format, padded
 from neuralsolve.models.npsdo import StencilNet
 from neuralsolve.operators.base import LinearOperator, output_like
-from neuralsolve.operators.grid import AIR, SOLID
+from neuralsolve.operators.grid import AIR
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.weights import read_tensors, weights_file
@@ -31,8 +31,8 @@ class NeuralDirection(Recipe):
 
     Two kinds. "dcdm": the convolutional network of Kaneda et al. (2023), nonlinear, blind to geometry: its
     output is masked to the fluid. "npsdo": stencils made from the cells (Lan et al. 2024), linear, made once
-    a geometry in `build` and `update`. Both see r / ||r|| in float32; the result is scaled back. Grids of any
-    size are padded to what the network wants, and the result is cut.
+    a geometry in `build` and `update`. Both see r / ||r|| in float32; the result is scaled back. Grids may
+    have any size.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, str]]:
 
 
 def make_network(network: str, dim: int, **options: Any) -> nn.Module:
-    """Return an untrained network: "dcdm" (depth, width) or "npsdo" (levels)."""
+    """Return an untrained network: "dcdm" (depth, width) or "npsdo" (own_levels)."""
     if dim not in (2, 3):
         msg = f"dim is {dim!r}; 2 or 3 is needed"
         raise ValueError(msg)
@@ -126,10 +126,10 @@ def make_network(network: str, dim: int, **options: Any) -> nn.Module:
         if depth in DEPTHS and 1 <= int(width) <= 256 and not options:
             return DirectionNet(dim, depth, int(width))
     elif network == "npsdo":
-        levels = options.pop("levels", {2: 6, 3: 4}[dim])
-        if 1 <= int(levels) <= 12 and not options:
-            return StencilNet(dim, int(levels))
-    msg = f"no network {network!r} with {options}; dcdm (depth, width) and npsdo (levels) are known"
+        own_levels = options.pop("own_levels", 3)
+        if 1 <= int(own_levels) <= 12 and not options:
+            return StencilNet(dim, int(own_levels))
+    msg = f"no network {network!r} with {options}; dcdm (depth, width) and npsdo (own_levels) are known"
     raise ValueError(msg)
 
 
@@ -209,10 +209,8 @@ class _Stencils(_Directions):
         self.layers = [tuple(int(wall == "dirichlet") for wall in pair) for pair in grid.walls]
         cells = grid.cells[None, None]
         room = [n for pair in reversed(self.layers) for n in pair]
-        cells = nn.functional.pad(cells, room, value=AIR)
-        room = [n for side in reversed(cells.shape[2:]) for n in (0, -side % self.net.multiple)]
         with torch.no_grad():
-            self.frozen = self.net.freeze(nn.functional.pad(cells, room, value=SOLID))
+            self.frozen = self.net.freeze(nn.functional.pad(cells, room, value=AIR))
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self._on_fields(self._transposed, r, out)
@@ -226,6 +224,6 @@ class _Stencils(_Directions):
     def _propose(self, fields: Tensor) -> Tensor:
         shape = fields.shape[2:]
         v = nn.functional.pad(fields, [n for pair in reversed(self.layers) for n in pair])
-        z = self.net.apply_frozen(self.frozen, padded(v, self.net.multiple))
+        z = self.net.apply_frozen(self.frozen, v)
         inside = (slice(low, low + side) for (low, _), side in zip(self.layers, shape, strict=True))
         return z[(..., *inside)]

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,8 @@ class Trainer:
     Parameters
     ----------
     net : module (r, cells) -> direction, fields of ``(batch, 1, *shape)``; its weights are changed
-    system : the grids to train on; every field of the pool belongs to one of them
+    systems : the grids to train on, one system a shape: steps take them in turn, and every field of a
+        system's pool belongs to one of its grids
     fresh : (system, count, generator) -> errors y
     about : what else the run depends on, as JSON holds it: a checkpoint of another kind is refused
     """
@@ -99,17 +100,17 @@ class Trainer:
     def __init__(
         self,
         net: nn.Module,
-        system: System,
+        systems: Sequence[System],
         fresh: Callable[[System, int, torch.Generator], Tensor],
         schedule: Schedule,
         about: dict[str, Any] | None = None,
     ):
-        self.net, self.system, self.fresh, self.schedule = net, system, fresh, schedule
+        self.net, self.systems, self.fresh, self.schedule = net, systems, fresh, schedule
         self.options = json.loads(json.dumps((about or {}) | dataclasses.asdict(schedule)))
         self.generator = torch.Generator().manual_seed(schedule.seed)
-        net.to(memory_format=memory_format(system.dim))  # type: ignore[call-overload]
+        net.to(memory_format=memory_format(systems[0].dim))  # type: ignore[call-overload]
         self.adam = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
-        self.pool = Pool(schedule.batch, system.shape)
+        self.pools = [Pool(schedule.batch, system.shape) for system in systems]
         self.step, self.seconds = 0, 0.0
 
     @property
@@ -120,16 +121,15 @@ class Trainer:
     def advance(self) -> Row:
         """Take one step of training; return the row of the log."""
         started, s = time.perf_counter(), self.schedule
-        self._refill()
-        system = self.system.take(self.pool.grid)
-        e = self.pool.error
+        grids, pool = self._refilled()
+        system, e = grids.take(pool.grid), pool.error
         b = system.matvec(e)
         size = torch.linalg.vector_norm(b.flatten(1), dim=1).reshape(-1, *[1] * (b.ndim - 1))
         r = (b / size).to(memory_format=memory_format(system.dim))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.step < s.mixed_until * s.steps):
             f = self.net(r, system.cells)
         f = torch.where(system.fluid, f.float(), 0.0)
-        d = f if s.loss == "scaled" else self.pool.conjugate(f)
+        d = f if s.loss == "scaled" else pool.conjugate(f)
         losses = LOSSES[s.loss](d, system.matvec(d), b / size, e / size)
         for group in self.adam.param_groups:
             group["lr"] = s.rate(self.step)
@@ -138,9 +138,9 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), s.clip)
         if bool(torch.isfinite(norm)):
             self.adam.step()
-        losses, young = losses.detach(), self.pool.age == 0
+        losses, young = losses.detach(), pool.age == 0
         with torch.no_grad():
-            self.pool.advance(system, self.pool.conjugate(f.detach()))
+            pool.advance(system, pool.conjugate(f.detach()))
         self.step += 1
         self.seconds += time.perf_counter() - started
         return {
@@ -153,9 +153,10 @@ class Trainer:
             "gradient_norm": float(norm),
         }
 
-    def _refill(self) -> None:
-        """Give the pool new errors where its own are too old, or not wanted yet."""
-        s, pool = self.schedule, self.pool
+    def _refilled(self) -> tuple[System, Pool]:
+        """Return the grids and the pool of this step, its errors renewed where too old, or not wanted."""
+        s, turn = self.schedule, self.step % len(self.systems)
+        system, pool = self.systems[turn], self.pools[turn]
         oldest = torch.zeros(s.batch, dtype=torch.int64)
         if self.step >= s.on_policy_from * s.steps:
             kept = round(s.on_policy * s.batch)
@@ -165,20 +166,23 @@ class Trainer:
         old = pool.old(oldest)
         if bool(old.any()):
             count = int(old.sum())
-            pool.grid[old] = torch.randint(len(self.system), (count,), generator=self.generator)
-            pool.put(old, self.fresh(self.system.take(pool.grid[old]), count, self.generator))
+            pool.grid[old] = torch.randint(len(system), (count,), generator=self.generator)
+            pool.put(old, self.fresh(system.take(pool.grid[old]), count, self.generator))
+        return system, pool
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything that the next step depends on: tensors, and numbers as JSON holds them."""
         tensors = learned_state(self.net, self.adam)
-        tensors |= {f"pool.{name}": value for name, value in vars(self.pool).items()}
+        for k, pool in enumerate(self.pools):
+            tensors |= {f"pool.{k}.{name}": value for name, value in vars(pool).items()}
         tensors["generator"] = self.generator.get_state()
         return tensors, {"step": self.step, "seconds": self.seconds}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take the place of the trainer whose `state` this is."""
         restore_learned(self.net, self.adam, tensors)
-        for name in vars(self.pool):
-            setattr(self.pool, name, tensors[f"pool.{name}"].clone())
+        for k, pool in enumerate(self.pools):
+            for name in vars(pool):
+                setattr(pool, name, tensors[f"pool.{k}.{name}"].clone())
         self.generator.set_state(tensors["generator"])
         self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
