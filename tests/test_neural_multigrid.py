@@ -24,7 +24,7 @@ from neuralsolve.models.cycle_training import (
     chebyshev_roots,
 )
 from neuralsolve.models.training_loop import train
-from neuralsolve.pde.scenes import free_surface, inclusions
+from neuralsolve.pde.scenes import free_surface, inclusions, layered, varied
 from neuralsolve.preconditioners.learned import reach_of, read_knowledge
 from neuralsolve.preconditioners.multigrid import Multigrid
 from neuralsolve.preconditioners.weights import shipped, write_tensors
@@ -88,6 +88,35 @@ def test_shipped_weights_run_compiled_as_in_float64(kind, shape):
     exact = cycle_of(A, known).apply(r[None])[0]
     z = ns.NeuralMultigrid().build(A).apply(r)
     assert float((z - exact).norm()) <= 1e-5 * float(exact.norm())
+
+
+@pytest.mark.parametrize("make", [varied, layered])
+@pytest.mark.parametrize("shape", [(60, 37), (17, 24, 20)])
+def test_conductors_are_corrected_as_in_training(make, shape):
+    A = make(shape, np.random.default_rng(1021))
+    M = ns.NeuralMultigrid().build(A)
+    r = torch.randn(A.shape[0], dtype=F64, generator=torch.Generator().manual_seed(4211))
+    known = read_knowledge("cycle")[kind_of(M)]
+    exact, z = cycle_of(A, known).apply(r[None])[0], M.apply(r)
+    cosine = float(torch.dot(z, exact) / (z.norm() * exact.norm()))  # levels are in units of their own
+    assert 1 - cosine <= 1e-10
+
+
+def kind_of(M):
+    return M.describe().split(", ")[1].split(":")[0]
+
+
+@pytest.mark.parametrize("shape", [(120, 96), (24, 32, 30)])
+def test_anisotropy_is_seen_in_the_coefficients(shape):
+    dim = len(shape)
+    A, even = layered(shape, np.random.default_rng(1031)), varied(shape, np.random.default_rng(1031))
+    assert kind_of(ns.NeuralMultigrid().build(A)) == f"{dim}d-anisotropic"
+    assert kind_of(ns.NeuralMultigrid().build(even)) == f"{dim}d-coefficients"
+    b = np.random.default_rng(4217).standard_normal(A.shape[0])
+    learned, classical = (
+        ns.solve(A, b, ns.CG(), M=M, rtol=1e-8).iterations for M in (ns.NeuralMultigrid(), Multigrid("V"))
+    )
+    assert learned <= 0.6 * classical
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 30.0])

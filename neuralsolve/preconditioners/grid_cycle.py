@@ -140,10 +140,6 @@ class GridCycle(Preconditioner):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"
 
-    def retune(self, known: Knowledge) -> None:
-        """Take other steps and gains, on the levels as they are: for a search."""
-        self._schedule = Schedule.learned(known, len(self._levels()))
-
     def _learn(self, h: Hierarchy) -> None:
         assert self._tables is not None
         self._adapted = adapt(h, self._tables)
@@ -178,8 +174,8 @@ class GridCycle(Preconditioner):
             return "learned multigrid: one level, which is solved, certified"
         steps = "-".join(str(len(each)) for each in known.roots[: len(levels) - 1])
         return (
-            f"learned multigrid: V, {steps} steps, {len(levels)} levels, certified up to "
-            f"{min(known.reach):.3g}, {self._adapted.clipped} factors clipped"
+            f"learned multigrid, {self._adapted.kind}: V, {steps} steps, {len(levels)} levels, certified "
+            f"up to {min(known.reach):.3g}, {self._adapted.clipped} factors clipped"
         )
 
     def _choose(self, recipe: Multigrid) -> None:

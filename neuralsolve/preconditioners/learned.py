@@ -62,10 +62,11 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What was done to the levels: the knowledge used, or why none was; how many factors were clipped."""
+    """What was done to the levels: the knowledge used, or why none was; the kind of grid; factors clipped."""
 
     knowledge: Knowledge | None
     reason: str = ""
+    kind: str = ""
     clipped: int = 0
 
 
@@ -154,7 +155,7 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
     if any(len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) > 1 for p in plans):
         return Adapted(None, "stretched cells")
     if not len(known.faces):
-        return Adapted(known)
+        return Adapted(known, kind=kind)
     K, volume, before, clipped = table(), h.levels[0].inverse, [], 0
     for k in range(1, len(plans)):
         above, level, plan = plans[k - 1], h.levels[k], plans[k]
@@ -182,4 +183,4 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
     h.filled.whole = (
         len(plans) == 1
     )  # an update fills all levels anew: these numbers are no longer those of A
-    return Adapted(known, "", clipped)
+    return Adapted(known, kind=kind, clipped=clipped)
