@@ -13,6 +13,7 @@ from neuralsolve.plot.charts import (
 )
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
+from neuralsolve.plot.tuning import tuning_figure
 
 __all__ = [
     "bars_figure",
@@ -23,4 +24,5 @@ __all__ = [
     "smoke_figure",
     "solution_figure",
     "training_figure",
+    "tuning_figure",
 ]

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from neuralsolve.errors import StructureError
 from neuralsolve.operators.base import LinearOperator
+from neuralsolve.tuning.tuned import Tunable
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
 
 
-class Recipe(ABC):
+class Recipe(Tunable, ABC):
     """Options of a preconditioner, a frozen dataclass; `build` makes the preconditioner for an A."""
 
     @abstractmethod
@@ -45,6 +46,10 @@ class Preconditioner(ABC):
     @abstractmethod
     def update(self, A_next: LinearOperator) -> None:
         """Follow A to new values on the same pattern, keeping what need not be made again."""
+
+    def retune(self, recipe: Recipe) -> bool:
+        """Take the options of another recipe, where that needs no set-up; return whether it was done."""
+        return False
 
     @abstractmethod
     def describe(self) -> str:

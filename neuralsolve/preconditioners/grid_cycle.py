@@ -20,7 +20,7 @@ from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.vectors import copy_of
-from neuralsolve.preconditioners.base import Preconditioner, by_columns
+from neuralsolve.preconditioners.base import Preconditioner, Recipe, by_columns
 from neuralsolve.preconditioners.learned import Adapted, Knowledge, adapt
 from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
 
@@ -84,6 +84,11 @@ def _plans(h: Hierarchy) -> list[Plan]:
     return [level.plan for level in h.levels]
 
 
+def _levels_of(recipe: Multigrid) -> tuple[object, ...]:
+    """Return the options that the levels depend on."""
+    return recipe.coarsest, recipe.max_levels, recipe.strong, recipe.smoother == "red-black"
+
+
 def _power_above(size: float) -> float:
     """Return the next power of two, or one whose inverse is a number too; 1 for infinity and NaN."""
     return 2.0 ** min(max(math.frexp(size)[1], -1000), 1000) if math.isfinite(size) else 1.0
@@ -126,16 +131,27 @@ class GridCycle(Preconditioner):
         if known is not None:
             self._choose(replace(recipe, cycle="V"))
             self._schedule = Schedule.learned(known, len(fresh.levels))
-            return
+        else:
+            self._choose_tested(recipe)
+
+    def retune(self, recipe: Recipe) -> bool:
+        before = self.recipe
+        if self._tables is not None or not isinstance(recipe, type(before)) or _levels_of(recipe) != _levels_of(before):
+            return False
+        self.recipe = recipe
+        self._choose_tested(recipe)
+        return True
+
+    def _choose_tested(self, recipe: Multigrid) -> None:
+        """Take the cycle of a recipe, or the V-cycle where another would not contract."""
         self._choose(recipe)
-        even = all(
-            len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in _plans(fresh)
-        )
-        self._twice = TWICE if A_next.code is not None and even else len(fresh.levels)
+        h = self._hierarchy
+        assert h is not None
+        plans, last = _plans(h), len(h.levels) - 1
+        even = all(len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) <= 1 for p in plans)
+        self._twice = TWICE if not h.levels[0].faces.numel() and even else len(plans)
         # the second correction of a level meets those below it; large ones cost too much to be looked at
-        tested = [
-            d for d, plan in enumerate(_plans(fresh)) if plan.size <= TESTED and 0 < d < len(fresh.levels) - 1
-        ]
+        tested = [d for d, plan in enumerate(plans) if plan.size <= TESTED and 0 < d < last]
         if recipe.cycle != "V" and any(self._growth(depth) > CONTRACTION for depth in tested):
             self._choose(replace(recipe, cycle="V"))
             self._note = f", instead of {recipe.cycle}, which would not contract"

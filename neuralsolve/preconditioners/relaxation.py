@@ -77,7 +77,14 @@ class _Scaling(Preconditioner):
     def update(self, A_next: LinearOperator) -> None:
         diagonal = divisors(A_next, "Jacobi")
         self.symmetric = not bool((diagonal < 0).any())
-        self.scale = torch.where(diagonal == 0, 0.0, self.omega / diagonal)
+        self.inverse = torch.where(diagonal == 0, 0.0, 1 / diagonal)
+        self.scale = self.omega * self.inverse
+
+    def retune(self, recipe: Recipe) -> bool:
+        if not isinstance(recipe, Jacobi):
+            return False
+        self.omega, self.scale = recipe.omega, recipe.omega * self.inverse
+        return True
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         scale = self.scale if r.ndim == 1 else self.scale[:, None]
@@ -137,8 +144,12 @@ class SOR(Recipe):
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Look at the rows of A, and colour them where the order asks for it."""
-        plan = (self.direction == "backward",) * self.sweeps
-        return _Relaxation(A, "SOR", self.omega, self.order, plan)
+        return _Relaxation(A, "SOR", self.omega, self.order, self.plan)
+
+    @property
+    def plan(self) -> tuple[bool, ...]:
+        """Of the sweeps of an application, which run backward."""
+        return (self.direction == "backward",) * self.sweeps
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,12 @@ class SSOR(Recipe):
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Look at the rows of A, and colour them where the order asks for it."""
-        return _Relaxation(A, "SSOR", self.omega, self.order, (False, True) * self.sweeps)
+        return _Relaxation(A, "SSOR", self.omega, self.order, self.plan)
+
+    @property
+    def plan(self) -> tuple[bool, ...]:
+        """Of the sweeps of an application, which run backward."""
+        return (False, True) * self.sweeps
 
 
 def _check(recipe: str, omega: float, order: str, sweeps: int) -> None:
@@ -193,19 +209,28 @@ class _Relaxation(Preconditioner):
 
     def __init__(self, A: LinearOperator, name: str, omega: float, order: str, plan: tuple[bool, ...]):
         self.name, self.omega, self.order, self.plan = name, omega, order, plan
-        # the transpose of sweeps with A is the sweeps with A^T, in the other order and direction
-        self.transposed_plan = tuple(not reverse for reverse in reversed(plan))
         self._colors: _Colors | None = None
         self.update(A)
 
+    def retune(self, recipe: Recipe) -> bool:
+        if not isinstance(recipe, SOR | SSOR) or recipe.order != self.order:
+            return False
+        self.name, self.omega, self.plan = type(recipe).__name__, recipe.omega, recipe.plan
+        self._judge()
+        return True
+
     def update(self, A_next: LinearOperator) -> None:
         """Take the new values; the colours stay where the pattern does."""
-        diagonal = divisors(A_next, self.name)
-        palindrome = self.plan == self.transposed_plan
-        self.symmetric = A_next.symmetric and palindrome and not bool((diagonal < 0).any())
+        self._positive = not bool((divisors(A_next, self.name) < 0).any())
         self.A = A_next
+        self._judge()
         self._sweep = self._sweeper(A_next)
         self._transposed: Sweep | None = self._sweep if A_next.symmetric else None
+
+    def _judge(self) -> None:
+        """Say whether M is symmetric: the transpose of sweeps is those with A^T, in the other order and way."""
+        self.transposed_plan = tuple(not reverse for reverse in reversed(self.plan))
+        self.symmetric = self.A.symmetric and self._positive and self.plan == self.transposed_plan
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self._run(self._sweep, self.plan, r, out)

@@ -12,6 +12,7 @@ from torch import Tensor
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.preconditioners.base import Preconditioner
+from neuralsolve.tuning.tuned import Tunable
 
 
 @dataclass
@@ -38,7 +39,7 @@ class State:
     exact: bool = False
 
 
-class Method(ABC):
+class Method(Tunable, ABC):
     """Options of an iterative method, a frozen dataclass.
 
     Class attributes

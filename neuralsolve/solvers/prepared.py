@@ -63,7 +63,7 @@ class Prepared:
         self._transposed: Prepared | None = None
         self._recorded = False  # a gradient may still need the present M
         self._lock = threading.RLock()  # M and the plans have room and state of their own
-        self._build_first()
+        self._set_up()
         self.setup_seconds = time.perf_counter() - start
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,13 +83,20 @@ class Prepared:
         b: Any,
         x0: Any = None,
         *,
+        context: Any = None,
         rtol: float | None = None,
         atol: float | None = None,
         maxiter: int | None = None,
         callback: Callback | None = None,
         throw: bool = True,
     ) -> SolveResult:
-        """Solve for a right side; tolerances given here replace those of `prepare`. See `solve`."""
+        """Solve for a right side; tolerances given here replace those of `prepare`. See `solve`.
+
+        Parameters
+        ----------
+        context : a number known before the solve that learners of `Tuned` options go by, such as a time step;
+            without such options it is not looked at
+        """
         rtol, atol, maxiter = _tolerances(
             self.rtol if rtol is None else rtol,
             self.atol if atol is None else atol,
@@ -111,10 +118,7 @@ class Prepared:
             result = dataclasses.replace(result, x=x)
         else:
             result = forward(b)
-        if throw and not result.converged:
-            msg = f"{result.status.name}: {result.status.value} [{result}]"
-            raise SolveError(msg, result)
-        return result
+        return checked(result, throw)
 
     def update(self, A_next: Any) -> Prepared:
         """Follow A to its next values, keeping what the pattern allows; return self.
@@ -318,6 +322,14 @@ class Prepared:
             msg = f"the adjoint solve of the gradient ended in {result.status.name}: {result.status.value}"
             raise SolveError(msg, result)
         return result.x if numbering is None else numbering.finish_adjoint(result.x, g)
+
+
+def checked(result: SolveResult, throw: bool) -> SolveResult:
+    """Return a result, or raise where it has not converged and `throw` says so."""
+    if throw and not result.converged:
+        msg = f"{result.status.name}: {result.status.value} [{result}]"
+        raise SolveError(msg, result)
+    return result
 
 
 def _prepare_again(

@@ -9,6 +9,8 @@ from neuralsolve.solvers.loop import Callback
 from neuralsolve.solvers.method import Method
 from neuralsolve.solvers.prepared import Prepared
 from neuralsolve.solvers.result import SolveResult
+from neuralsolve.solvers.tuning import TunedPrepared
+from neuralsolve.tuning.choosing import is_tuned
 
 
 def solve(
@@ -78,7 +80,7 @@ def solve(
     >>> bool(np.linalg.norm(A @ result.x - 1) <= 1e-8 * np.sqrt(50))
     True
     """
-    prepared = Prepared(
+    prepared = prepare(
         A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid
     )
     return prepared.solve(b, x0=x0, callback=callback, throw=throw)
@@ -105,4 +107,5 @@ def prepare(
     >>> [poisson.solve(np.full(64, f)).converged for f in (1.0, 2.0)]
     [True, True]
     """
-    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)
+    made = TunedPrepared if is_tuned(method) or is_tuned(M) else Prepared
+    return made(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)

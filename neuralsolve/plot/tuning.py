@@ -1,0 +1,77 @@
+"""Pictures of what learners choose: cost over time, choices over time or over the context."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, new_figure, plain_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from neuralsolve.tuning.report import TuningReport, TuningTable
+
+WINDOW = 20  # parts of the history that a moving mean spans
+
+
+def tuning_figure(report: TuningReport, title: str = "") -> Figure:
+    """Return the costs (left) and the choices (right) of a `Prepared.report()`, one row per tuned parameter.
+
+    Choices are shown over the context where solves had one, else over the solves.
+    """
+    rows = max(1, len(report.tables))
+    figure = new_figure(8.2, 0.6 + 2.6 * rows)
+    panels = figure.subplots(rows, 2, squeeze=False)
+    for (left, right), table in zip(panels, report.tables, strict=False):
+        _draw_costs(left, table)
+        _draw_choices(right, table)
+        left.set_title(f"{table.name} by {table.learner}", fontsize=9, color=INK, loc="left")
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure
+
+
+def _draw_costs(axes: Axes, table: TuningTable) -> None:
+    """Draw every cost, capped ones apart, and their moving mean."""
+    costs = np.array([pull.cost for pull in table.history])
+    capped = np.array([pull.capped for pull in table.history], dtype=bool)
+    at = np.arange(1, len(costs) + 1)
+    axes.plot(at[~capped], costs[~capped], ".", color=OTHERS, markersize=3)
+    axes.plot(at[capped], costs[capped], "x", color=SHORT, markersize=4, label="capped or finished otherwise")
+    width = max(1, len(costs) // WINDOW)
+    if len(costs):
+        mean = np.convolve(costs, np.ones(width) / width, "valid")
+        axes.plot(at[width - 1 :], mean, color=OURS, label=f"mean of {width}" if width > 1 else "cost")
+        axes.legend(frameon=False, fontsize=7)
+    if costs.size and costs.min() > 0 and costs.max() > 30 * costs.min():
+        axes.set_yscale("log")
+    axes.set_xlabel("solve", fontsize=8)
+    axes.set_ylabel(table.unit, fontsize=8)
+    axes.grid(True, which="major", color=GROUND)
+    plain_axes(axes)
+
+
+def _draw_choices(axes: Axes, table: TuningTable) -> None:
+    """Draw numbers as they are, other choices by name."""
+    contexts = [pull.context for pull in table.history]
+    seen = all(context is not None for context in contexts) and len(contexts) > 0
+    x = np.array(contexts, dtype=float) if seen else np.arange(1, len(contexts) + 1)
+    numeric = all(_is_number(label) for label in table.choices)
+    places = {label: float(label) if numeric else k for k, label in enumerate(table.choices)}
+    axes.plot(x, [places[pull.choice] for pull in table.history], ".", color=OURS, markersize=3)
+    if not numeric:
+        axes.set_yticks(range(len(table.choices)), [label[:28] for label in table.choices])
+    axes.set_xlabel("context" if seen else "solve", fontsize=8)
+    axes.set_ylabel(table.name.split(".")[-1] if numeric else "", fontsize=8)
+    axes.grid(True, which="major", color=GROUND)
+    plain_axes(axes)
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True

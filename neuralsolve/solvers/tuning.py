@@ -1,0 +1,222 @@
+"""`TunedPrepared`: a `Prepared` whose method or M hold parameters that learners choose before every solve.
+
+    choose     every learner gives a value; options with these values take the place of the `Tuned`
+    take       M follows without a set-up where it can (`Preconditioner.retune`), else it is one that is kept
+               from before, brought up to date with A, or built
+    solve      as ever; a solve that misses its tolerance, whatever the reason, is finished from where it came
+               to by the automatic choice for A
+    learn      every learner that had a part in it is told the cost
+
+Nothing that a learner chooses can make an answer wrong: `converged` rests on the true residual, as everywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from neuralsolve.errors import InputError
+from neuralsolve.preconditioners.base import Preconditioner
+from neuralsolve.solvers.loop import Callback
+from neuralsolve.solvers.prepared import Prepared, checked
+from neuralsolve.solvers.result import SolveResult, Status
+from neuralsolve.solvers.structure import Structure
+from neuralsolve.tuning.choosing import Choosing
+from neuralsolve.tuning.report import TuningReport
+
+KEPT = 4  # preconditioners of other choices that are kept
+AT_LEAST = 2.0  # times the largest cost of a solve that converged: the charge of one that did not
+
+Tolerances = dict[str, Any]
+
+
+class _Built(NamedTuple):
+    """A preconditioner, and of which A: `update` counts them."""
+
+    M: Preconditioner | None
+    version: int
+
+
+class TunedPrepared(Prepared):
+    """A `Prepared` some of whose options are `Tuned`; `prepare` makes it."""
+
+    def __init__(self, A: Any, method: Any = None, *, M: Any = None, **options: Any):
+        self._choosing, self._given_to_prepare = Choosing(method, M), (method, M, options)
+        self._kept: OrderedDict[Any, _Built] = OrderedDict()  # by what tells M from others
+        self._largest: dict[str, float] = {}  # costs of solves that converged
+        self._version = self._built_for = 0
+        self._safe: Prepared | None = None
+        self._safe_for = 0
+        self._key: Any = None  # of the present M
+        method, M = self._choosing.first()
+        super().__init__(A, method, M=M, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        method, M, options = self._given_to_prepare
+        return _tuned_again, (self._source, method, M, options, self.state_dict())
+
+    def solve(
+        self,
+        b: Any,
+        x0: Any = None,
+        *,
+        context: Any = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        maxiter: int | None = None,
+        callback: Callback | None = None,
+        throw: bool = True,
+    ) -> SolveResult:
+        """Choose, solve, learn; see `Prepared.solve`."""
+        tolerances: Tolerances = {"rtol": rtol, "atol": atol}
+        with self._lock:
+            method, M = self._choosing.choose(context)
+            start = time.perf_counter()
+            refused = self._take(method, M)
+            setup = time.perf_counter() - start
+            result, why = None, refused
+            if not refused:
+                result = super().solve(b, x0, maxiter=maxiter, callback=callback, throw=False, **tolerances)
+                why = "" if result.converged else f"{result.status.name}, {result.iterations} iterations"
+            if result is not None and result.status is Status.STOPPED:
+                return checked(result, throw)
+            first = result
+            if result is None or why:
+                result = self._finish(b, x0, result, why, tolerances)
+            self._learn(first, result, setup, maxiter or self.maxiter)
+            return checked(replace(result, setup_seconds=setup), throw)
+
+    def update(self, A_next: Any) -> Prepared:
+        """Follow A to its next values; preconditioners follow when they are chosen. See `Prepared.update`."""
+        with self._lock:
+            super().update(A_next)
+            self._version += 1
+        return self
+
+    def report(self) -> TuningReport:
+        """Return what was chosen, how often, and at what cost."""
+        return self._choosing.report()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that was learned, as JSON holds it."""
+        return self._choosing.state_dict() | {"largest": dict(self._largest)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on learning where a `state_dict` of the same options was taken.
+
+        Raises
+        ------
+        OptionError
+            It is of other options, or no state.
+        """
+        with self._lock:
+            self._choosing.load_state_dict(state)
+            self._largest = {name: float(cost) for name, cost in state.get("largest", {}).items()}
+
+    # set-up
+
+    def _set_up(self) -> None:
+        """Build nothing yet: what is chosen is built; forget what was built for an A of another kind."""
+        self._kept.clear()
+        self._key = self._M = None
+
+    def _follow_M(self, before: Structure) -> None:
+        """Leave M as it is: it follows when it is chosen."""
+
+    def _take(self, method: Any, M: Any) -> str:
+        """Let a method and an M take the place of the present ones; return why they cannot."""
+        key = self._choosing.key()
+        try:
+            self._method_given, self._M_given = method, M
+            self._recipe_given = self._given_recipe()
+            self._plans, self._failed = self._make_plans(), []
+            if self._recorded:  # a gradient may still need the present M
+                self._key = self._M = None
+                self._recorded = False
+            recipe = self._plans[0].recipe
+            if key != self._key and (self._M is None or recipe is None or not self._M.retune(recipe)):
+                self._put_away()
+                self._M, self._built_for = self._kept.pop(key, _Built(None, -1))
+            self._key = key
+            if self._M is None:
+                self._build_first()
+            elif self._built_for != self._version:
+                self._M.update(self._structure.A)
+            self._built_for = self._version
+            self._check_preconditioner(self._plans[0])
+        except InputError as error:
+            self._key = self._M = None
+            if not self._choosing.chooses_M:
+                raise
+            return str(error).split(";")[0]
+        return ""
+
+    def _put_away(self) -> None:
+        if self._key is not None and self._M is not None:
+            self._kept[self._key] = _Built(self._M, self._built_for)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+
+    # safety
+
+    def _finish(
+        self, b: Any, x0: Any, result: SolveResult | None, why: str, tolerances: Tolerances
+    ) -> SolveResult:
+        """Solve by the automatic choice, from where a choice came to; tell both."""
+        if self._safe is None:
+            _, _, options = self._given_to_prepare
+            self._safe = Prepared(self._source, **options | {"maxiter": None})
+        elif self._safe_for != self._version:
+            self._safe.update(self._source)
+        self._safe_for = self._version
+        if result is not None and _nearer(result):
+            x0 = result.x
+        finished = self._safe.solve(b, x0, throw=False, **tolerances)
+        told = f"{self._choosing.words()} given up ({why}); finished by {finished.explanation}"
+        if result is None:
+            return replace(finished, explanation=told)
+        return replace(
+            finished,
+            iterations=result.iterations + finished.iterations,
+            matvecs=result.matvecs + finished.matvecs,
+            residual_norms=[*result.residual_norms, *finished.residual_norms[1:]],
+            solve_seconds=result.solve_seconds + finished.solve_seconds,
+            explanation=told,
+        )
+
+    # cost
+
+    def _learn(self, first: SolveResult | None, result: SolveResult, setup: float, cap: int | None) -> None:
+        """Tell the learners; nothing of a solve that had nothing to do."""
+        failed = first is None or not first.converged
+        if not failed and result.iterations == 0:
+            return
+        costs = {
+            "iterations": float(result.iterations),
+            "matvecs": float(result.matvecs),
+            "seconds": setup + result.solve_seconds,
+        }
+        if failed:
+            costs = {name: max(cost, AT_LEAST * self._largest.get(name, 0)) for name, cost in costs.items()}
+            if cap is not None:
+                costs["iterations"] = float(cap)
+        else:
+            self._largest = {name: max(c, self._largest.get(name, 0.0)) for name, c in costs.items()}
+        norms = result.residual_norms if first is None else first.residual_norms
+        self._choosing.learn(costs, failed, norms)
+
+
+def _nearer(result: SolveResult) -> bool:
+    """Whether a solve that failed has come nearer to the solution than where it began."""
+    norms = result.residual_norms
+    return bool(np.isfinite(norms[-1])) and norms[-1] < norms[0]
+
+
+def _tuned_again(A: Any, method: Any, M: Any, options: dict[str, Any], state: dict[str, Any]) -> TunedPrepared:
+    prepared = TunedPrepared(A, method, M=M, **options)
+    prepared.load_state_dict(state)
+    return prepared

@@ -1,0 +1,224 @@
+"""The `Tuned` places of a method and its M: found, filled with what learners choose, told what that has cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from neuralsolve.errors import OptionError
+from neuralsolve.tuning.cheb_cb import ChebCB
+from neuralsolve.tuning.learner import Learner, Learning, Observation
+from neuralsolve.tuning.report import Pull, TuningReport, TuningTable
+from neuralsolve.tuning.tsallis import TsallisINF
+from neuralsolve.tuning.tuned import Tuned, Tunable, is_whole
+
+METHOD, PRECONDITIONER = "method", "M"
+
+
+class Place:
+    """One `Tuned` where it stands.
+
+    Attributes
+    ----------
+    name : such as "SSOR.omega", "M", or "M[1].threshold" inside of a choice
+    values : what is chosen from
+    chosen : the value of the present choice; `drawn` says whether the present choice has a part for it
+    """
+
+    def __init__(self, name: str, tuned: Tuned, whole: bool):
+        self.name, self.tuned, self.whole = name, tuned, whole
+        self.values = tuned.values(whole)
+        self.learning: Learning | None = None
+        self.learner: Learner | None = tuned.learner
+        self.chosen: Any = None
+        self.at: float = math.nan  # what the learner said
+        self.drawn = False
+        self.pulls: list[Pull] = []
+
+    @property
+    def label(self) -> str:
+        """The present choice in words."""
+        return _label(self.chosen)
+
+    def first(self) -> Any:
+        """Return what stands here before a learner was asked: the middle of a range, the first choice."""
+        return self.values[len(self.values) // 2 if self.tuned.range is not None else 0]
+
+    def choose(self, context: float | None) -> Any:
+        """Ask the learner."""
+        if self.learning is None:
+            self.start(context is not None)
+        assert self.learning is not None and self.learner is not None
+        if self.learner.needs_context and context is None:
+            msg = (
+                f"{self.name} is chosen by {type(self.learner).__name__}, which goes by a context, and there is "
+                "none; give a number known before the solve, solve(b, context=dt), or learner=ns.TsallisINF()"
+            )
+            raise OptionError(msg)
+        self.at = float(self.learning.choose(context))
+        if self.tuned.range is None:
+            return self.values[int(self.at)]
+        return int(round(self.at)) if self.whole else self.at
+
+    def start(self, with_context: bool) -> None:
+        """Begin to learn."""
+        self.learner = self.learner or (ChebCB() if with_context else TsallisINF())
+        arms = self.values if self.tuned.range is not None else range(len(self.values))
+        self.learning = self.learner.start(
+            [float(v) for v in arms], self.tuned.seed, self.tuned.context_range
+        )
+
+
+class Choosing:
+    """All places of a method and an M."""
+
+    def __init__(self, method: Any, M: Any):
+        self.given = method, M
+        self.places: dict[str, Place] = {}
+        for thing, name in ((method, METHOD), (M, PRECONDITIONER)):
+            for place in _places(thing, name, False):
+                self._add(place)
+        self.chooses_M = isinstance(M, Tuned)
+        self.context: float | None = None
+
+    def _add(self, place: Place) -> None:
+        self.places[place.name] = place
+
+    def first(self) -> tuple[Any, Any]:
+        """Return method and M as they are before any learner was asked."""
+        return self._filled(lambda place: place.first())
+
+    def choose(self, context: Any) -> tuple[Any, Any]:
+        """Return method and M as the learners want them."""
+        self.context = _number(context)
+        return self._filled(lambda place: place.choose(self.context))
+
+    def _filled(self, ask: Any) -> tuple[Any, Any]:
+        for place in self.places.values():
+            place.drawn = False
+
+        def fill(thing: Any, name: str) -> Any:
+            if isinstance(thing, Tuned):
+                place = self.places[name]
+                place.chosen, place.drawn = ask(place), True
+                if place.tuned.choices is None:
+                    return place.chosen
+                return fill(place.chosen, f"{name}[{place.values.index(place.chosen)}]")
+            changes = {field: fill(value, _inside(thing, name, field)) for field, value in _parts(thing)}
+            return replace(thing, **changes) if changes else thing
+
+        method, M = self.given
+        return fill(method, METHOD), fill(M, PRECONDITIONER)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return what tells the present M from others."""
+        drawn = (p for p in self.places.values() if p.drawn and not p.name.startswith(METHOD))
+        return tuple((p.name, p.at if p.tuned.range is not None else p.values.index(p.chosen)) for p in drawn)
+
+    def words(self) -> str:
+        """Return the present choices in words."""
+        return ", ".join(f"{place.name} = {place.label}" for place in self.places.values() if place.drawn)
+
+    def learn(self, costs: dict[str, float], capped: bool, residual_norms: list[float]) -> None:
+        """Tell the learners of the present choice what it has cost."""
+        for place in self.places.values():
+            if place.drawn and place.learning is not None:
+                cost = costs[place.tuned.cost]
+                place.learning.learn(Observation(cost, capped, tuple(residual_norms)), self.context)
+                place.pulls.append(Pull(place.label, cost, self.context, capped))
+
+    def report(self) -> TuningReport:
+        """Return the tables of all places."""
+        tables = []
+        for place in self.places.values():
+            labels = [_label(value) for value in place.values]
+            tables.append(TuningTable.of(place.name, place.tuned.cost, place.learner, labels, place.pulls))
+        return TuningReport(tuple(tables))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned, as JSON holds it."""
+        return {"places": {place.name: _state(place) for place in self.places.values()}}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take up what a `state_dict` of the same options tells."""
+        try:
+            given = dict(state["places"])
+            if set(given) != set(self.places):
+                msg = f"the state is of {sorted(given)}, here {sorted(self.places)} are tuned; give the same options"
+                raise OptionError(msg)
+            for name, place in self.places.items():
+                _restore(place, given[name])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, OptionError):
+                raise
+            msg = f"no state of Tuned options ({error!r}); give what `state_dict()` of a Prepared has returned"
+            raise OptionError(msg) from None
+
+
+def is_tuned(thing: Any) -> bool:
+    """Whether options hold anything that is left to a learner."""
+    return next(_places(thing, "", False), None) is not None
+
+
+def _state(place: Place) -> dict[str, Any]:
+    return {
+        "values": [_label(value) for value in place.values],
+        "learner": None if place.learning is None else repr(place.learner),
+        "learning": None if place.learning is None else place.learning.state_dict(),
+        "pulls": [list(pull) for pull in place.pulls],
+    }
+
+
+def _restore(place: Place, state: dict[str, Any]) -> None:
+    labels = [_label(value) for value in place.values]
+    if state["values"] != labels:
+        msg = f"the state of {place.name} chooses from {state['values']}, here it is {labels}; give the same options"
+        raise OptionError(msg)
+    if state["learning"] is not None:
+        place.start(state["learner"] == repr(ChebCB()))
+        if repr(place.learner) != state["learner"]:
+            msg = f"the state of {place.name} is of {state['learner']}, here it is {place.learner}; give the same"
+            raise OptionError(msg)
+        assert place.learning is not None
+        place.learning.load_state_dict(state["learning"])
+    place.pulls = [Pull(*pull) for pull in state["pulls"]]
+
+
+def _places(thing: Any, name: str, whole: bool) -> Iterator[Place]:
+    if isinstance(thing, Tuned):
+        yield Place(name, thing, whole)
+        for k, choice in enumerate(thing.choices or ()):
+            yield from _places(choice, f"{name}[{k}]", whole)
+        return
+    for field, value in _parts(thing):
+        yield from _places(value, _inside(thing, name, field), is_whole(thing, field))
+
+
+def _parts(thing: Any) -> list[tuple[str, Any]]:
+    """Return the fields of options that hold something tuned, or other options."""
+    if not isinstance(thing, Tunable) or not is_dataclass(thing):
+        return []
+    pairs = [(f.name, getattr(thing, f.name)) for f in fields(thing)]
+    return [(name, v) for name, v in pairs if isinstance(v, Tuned | Tunable)]
+
+
+def _inside(thing: Any, name: str, field: str) -> str:
+    return f"{name}.{field}" if "[" in name or "." in name else f"{type(thing).__name__}.{field}"
+
+
+def _label(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value) if not callable(value) else str(value)
+
+
+def _number(context: Any) -> float | None:
+    if context is None:
+        return None
+    array = np.asarray(context)
+    if array.size != 1 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        msg = f"context is {context!r}; one finite number is needed, such as the time step or the shift of A"
+        raise OptionError(msg)
+    return float(array.reshape(()))

@@ -1,0 +1,79 @@
+"""What learners have chosen, how often, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Pull(NamedTuple):
+    """One solve: what was chosen, its cost, the context, and whether it missed the tolerance or hit its cap."""
+
+    choice: str
+    cost: float
+    context: float | None
+    capped: bool
+
+
+@dataclass(frozen=True)
+class TuningTable:
+    """One tuned parameter.
+
+    Attributes
+    ----------
+    name : such as "SSOR.omega"
+    unit : of the cost: "iterations", "matvecs" or "seconds"
+    learner : what chooses, in words
+    choices : what was chosen from, and numbers between that were chosen
+    pulls, mean_costs : of every choice, how often and at what mean cost; NaN where never
+    history : every solve, in order
+    """
+
+    name: str
+    unit: str
+    learner: str
+    choices: tuple[str, ...]
+    pulls: np.ndarray
+    mean_costs: np.ndarray
+    history: tuple[Pull, ...]
+
+    @classmethod
+    def of(cls, name: str, unit: str, learner: Any, labels: Sequence[str], history: Sequence[Pull]) -> TuningTable:
+        """Count the pulls."""
+        known = dict.fromkeys([*labels, *(pull.choice for pull in history)])
+        costs: dict[str, list[float]] = {label: [] for label in known}
+        for pull in history:
+            costs[pull.choice].append(pull.cost)
+        pulls = np.array([len(each) for each in costs.values()])
+        means = np.array([np.mean(each) if each else np.nan for each in costs.values()])
+        words = "not asked yet" if learner is None else str(learner)
+        return cls(name, unit, words, tuple(costs), pulls, means, tuple(history))
+
+    @property
+    def capped(self) -> int:
+        """Solves that missed the tolerance or hit the cap."""
+        return sum(pull.capped for pull in self.history)
+
+    def __str__(self) -> str:
+        total = sum(pull.cost for pull in self.history)
+        lines = [f"{self.name} by {self.learner}: {len(self.history)} solves, {total:.6g} {self.unit}"]
+        if self.capped:
+            lines[0] += f", {self.capped} of them capped or finished by the automatic choice"
+        width = max(len(label) for label in self.choices)
+        for label, count, mean in zip(self.choices, self.pulls, self.mean_costs, strict=True):
+            if count:
+                lines.append(f"  {label:<{width}}  {count:6d} times, {mean:.4g} {self.unit} each")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """All tuned parameters of a `Prepared`; `str` gives their tables."""
+
+    tables: tuple[TuningTable, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(str(table) for table in self.tables)

@@ -1,0 +1,222 @@
+"""Tuned options: the right answer whatever is chosen, honest costs, a state that goes on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+import neuralsolve as ns
+from neuralsolve.errors import OptionError, StructureError
+from neuralsolve.tuning.tuned import Tuned
+
+GRID = ns.Grid((18, 15), walls="dirichlet")
+A = ns.PoissonStencil(GRID)
+N = 18 * 15
+MATRIX = A.to_scipy().tocsr()
+
+RECIPES = {
+    "ssor": ns.SSOR(omega=ns.Tuned(0.8, 1.95, arms=5)),
+    "ssor twice": ns.SSOR(omega=ns.Tuned(0.8, 1.9, arms=3), sweeps=ns.Tuned([1, 2])),
+    "jacobi": ns.Jacobi(omega=ns.Tuned(0.2, 1.9)),
+    "multigrid": ns.Multigrid(cycle="V", correction=ns.Tuned(0.8, 1.4, arms=4), sweeps=ns.Tuned([1, 2, (2, 2)])),
+    "band": ns.Multigrid(band=ns.Tuned(3.0, 30.0, log=True, arms=4)),
+    "amg": ns.AMG(threshold=ns.Tuned([None, 0.1, 0.3])),
+    "choice": ns.Tuned([ns.IncompleteCholesky(), ns.Multigrid(), ns.Jacobi(), None]),
+    "nested": ns.Tuned([ns.SSOR(omega=ns.Tuned(1.0, 1.9, arms=3)), ns.Multigrid()]),
+}
+
+
+def side(seed=0, columns=None):
+    return np.random.default_rng(seed).standard_normal(N if columns is None else (N, columns))
+
+
+@pytest.mark.parametrize("M", RECIPES.values(), ids=RECIPES)
+def test_every_choice_gives_the_solution(M):
+    prepared = ns.prepare(A, ns.CG(), M=M, rtol=1e-9)
+    for k in range(12):
+        b = side(k)
+        result = prepared.solve(b)
+        assert result.converged
+        assert np.linalg.norm(MATRIX @ result.x - b) <= 1.01e-9 * np.linalg.norm(b)
+    for table in prepared.report().tables:
+        assert table.pulls.sum() == len(table.history) <= 12
+        assert table.name in str(prepared.report())
+
+
+@pytest.mark.parametrize("cost", ["iterations", "matvecs", "seconds"])
+def test_the_better_choice_is_found(cost):
+    prepared = ns.prepare(
+        A, ns.CG(), M=ns.Tuned([ns.Jacobi(), ns.Multigrid()], cost="iterations" if cost == "seconds" else cost)
+    )
+    for k in range(150):
+        prepared.solve(side(k))
+    pulls = prepared.report().tables[0].pulls
+    assert pulls[1] > 2 * pulls[0]
+
+
+def test_methods_are_tuned_too():
+    C = sp.csr_array(MATRIX + sp.diags_array(np.ones(N - 1), offsets=1, shape=(N, N)))
+    prepared = ns.prepare(C, ns.GMRES(restart=ns.Tuned([5, 40])))
+    for k in range(60):
+        assert prepared.solve(side(k)).converged
+    assert "GMRES.restart" in str(prepared.report())
+    chosen = ns.prepare(C, ns.Tuned([ns.GMRES(), ns.BiCGStab()]))
+    assert all(chosen.solve(side(k)).converged for k in range(5))
+
+
+def test_costs_are_what_results_say():
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9, arms=3)))
+    steps = [prepared.solve(side(k)).iterations for k in range(9)]
+    assert [pull.cost for pull in prepared.report().tables[0].history] == steps
+    prepared.solve(np.zeros(N))  # nothing to do, nothing to learn
+    assert len(prepared.report().tables[0].history) == 9
+
+
+def test_a_choice_that_cannot_converge_is_finished_and_charged():
+    bad, b = (lambda r: r * 0 + np.nan), side(3)
+    prepared = ns.prepare(A, ns.CG(), M=ns.Tuned([bad, ns.Multigrid()]), rtol=1e-8)
+    results = [prepared.solve(b) for _ in range(40)]
+    assert all(np.linalg.norm(MATRIX @ r.x - b) <= 1.01e-8 * np.linalg.norm(b) for r in results)
+    table = prepared.report().tables[0]
+    rescued = [r for r in results if "given up" in r.explanation]
+    assert table.capped == len(rescued) > 0
+    assert table.pulls[1] > table.pulls[0]
+    assert "finished by" in rescued[0].explanation
+
+
+def test_a_choice_that_cannot_be_built_is_finished_and_charged():
+    prepared = ns.prepare(MATRIX + sp.diags_array(np.linspace(0, 1, N)), ns.CG(), M=ns.Tuned([ns.Multigrid(), ns.Jacobi()]))
+    results = [prepared.solve(side(k)) for k in range(20)]
+    assert all(r.converged for r in results)
+    assert any("given up" in r.explanation for r in results)
+    with pytest.raises(StructureError):  # what no choice can mend is told
+        ns.prepare(lambda r: r, ns.CG(), M=ns.SSOR(omega=ns.Tuned(1.0, 1.5)))
+
+
+def test_the_cap_is_charged():
+    prepared = ns.prepare(A, ns.Richardson(), M=ns.SOR(omega=ns.Tuned([0.01, 1.7])), maxiter=300)
+    assert all(prepared.solve(side(k)).converged for k in range(20))
+    costs = {pull.choice: pull.cost for pull in prepared.report().tables[0].history}
+    assert costs["0.01"] == 300
+
+
+def test_updates_follow_lazily():
+    prepared = ns.prepare(A, ns.CG(), M=ns.Tuned([ns.SSOR(), ns.IncompleteCholesky(), ns.Multigrid()]))
+    for k in range(15):
+        c = 1 + 0.3 * k
+        grid_A = ns.PoissonStencil(GRID, ns.face_coefficients(np.full(GRID.shape, c), GRID))
+        prepared.update(grid_A)
+        b = side(k)
+        assert np.linalg.norm(c * MATRIX @ prepared.solve(b).x - b) <= 1e-7 * np.linalg.norm(b)
+
+
+def test_contexts_are_gone_by():
+    prepared = ns.prepare(MATRIX, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.5, 1.9, arms=5, context_range=(0.0, 1.0))))
+    rng = np.random.default_rng(5)
+    for k in range(30):
+        c = rng.random()
+        prepared.update(sp.csr_array(MATRIX + 50 * c * sp.eye_array(N)))
+        assert prepared.solve(side(k), context=c).converged
+    assert "ChebCB" in str(prepared.report())
+    with pytest.raises(OptionError, match="goes by a context"):
+        prepared.solve(side())
+    for wrong in ("low", [1.0, 2.0], np.nan):
+        with pytest.raises(OptionError, match="one finite number"):
+            prepared.solve(side(), context=wrong)
+    assert ns.prepare(A, ns.CG()).solve(side(), context=3.0).converged
+
+
+@pytest.mark.parametrize("context", [None, 0.4])
+def test_same_seed_same_choices_and_a_state_goes_on(context):
+    def fresh():
+        M = ns.SSOR(omega=ns.Tuned(0.8, 1.95, arms=6, seed=11, context_range=(0.0, 1.0)))
+        return ns.prepare(A, ns.CG(), M=M)
+
+    def run(prepared, numbers):
+        return [prepared.solve(side(k), context=context).iterations for k in numbers]
+
+    one, other = fresh(), fresh()
+    assert run(one, range(20)) == run(other, range(20))
+    again = fresh()
+    again.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert run(again, range(20, 40)) == run(other, range(20, 40))
+    assert again.report().tables[0].history == other.report().tables[0].history
+    moved = pickle.loads(pickle.dumps(one))
+    assert len(moved.report().tables[0].history) == 20
+
+
+def test_foreign_states_are_refused():
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9)))
+    other = ns.prepare(A, ns.CG(), M=ns.Jacobi(omega=ns.Tuned(0.8, 1.9)))
+    arms = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9, arms=3)))
+    for state in (other.state_dict(), arms.state_dict(), {}, {"places": 3}, None):
+        with pytest.raises(OptionError, match="same options|no state"):
+            prepared.load_state_dict(state)
+    assert prepared.solve(side()).converged
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Tuned([]), "nothing to choose from"),
+        (lambda: Tuned(1.0), "a list of choices"),
+        (lambda: Tuned(2.0, 1.0), "the lower one first"),
+        (lambda: Tuned(0.0, np.nan), "two finite numbers"),
+        (lambda: Tuned(0.0, 1.0, log=True), "above zero"),
+        (lambda: Tuned(0.0, 1.0, cost="money"), "cost must be one of"),
+        (lambda: Tuned(0.0, 1.0, arms=1), "at least two"),
+        (lambda: Tuned(0.0, 1.0, learner=ns.TsallisINF), "an object such as"),
+        (lambda: Tuned([1, 2], learner=ns.ScalarFit()), "a number of a range"),
+        (lambda: ns.SSOR(omega=Tuned(0.8, 2.5)), r"\(0, 2\)"),
+        (lambda: ns.SSOR(sweeps=Tuned([1, 0])), "at least 1"),
+        (lambda: ns.SSOR(omega=Tuned(0.8, 1.5)).build(A), "ns.prepare"),
+        (lambda: ns.Multigrid(sweeps=(Tuned([1, 2]), 1)), "is not varied"),
+        (lambda: ns.prepare(A, ns.CG(), rtol=Tuned(1e-8, 1e-6)), "rtol"),
+    ],
+)
+def test_wrong_input_is_told(make, message):
+    with pytest.raises(OptionError, match=message):
+        make()
+
+
+def test_whole_numbers_stay_whole():
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(sweeps=ns.Tuned(1, 3)))
+    assert prepared.report().tables[0].choices == ("1", "2", "3")
+    assert all(prepared.solve(side(k)).converged for k in range(6))
+
+
+def test_several_right_sides_and_gradients():
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9)), rtol=1e-10)
+    B = side(columns=3)
+    assert np.linalg.norm(MATRIX @ prepared.solve(B).x - B) <= 1e-8
+    b = torch.from_numpy(side()).requires_grad_()
+    prepared.solve(b).x.sum().backward()
+    prepared.solve(side(1))
+    exact = sp.linalg.spsolve(MATRIX.tocsc(), np.ones(N))
+    assert np.allclose(b.grad.numpy(), exact, atol=1e-6)
+
+
+def test_retuned_is_built_anew():
+    """M that takes other options is the M that they build."""
+    pairs = [
+        (ns.SSOR(1.1), ns.SSOR(1.7, sweeps=2)),
+        (ns.SSOR(1.1), ns.SOR(1.4, direction="backward")),
+        (ns.Jacobi(), ns.Jacobi(0.4)),
+        (ns.Multigrid("V"), ns.Multigrid("W", sweeps=3, correction=1.2)),
+        (ns.Multigrid("W"), ns.Multigrid("V", smoother="jacobi", omega=0.7)),
+    ]
+    r = torch.from_numpy(side())
+    for before, after in pairs:
+        M = before.build(A)
+        assert M.retune(after)
+        fresh = after.build(A)
+        assert torch.equal(M.apply(r), fresh.apply(r))
+        assert (M.symmetric, M.describe()) == (fresh.symmetric, fresh.describe())
+    assert not ns.SSOR().build(A).retune(ns.SSOR(order="red-black"))
+    assert not ns.Jacobi().build(A).retune(ns.SSOR())
+    assert not ns.Multigrid().build(A).retune(ns.Multigrid(coarsest=10))
