@@ -99,7 +99,7 @@ def test_conductors_are_corrected_as_in_training(make, shape):
     known = read_knowledge("cycle")[kind_of(M)]
     exact, z = cycle_of(A, known).apply(r[None])[0], M.apply(r)
     cosine = float(torch.dot(z, exact) / (z.norm() * exact.norm()))  # levels are in units of their own
-    assert 1 - cosine <= 1e-10
+    assert 1 - cosine <= 2e-9  # an angle of 6e-5
 
 
 def kind_of(M):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,11 +82,11 @@ def training_figure(
     """Return the losses of a training, (step, loss) by name; `loss` says what they are."""
     figure = new_figure(6.2, 4.2)
     axes = figure.add_subplot()
-    colours = (OTHERS, OURS, SHORT, INK)
-    for (label, points), colour in zip(curves.items(), colours, strict=False):
+    looks = cycle(product(("-", "--"), (OTHERS, OURS, SHORT, INK)))
+    for (label, points), (style, colour) in zip(curves.items(), looks, strict=False):
         steps, values = np.asarray(points, dtype=float).reshape(-1, 2).T
         known = np.isfinite(values) & (values > 0)
-        axes.semilogy(steps[known], values[known], color=colour, label=label)
+        axes.semilogy(steps[known], values[known], style, color=colour, label=label)
     axes.set_xlabel("step of training", fontsize=8)
     axes.set_ylabel(loss, fontsize=8)
     axes.tick_params(which="both", labelsize=8)

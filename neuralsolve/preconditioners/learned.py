@@ -36,7 +36,7 @@ FARTHEST = 4.0  # where a reach is looked for
 CONTRACTS = 0.98  # what |q| is at most up to there, where it is not near one for small t
 SAMPLES = 4001
 UNEVEN = 4.0  # strongest over weakest coupling of a cell: coefficients are anisotropic where half exceed it
-ASKED, GOLDEN = 4096, 0.6180339887498949  # cells, and the part of all between one and the next
+ASKED, GOLDEN = 1024, 0.6180339887498949  # cells, and the part of all between one and the next
 MOST_STEPS, LARGEST_ROOT = 12, 100.0
 
 
@@ -136,11 +136,12 @@ def _kind(finest: Level, tables: Mapping[str, object]) -> str:
     name = "3d" if sum(n > 1 for n in shape) == 3 else "2d"
     if not faces.numel():
         return name
-    # a few thousand cells, spread by the golden ratio, tell what there is; the layer around has no couplings
-    places = (torch.arange(ASKED, dtype=torch.float64) * GOLDEN % 1 * faces.shape[1]).long()
-    some = faces[:3, places][[n > 1 for n in shape]]
-    strongest, weakest = some.amax(0), some.amin(0)
-    uneven = bool(((strongest > UNEVEN * weakest) & (weakest > 0)).sum() > 0.5 * (weakest > 0).sum())
+    # a thousand cells, spread by the golden ratio, tell what there is; the layer around has no couplings
+    some = faces.numpy()[:3, (np.arange(ASKED) * GOLDEN % 1 * faces.shape[1]).astype(int)]
+    some = some[[n > 1 for n in shape]]
+    strongest, weakest = some.max(0), some.min(0)
+    coupled = weakest > 0
+    uneven = np.count_nonzero(coupled & (strongest > UNEVEN * weakest)) > 0.5 * np.count_nonzero(coupled)
     anisotropic = f"{name}-anisotropic"
     return anisotropic if uneven and anisotropic in tables else f"{name}-coefficients"
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def network_of(path: Path) -> str:
     """Return which network the metadata of a file of weights name, of `TAKEN_BY`; "" for none of them."""
+    return _network_of(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _network_of(path: Path, changed: int) -> str:
     with _opened(path) as file:
         try:
             network = json.loads((file.metadata() or {})["architecture"])["network"]
@@ -76,7 +82,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 def shipped(recipe: str | None = None) -> dict[str, Path]:
     """Return the weights that come with the package, of one recipe or of all, name -> file."""
     found = {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
-    return {name: path for name, path in found.items() if recipe in (None, TAKEN_BY.get(network_of(path)))}
+    return {
+        name: path
+        for name, path in found.items()
+        if recipe is None or TAKEN_BY.get(network_of(path)) == recipe
+    }
 
 
 def weights_file(name_or_path: str | os.PathLike[str], recipe: str) -> Path:
