@@ -270,7 +270,11 @@ METHOD_CASES = [
     pytest.param(method, scene, id=f"{name}-{scene.__name__}")
     for name, (method, scenes) in METHODS.items()
     for scene in scenes
-] + [pytest.param(name, scene, id=f"tuned {name}-{scene.__name__}") for name in TUNED for scene in (graph, box, masked_3d)]
+] + [
+    pytest.param(name, scene, id=f"tuned {name}-{scene.__name__}")
+    for name in TUNED
+    for scene in (graph, box, masked_3d)
+]
 
 GRIDS = [box_2d, masked_2d, periodic_2d, odd_periodic_2d, masked_3d, pockets_2d]
 RECIPES = {

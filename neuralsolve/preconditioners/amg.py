@@ -30,7 +30,7 @@ from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
-from neuralsolve.preconditioners.matrix import check_count, divisors, matrix_of
+from neuralsolve.preconditioners.matrix import check_count, check_number, divisors, matrix_of
 
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.coarsening import Hierarchy, Rows
@@ -68,7 +68,8 @@ class AMG(Recipe):
         Vectors that A nearly annihilates: constants by default, the rigid-body modes for elasticity. A null
         space that is known and not constant stands in where nothing is given.
     strength : name, or (name, options) of PyAMG's strength of connection, not for "aggregation"
-        By default ("classical", {"theta": 0.25}) for "rs", "symmetric" for "sa".
+        By default ("classical", {"theta": 0.25}) for "rs", "symmetric" for "sa"; a number is the theta of
+        these, the part of the largest coupling that counts as strong.
     cycle : "V" or "W", "V" for "aggregation"
     sweeps : pairs of Gauss-Seidel sweeps before and after each coarse correction
         "aggregation" takes one sweep forward before and one backward after it.
@@ -96,7 +97,7 @@ class AMG(Recipe):
 
     kind: str = "rs"
     near_null_space: Any = None
-    strength: str | tuple[str, Mapping[str, Any]] | None = None
+    strength: float | str | tuple[str, Mapping[str, Any]] | None = None
     cycle: str = "V"
     sweeps: int = 1
     max_coarse: int = 100
@@ -108,7 +109,9 @@ class AMG(Recipe):
         _check_name("cycle", self.cycle, CYCLES)
         if self.interpolation is not None:
             _check_name("interpolation", self.interpolation, INTERPOLATIONS)
-        if self.strength is not None:
+        if isinstance(self.strength, int | float):
+            check_number("AMG", "strength", self.strength, 0, 1, "[)")
+        elif self.strength is not None:
             name = self.strength if isinstance(self.strength, str) else self.strength[0]
             _check_name("strength", name, STRENGTHS)
         check_count("AMG", "sweeps", self.sweeps)
@@ -197,7 +200,9 @@ class _AlgebraicMultigrid(Preconditioner):
         options: dict[str, Any] = {"max_coarse": recipe.max_coarse, "max_levels": recipe.max_levels}
         options |= {"presmoother": None, "postsmoother": None}
         if recipe.strength is not None:
-            strength = recipe.strength
+            strength: Any = recipe.strength
+            if isinstance(strength, int | float):
+                strength = "classical" if recipe.kind == "rs" else "symmetric", {"theta": float(strength)}
             options["strength"] = strength if isinstance(strength, str) else (strength[0], dict(strength[1]))
         singular = A.null_space is not None
         if recipe.kind == "rs":

@@ -136,7 +136,11 @@ class GridCycle(Preconditioner):
 
     def retune(self, recipe: Recipe) -> bool:
         before = self.recipe
-        if self._tables is not None or not isinstance(recipe, type(before)) or _levels_of(recipe) != _levels_of(before):
+        if (
+            self._tables is not None
+            or not isinstance(recipe, type(before))
+            or _levels_of(recipe) != _levels_of(before)
+        ):
             return False
         self.recipe = recipe
         self._choose_tested(recipe)

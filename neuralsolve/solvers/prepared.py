@@ -151,21 +151,29 @@ class Prepared:
         if _kind(structure) != _kind(before):
             self._recipe_given = self._given_recipe()
             self._plans, self._failed = self._make_plans(), []
-            self._build_first()
+            self._set_up()
         elif self._M is not None:
-            recipe, recorded = self._plans[0].recipe, self._recorded
-            self._recorded = False
-            if recorded and recipe is not None:
-                self._M = recipe.build(structure.A)
-                return
-            try:
-                self._M.update(structure.A)
-            except InputError as error:
-                self._M.update(before.A)
-                self._blame_grid(error)
-                raise
+            self._follow_M(before)
 
     # set-up
+
+    def _set_up(self) -> None:
+        """Build what solves will need."""
+        self._build_first()
+
+    def _follow_M(self, before: Structure) -> None:
+        """Bring M up to date with A."""
+        recipe, recorded = self._plans[0].recipe, self._recorded
+        self._recorded = False
+        if recorded and recipe is not None:
+            self._M = recipe.build(self._structure.A)
+            return
+        try:
+            self._M.update(self._structure.A)
+        except InputError as error:
+            self._M.update(before.A)
+            self._blame_grid(error)
+            raise
 
     def _given_recipe(self) -> Recipe | None:
         recipe = as_recipe(self._M_given, self._source.shape[0], self._library)

@@ -216,7 +216,9 @@ def _nearer(result: SolveResult) -> bool:
     return bool(np.isfinite(norms[-1])) and norms[-1] < norms[0]
 
 
-def _tuned_again(A: Any, method: Any, M: Any, options: dict[str, Any], state: dict[str, Any]) -> TunedPrepared:
+def _tuned_again(
+    A: Any, method: Any, M: Any, options: dict[str, Any], state: dict[str, Any]
+) -> TunedPrepared:
     prepared = TunedPrepared(A, method, M=M, **options)
     prepared.load_state_dict(state)
     return prepared

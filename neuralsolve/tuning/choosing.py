@@ -17,6 +17,10 @@ from neuralsolve.tuning.tsallis import TsallisINF
 from neuralsolve.tuning.tuned import Tuned, Tunable, is_whole
 
 METHOD, PRECONDITIONER = "method", "M"
+MOST, LATELY = (
+    10.0,
+    32,
+)  # seconds count at most so many times the median of so many costs: a computer has hiccups
 
 
 class Place:
@@ -38,6 +42,7 @@ class Place:
         self.at: float = math.nan  # what the learner said
         self.drawn = False
         self.pulls: list[Pull] = []
+        self.warm: set[int] = set()  # choices that have been made in this process
 
     @property
     def label(self) -> str:
@@ -63,6 +68,24 @@ class Place:
         if self.tuned.range is None:
             return self.values[int(self.at)]
         return int(round(self.at)) if self.whole else self.at
+
+    def learn(self, seen: Observation, context: float | None) -> None:
+        """Tell the learner what the present choice has cost.
+
+        In seconds the first solve with a choice tells nothing of the next ones: it compiles, allocates and
+        builds. It is in the report; the learner is not told. What an update of A costs, it is.
+        """
+        assert self.learning is not None
+        first, charged = False, seen.cost
+        if self.tuned.cost == "seconds":
+            at = 0 if self.tuned.range is not None else int(self.at)
+            first = at not in self.warm
+            self.warm.add(at)
+            lately = [pull.cost for pull in self.pulls[-LATELY:] if not pull.first]
+            charged = min(charged, MOST * float(np.median(lately))) if lately else charged
+        if not first:
+            self.learning.learn(replace(seen, cost=charged), context)
+        self.pulls.append(Pull(self.label, seen.cost, context, seen.capped, first))
 
     def start(self, with_context: bool) -> None:
         """Begin to learn."""
@@ -127,9 +150,8 @@ class Choosing:
         """Tell the learners of the present choice what it has cost."""
         for place in self.places.values():
             if place.drawn and place.learning is not None:
-                cost = costs[place.tuned.cost]
-                place.learning.learn(Observation(cost, capped, tuple(residual_norms)), self.context)
-                place.pulls.append(Pull(place.label, cost, self.context, capped))
+                seen = Observation(costs[place.tuned.cost], capped, tuple(residual_norms))
+                place.learn(seen, self.context)
 
     def report(self) -> TuningReport:
         """Return the tables of all places."""
@@ -155,7 +177,9 @@ class Choosing:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, OptionError):
                 raise
-            msg = f"no state of Tuned options ({error!r}); give what `state_dict()` of a Prepared has returned"
+            msg = (
+                f"no state of Tuned options ({error!r}); give what `state_dict()` of a Prepared has returned"
+            )
             raise OptionError(msg) from None
 
 
@@ -211,7 +235,13 @@ def _inside(thing: Any, name: str, field: str) -> str:
 
 
 def _label(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value) if not callable(value) else str(value)
+    """Return a value in few words: numbers, and options that are not as they are by default."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    told = [f"{f.name}={_label(v)}" for f in fields(value) if (v := getattr(value, f.name)) != f.default]
+    return f"{type(value).__name__}({', '.join(told)})"
 
 
 def _number(context: Any) -> float | None:

@@ -210,7 +210,9 @@ class Learning(Stored, ABC):
             raise OptionError(msg)
         for name, value in own.items():
             if state[name] != value:
-                msg = f"the state has {name} {state[name]}, this run has {value}; start the run as that one was"
+                msg = (
+                    f"the state has {name} {state[name]}, this run has {value}; start the run as that one was"
+                )
                 raise OptionError(msg)
 
 

@@ -10,12 +10,21 @@ import numpy as np
 
 
 class Pull(NamedTuple):
-    """One solve: what was chosen, its cost, the context, and whether it missed the tolerance or hit its cap."""
+    """One solve.
+
+    Attributes
+    ----------
+    choice : what was chosen, in words
+    cost, context : of the solve
+    capped : it hit its cap, or missed the tolerance and was finished by the automatic choice
+    first : the first with this choice in this process, of which the learner is not told
+    """
 
     choice: str
     cost: float
-    context: float | None
-    capped: bool
+    context: float | None = None
+    capped: bool = False
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class TuningTable:
     unit : of the cost: "iterations", "matvecs" or "seconds"
     learner : what chooses, in words
     choices : what was chosen from, and numbers between that were chosen
-    pulls, mean_costs : of every choice, how often and at what mean cost; NaN where never
+    pulls, mean_costs : of every choice, how often and at what mean cost, first ones apart; NaN where never
     history : every solve, in order
     """
 
@@ -41,13 +50,18 @@ class TuningTable:
     history: tuple[Pull, ...]
 
     @classmethod
-    def of(cls, name: str, unit: str, learner: Any, labels: Sequence[str], history: Sequence[Pull]) -> TuningTable:
+    def of(
+        cls, name: str, unit: str, learner: Any, labels: Sequence[str], history: Sequence[Pull]
+    ) -> TuningTable:
         """Count the pulls."""
         known = dict.fromkeys([*labels, *(pull.choice for pull in history)])
         costs: dict[str, list[float]] = {label: [] for label in known}
+        counts = dict.fromkeys(known, 0)
         for pull in history:
-            costs[pull.choice].append(pull.cost)
-        pulls = np.array([len(each) for each in costs.values()])
+            counts[pull.choice] += 1
+            if not pull.first:
+                costs[pull.choice].append(pull.cost)
+        pulls = np.array(list(counts.values()))
         means = np.array([np.mean(each) if each else np.nan for each in costs.values()])
         words = "not asked yet" if learner is None else str(learner)
         return cls(name, unit, words, tuple(costs), pulls, means, tuple(history))

@@ -70,7 +70,7 @@ def numbers(name: str, given: Any) -> np.ndarray:
 def _plain(value: Any) -> Any:
     if isinstance(value, Stored):
         return value.state_dict()
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _broken(name: str) -> str:
