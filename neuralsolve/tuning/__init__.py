@@ -1,5 +1,6 @@
 """Online learners: which value to take for the next solve, from what the earlier ones cost."""
 
+from neuralsolve.tuning.adaptive_sor import AdaptiveSOR as AdaptiveSOR
 from neuralsolve.tuning.bins import TsallisINFBins as TsallisINFBins
 from neuralsolve.tuning.cheb_cb import ChebCB as ChebCB
 from neuralsolve.tuning.fixed import Fixed as Fixed
