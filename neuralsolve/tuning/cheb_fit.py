@@ -22,7 +22,7 @@ def chebyshev(x, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _solve_free(gram, right, x, fixed, factor, target):
+def solve_free(gram, right, x, fixed, factor, target):
     """Solve gram target = right for the coefficients that are not fixed, by Cholesky; the others keep x."""
     m = right.size
     for a in range(m):
@@ -74,7 +74,7 @@ def box_fit(gram, right, bounds, x):
         if abs(x[j]) == bounds[j]:
             fixed[j] = 1 if x[j] > 0 else -1
     for passes in range(PASSES):
-        _solve_free(gram, right, x, fixed, factor, target)
+        solve_free(gram, right, x, fixed, factor, target)
         step, hit = 1.0, -1
         for j in range(m):
             if fixed[j] == 0 and abs(target[j]) > bounds[j]:

@@ -6,7 +6,7 @@ feedback): what the other values would have cost stays unknown. A choice that is
 (the solve raised) is forgotten by the next one.
 
 Contexts are one number per solve, known before it. Where no range is given, the range grows with what is
-seen, by half its width at least, so that it grows O(log) times.
+seen; by half its width at least, so that it grows O(log) times, where each growth costs something.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ import numpy as np
 
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.state import Stored, numbers
-
-GROWTH = 1.5  # of a range of contexts that was not given, each time that it grows
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,7 @@ class Learning(Stored, ABC):
     """
 
     stored = ("pulls", "totals", "_drawn")
+    growth: ClassVar[float] = 1.5  # of a range of contexts that was not given, each time that it grows
 
     def __init__(
         self,
@@ -145,7 +144,7 @@ class Learning(Stored, ABC):
             if self._fixed_range:
                 context = self._clip(context)
             else:
-                self.context_range = _grown(low, high, context)
+                self.context_range = _grown(low, high, context, self.growth)
                 self._grow((low, high), self.context_range)
             low, high = self.context_range
         return (context - low) / (high - low) if high > low else 0.5
@@ -239,9 +238,9 @@ def _checked_range(context_range: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _grown(low: float, high: float, context: float) -> tuple[float, float]:
-    """Widen (low, high) towards the context, by half the width at least."""
-    wider = (GROWTH - 1) * (high - low)
+def _grown(low: float, high: float, context: float, growth: float) -> tuple[float, float]:
+    """Widen (low, high) to the context, to `growth` times the width at least."""
+    wider = (growth - 1) * (high - low)
     return (min(context, low - wider), high) if context < low else (low, max(context, high + wider))
 
 
