@@ -153,7 +153,8 @@ class Learning(Stored, ABC):
         low, high = self.context_range or (context, context)
         msg = f"context {context:g} lies outside context_range=({low:g}, {high:g})"
         if self._strict:
-            raise OptionError(f"{msg}; give a wider range, or none to let it grow")
+            msg += "; give a wider range, or none to let it grow"
+            raise OptionError(msg)
         if not self._warned:
             self._warned = True
             warnings.warn(f"{msg} and is clipped; give a wider range, or none to let it grow", stacklevel=5)
@@ -209,7 +210,9 @@ class Learning(Stored, ABC):
             raise OptionError(msg)
         for name, value in own.items():
             if state[name] != value:
-                msg = f"the state has {name} {state[name]}, this run has {value}; start the run as that one was"
+                msg = (
+                    f"the state has {name} {state[name]}, this run has {value}; start the run as that one was"
+                )
                 raise OptionError(msg)
 
 
