@@ -1,15 +1,16 @@
 """AdaptiveSOR: estimate the Jacobi radius from how fast the residual fell, then take Young's omega.
 
-Hageman & Young (1981, Applied Iterative Methods, ch. 9): while omega < omega*, the residual falls in the end by
-the factor rho per sweep, and rho gives beta,
+Hageman & Young (1981, Applied Iterative Methods, ch. 9): while omega < omega*, the residual falls in the
+end by the factor rho per sweep, and rho gives beta,
 
     beta = (rho + omega - 1) / (omega sqrt(rho)),       omega* = 2 / (1 + sqrt(1 - beta^2)).
 
-From above omega* nothing can be read: all eigenvalues have the modulus omega - 1, and rho tells omega itself.
-So omega is kept a little low: the next solve takes omega* of z below, omega = omega* - z (2 - omega*); and
-where rho <= omega - 1 within 2 %, omega was too high, and 1/beta - 1 is raised by a tenth. rho is the geometric
-mean over the last third of a solve, as early ratios show all modes at once. With contexts, 1/beta - 1 is taken
-linear in the context (`tuning.young`) and fitted by recursive least squares, old solves forgotten at 1 % each.
+From above omega* nothing can be read: all eigenvalues have the modulus omega - 1, and rho tells omega
+itself. So omega is kept a little low: the next solve takes omega* of z below, omega = omega* - z (2 -
+omega*); and where rho <= omega - 1 within 2 %, omega was too high, and 1/beta - 1 is raised by a tenth. rho
+is the geometric mean over the last third of a solve, as early ratios show all modes at once. With contexts,
+1/beta - 1 is taken linear in the context (`tuning.young`) and fitted by recursive least squares, old solves
+forgotten at 1 % each.
 
 Difference from the source: there omega changes between the sweeps of one solve; here between solves, and the
 residual norms of the solves that were wanted anyway are all that it takes. Cost: O(length of a solve).
@@ -126,7 +127,7 @@ class _Adaptive(Learning):
         self.line = np.linalg.solve(self.gram + 1e-9 * np.eye(2), self.right + 1e-9 * self.line)
 
     def _grow(self, old: tuple[float, float], new: tuple[float, float]) -> None:
-        # the old places u = B (new ones), for (1 - u, u): values of the new line's hat functions at the old ends
+        # new hat functions (1 - u, u) = B times the old ones: their values at the old ends
         low = [(new[1] - c) / (new[1] - new[0]) for c in old]
         B = np.array([low, [1 - x for x in low]])
         self.gram, self.right = B @ self.gram @ B.T, B @ self.right
