@@ -78,8 +78,9 @@ class TuningTable:
             lines[0] += f", {self.capped} of them capped or finished by the automatic choice"
         width = max(len(label) for label in self.choices)
         for label, count, mean in zip(self.choices, self.pulls, self.mean_costs, strict=True):
+            each = "its first" if np.isnan(mean) else f"{mean:.4g} {self.unit} each"
             if count:
-                lines.append(f"  {label:<{width}}  {count:6d} times, {mean:.4g} {self.unit} each")
+                lines.append(f"  {label:<{width}}  {count:6d} times, {each}")
         return "\n".join(lines)
 
 
@@ -87,7 +88,7 @@ class TuningTable:
 class TuningReport:
     """All tuned parameters of a `Prepared`; `str` gives their tables."""
 
-    tables: tuple[TuningTable, ...]
+    tables: tuple[TuningTable, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(str(table) for table in self.tables)
