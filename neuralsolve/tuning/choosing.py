@@ -12,7 +12,7 @@ import numpy as np
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.cheb_cb import ChebCB
 from neuralsolve.tuning.learner import Learner, Learning, Observation
-from neuralsolve.tuning.report import Pull, TuningReport, TuningTable
+from neuralsolve.tuning.report import Pull, TuningReport, TuningTable, in_words
 from neuralsolve.tuning.tsallis import TsallisINF
 from neuralsolve.tuning.tuned import Tunable, Tuned, is_whole
 
@@ -47,7 +47,7 @@ class Place:
     @property
     def label(self) -> str:
         """The present choice in words."""
-        return _label(self.chosen)
+        return in_words(self.chosen)
 
     def first(self) -> Any:
         """Return what stands here before a learner was asked: the middle of a range, the first choice."""
@@ -149,7 +149,7 @@ class Choosing:
     def words(self) -> str:
         """Return the present choices in words, those inside of a choice with it."""
         whole = {
-            name: _label(thing) for name, thing in zip((METHOD, PRECONDITIONER), self.present, strict=True)
+            name: in_words(thing) for name, thing in zip((METHOD, PRECONDITIONER), self.present, strict=True)
         }
         outer = [place for place in self.places.values() if place.drawn and "[" not in place.name]
         return ", ".join(f"{place.name} = {whole.get(place.name, place.label)}" for place in outer)
@@ -165,7 +165,7 @@ class Choosing:
         """Return the tables of all places."""
         tables = []
         for place in self.places.values():
-            labels = [_label(value) for value in place.values]
+            labels = [in_words(value) for value in place.values]
             tables.append(TuningTable.of(place.name, place.tuned.cost, place.learner, labels, place.pulls))
         return TuningReport(tuple(tables))
 
@@ -199,7 +199,7 @@ def is_tuned(thing: Any) -> bool:
 
 def _state(place: Place) -> dict[str, Any]:
     return {
-        "values": [_label(value) for value in place.values],
+        "values": [in_words(value) for value in place.values],
         "learner": None if place.learning is None else repr(place.learner),
         "learning": None if place.learning is None else place.learning.state_dict(),
         "pulls": [list(pull) for pull in place.pulls],
@@ -207,7 +207,7 @@ def _state(place: Place) -> dict[str, Any]:
 
 
 def _restore(place: Place, state: dict[str, Any]) -> None:
-    labels = [_label(value) for value in place.values]
+    labels = [in_words(value) for value in place.values]
     if state["values"] != labels:
         msg = (
             f"{place.name} chooses from {labels}, in the state from {state['values']}; give the same options"
@@ -244,16 +244,6 @@ def _parts(thing: Any) -> list[tuple[str, Any]]:
 
 def _inside(thing: Any, name: str, field: str) -> str:
     return f"{name}.{field}" if "[" in name or "." in name else f"{type(thing).__name__}.{field}"
-
-
-def _label(value: Any) -> str:
-    """Return a value in few words: numbers, and options that are not as they are by default."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if not is_dataclass(value) or isinstance(value, type):
-        return repr(value)
-    told = [f"{f.name}={_label(v)}" for f in fields(value) if (v := getattr(value, f.name)) != f.default]
-    return f"{type(value).__name__}({', '.join(told)})"
 
 
 def _number(context: Any) -> float | None:

@@ -50,6 +50,10 @@ class Tuned:
     60
     """
 
+    def __new__(cls, *given: Any, **options: Any) -> Any:
+        """Return a `Tuned` that type checkers let stand for any option."""
+        return super().__new__(cls)
+
     def __init__(
         self,
         low: float | Sequence[Any],
