@@ -44,9 +44,11 @@ from neuralsolve.solvers.result import Status as Status
 from neuralsolve.solvers.richardson import Richardson as Richardson
 from neuralsolve.solvers.solve import prepare as prepare
 from neuralsolve.solvers.solve import solve as solve
+from neuralsolve.tuning.adaptive_sor import AdaptiveSOR as AdaptiveSOR
 from neuralsolve.tuning.bins import TsallisINFBins as TsallisINFBins
 from neuralsolve.tuning.cheb_cb import ChebCB as ChebCB
 from neuralsolve.tuning.fixed import Fixed as Fixed
+from neuralsolve.tuning.scalar_fit import ScalarFit as ScalarFit
 from neuralsolve.tuning.tsallis import TsallisINF as TsallisINF
 from neuralsolve.tuning.tuned import Tuned as Tuned
 

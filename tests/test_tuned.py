@@ -163,7 +163,7 @@ def test_foreign_states_are_refused():
     other = ns.prepare(A, ns.CG(), M=ns.Jacobi(omega=ns.Tuned(0.8, 1.9)))
     arms = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9, arms=3)))
     for state in (other.state_dict(), arms.state_dict(), {}, {"places": 3}, None):
-        with pytest.raises(OptionError, match="same options|no state"):
+        with pytest.raises(OptionError, match=r"same options|no state"):
             prepared.load_state_dict(state)
     assert prepared.solve(side()).converged
 
@@ -179,6 +179,7 @@ def test_foreign_states_are_refused():
         (lambda: Tuned(0.0, 1.0, cost="money"), "cost must be one of"),
         (lambda: Tuned(0.0, 1.0, arms=1), "at least two"),
         (lambda: Tuned(0.0, 1.0, learner=ns.TsallisINF), "an object such as"),
+        (lambda: Tuned([1, 2], learner=ns.ScalarFit()), "a number of a range"),
         (lambda: ns.SSOR(omega=Tuned(0.8, 2.5)), r"\(0, 2\)"),
         (lambda: ns.SSOR(sweeps=Tuned([1, 0])), "at least 1"),
         (lambda: ns.SSOR(omega=Tuned(0.8, 1.5)).build(A), "ns.prepare"),

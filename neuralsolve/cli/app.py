@@ -97,13 +97,18 @@ def simulate(
     ] = True,
     method: Method = None,
     M: Preconditioner = None,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="let the run choose preconditioners and their options by their time"),
+    ] = False,
     json: Json = False,
     force: Force = False,
 ) -> None:
     """Run a simulation; write a picture and a timing table."""
     from neuralsolve.cli.simulate import run
 
-    run(case, steps, dim, size, out_dir, (method, M), compare=compare, json=json, force=force)
+    options = {"tune": tune, "compare": compare, "json": json, "force": force}
+    run(case, steps, dim, size, out_dir, (method, M), **options)
 
 
 @app.command()

@@ -17,6 +17,11 @@ from neuralsolve.io.files import check_target
 from neuralsolve.pde.smoke import SmokeResult, StepRecord
 from neuralsolve.pde.smoke import simulate as simulate_smoke
 from neuralsolve.pde.smoke_case import SmokeCase
+from neuralsolve.preconditioners.multigrid import Multigrid
+from neuralsolve.preconditioners.neural_multigrid import NeuralMultigrid
+from neuralsolve.solvers.embedded import EmbeddedBox
+from neuralsolve.solvers.krylov import CG
+from neuralsolve.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +37,12 @@ def run(
     out_dir: Path | None,
     solver: tuple[str | None, str | None],
     *,
+    tune: bool,
     compare: bool,
     json: bool,
     force: bool,
 ) -> None:
-    """Simulate, write the picture and the tables, tell."""
+    """Simulate, write the pictures and the tables, tell."""
     with answered(json):
         path = find_case(name)
         case = load_case(path)
@@ -46,12 +52,15 @@ def run(
             raise OptionError(msg)
         case = changed(case, steps, dim, size)
         folder = out_dir if out_dir is not None else Path("out") / path.stem
-        targets = {kind: folder / f"{path.stem}{kind}" for kind in (".png", ".csv", ".md")}
+        kinds = [".png", ".csv", ".md", *(["_tuning.png"] if tune else [])]
+        targets = {kind: folder / f"{path.stem}{kind}" for kind in kinds}
         with told_of("--out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
             for target in targets.values():
                 check_target(target, force)
         method, M = method_from(solver[0]), recipe_from(solver[1])
+        if tune:
+            method, M = CG(), _choices(case, solver)
         with progress(f"{path.stem} {' x '.join(map(str, case.shape))}", case.steps, quiet=json) as tell:
             result = simulate_smoke(case, progress=_teller(tell), compare=compare, method=method, M=M)
         _write(result, targets, force)
@@ -95,10 +104,22 @@ def _teller(tell: Callable[[int, str], None]) -> Callable[[int, int, StepRecord]
     return show
 
 
+def _choices(case: SmokeCase, solver: tuple[str | None, str | None]) -> Tuned:
+    """Return the preconditioners among which a run chooses by their time."""
+    if any(solver):
+        msg = "--tune chooses the preconditioner of CG; drop --method and --M"
+        raise OptionError(msg)
+    steps = Tuned([1, 3], cost="seconds")
+    choices = [Multigrid(), Multigrid("V"), Multigrid("V", sweeps=steps), NeuralMultigrid()]
+    return Tuned([*choices, EmbeddedBox()] if len(case.shape) == 2 else choices, cost="seconds")
+
+
 def _write(result: SmokeResult, targets: dict[str, Path], force: bool) -> None:
-    from neuralsolve.plot import save, smoke_figure
+    from neuralsolve.plot import save, smoke_figure, tuning_figure
 
     save(smoke_figure(result), targets[".png"], overwrite=force)
+    if "_tuning.png" in targets:
+        save(tuning_figure(result.tuning), targets["_tuning.png"], overwrite=force)
     for kind, text in ((".csv", result.timings.csv()), (".md", result.timings.markdown())):
         with replacing(targets[kind], force) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -116,6 +137,10 @@ def _facts(name: str, result: SmokeResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "explanation": result.explanation,
         "pressure_solvers": result.timings.totals(),
+        "tuning": {
+            table.name: dict(zip(table.choices, table.pulls.tolist(), strict=True))
+            for table in result.tuning.tables
+        },
     }
 
 
@@ -129,6 +154,7 @@ def _tell(name: str, result: SmokeResult, targets: dict[str, Path]) -> None:
         f"pressure: {result.explanation}",
         "",
         result.timings.markdown(),
+        *([str(result.tuning), ""] if result.tuning.tables else []),
         *(f"wrote {target}" for target in targets.values()),
     ]
     typer.echo("\n".join(lines))

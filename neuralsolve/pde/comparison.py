@@ -34,6 +34,8 @@ class PressureTiming:
         Wall time of the solve.
     residual : float
         ‖b - A x‖/‖b‖, recomputed from the assembled matrix.
+    choice : str
+        What a learner had chosen; empty where nothing is `Tuned`.
     """
 
     step: int
@@ -41,6 +43,7 @@ class PressureTiming:
     iterations: int
     seconds: float
     residual: float
+    choice: str = ""
 
 
 class PressureComparison:
@@ -120,26 +123,19 @@ class TimingTable:
     setup_seconds: Mapping[str, float]
 
     def totals(self) -> list[dict[str, Any]]:
-        """Return one dict per solver; `ratio` is its median solve time over ours of the same run."""
+        """Return one dict per solver; `ratio` is its median solve time over ours of the same run.
+
+        Where learners chose, there is one for each choice besides, whose set-up is in its solves.
+        """
         ours = statistics.median(row.seconds for row in self.rows if row.solver == OURS)
         table = []
         for solver, setup in self.setup_seconds.items():
             rows = [row for row in self.rows if row.solver == solver]
-            if not rows:
-                continue
-            median = statistics.median(row.seconds for row in rows)
-            table.append(
-                {
-                    "solver": solver,
-                    "setup_s": setup,
-                    "solve_s": sum(row.seconds for row in rows),
-                    "median_ms": 1e3 * median,
-                    "iterations": statistics.mean(row.iterations for row in rows),
-                    "worst_residual": max(row.residual for row in rows),
-                    "ratio": median / ours,
-                }
-            )
-        return table
+            table.append(_total(solver, setup, rows, ours))
+            for choice in sorted({row.choice for row in rows} - {""}):
+                some = [row for row in rows if row.choice == choice]
+                table.append(_total(f"{choice}, {len(some)} steps", 0.0, some, ours))
+        return [total for total in table if total]
 
     def markdown(self) -> str:
         """Return the totals as a markdown table."""
@@ -159,6 +155,22 @@ class TimingTable:
         """Return every row, with a header line."""
         names = [field.name for field in fields(PressureTiming)]
         return "\n".join([",".join(names), *(_csv_line(row, names) for row in self.rows)]) + "\n"
+
+
+def _total(name: str, setup: float, rows: Sequence[PressureTiming], ours: float) -> dict[str, Any]:
+    """Return what rows add up to; nothing of none."""
+    if not rows:
+        return {}
+    median = statistics.median(row.seconds for row in rows)
+    return {
+        "solver": name,
+        "setup_s": setup,
+        "solve_s": sum(row.seconds for row in rows),
+        "median_ms": 1e3 * median,
+        "iterations": statistics.mean(row.iterations for row in rows),
+        "worst_residual": max(row.residual for row in rows),
+        "ratio": median / ours,
+    }
 
 
 def _csv_line(row: PressureTiming, names: Sequence[str]) -> str:

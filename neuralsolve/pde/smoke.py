@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from neuralsolve.pde.forces import buoyancy, confinement
 from neuralsolve.pde.mac import MACGrid, Projection
 from neuralsolve.pde.smoke_case import SmokeCase
 from neuralsolve.solvers.solve import prepare
+from neuralsolve.tuning.report import TuningReport
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class SmokeResult:
         What the pressure solver was and why.
     seconds : float
         Wall time of everything but the baselines.
+    tuning : TuningReport
+        What learners chose, where method or M hold something `Tuned`.
     """
 
     case: SmokeCase
@@ -95,6 +98,7 @@ class SmokeResult:
     timings: TimingTable
     explanation: str
     seconds: float
+    tuning: TuningReport = field(default_factory=TuningReport)
 
 
 Progress = Callable[[int, int, StepRecord], object]
@@ -281,6 +285,7 @@ def simulate(
         timings=TimingTable(tuple(rows), setup),
         explanation=plume.projection.result.explanation if plume.projection else "",
         seconds=time.perf_counter() - began - away,
+        tuning=plume.prepared.report(),
     )
 
 
@@ -292,7 +297,8 @@ def _rows(
     if last is None:
         return []
     residual = record.relative_divergence if race is None else race.residual(last.pressure, last.b)
-    ours = PressureTiming(record.step, OURS, record.iterations, record.solve_seconds, residual)
+    numbers = record.iterations, record.solve_seconds, residual
+    ours = PressureTiming(record.step, OURS, *numbers, plume.prepared.chosen)
     return [ours, *([] if race is None else race.solve(record.step, last.b, x0))]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, new_figure, plain_axes
 
@@ -34,12 +36,15 @@ def tuning_figure(report: TuningReport, title: str = "") -> Figure:
 
 
 def _draw_costs(axes: Axes, table: TuningTable) -> None:
-    """Draw every cost, capped ones apart, and their moving mean."""
-    costs = np.array([pull.cost for pull in table.history])
-    capped = np.array([pull.capped for pull in table.history], dtype=bool)
-    at = np.arange(1, len(costs) + 1)
+    """Draw the costs that the learner was told, capped ones apart, and their moving mean."""
+    told = [(k, pull) for k, pull in enumerate(table.history, 1) if not pull.first]
+    costs = np.array([pull.cost for _, pull in told])
+    capped = np.array([pull.capped for _, pull in told], dtype=bool)
+    at = np.array([k for k, _ in told])
     axes.plot(at[~capped], costs[~capped], ".", color=OTHERS, markersize=3)
-    axes.plot(at[capped], costs[capped], "x", color=SHORT, markersize=4, label="capped or finished otherwise")
+    if capped.any():
+        label = "capped, or finished by the automatic choice"
+        axes.plot(at[capped], costs[capped], "x", color=SHORT, markersize=4, label=label)
     width = max(1, len(costs) // WINDOW)
     if len(costs):
         mean = np.convolve(costs, np.ones(width) / width, "valid")
@@ -47,6 +52,7 @@ def _draw_costs(axes: Axes, table: TuningTable) -> None:
         axes.legend(frameon=False, fontsize=7)
     if costs.size and costs.min() > 0 and costs.max() > 30 * costs.min():
         axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("solve", fontsize=8)
     axes.set_ylabel(table.unit, fontsize=8)
     axes.grid(True, which="major", color=GROUND)
@@ -62,7 +68,10 @@ def _draw_choices(axes: Axes, table: TuningTable) -> None:
     places = {label: float(label) if numeric else k for k, label in enumerate(table.choices)}
     axes.plot(x, [places[pull.choice] for pull in table.history], ".", color=OURS, markersize=3)
     if not numeric:
-        axes.set_yticks(range(len(table.choices)), [label[:28] for label in table.choices])
+        axes.set_yticks(
+            range(len(table.choices)), [shorten(label, 30, placeholder="...") for label in table.choices]
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=not seen))
     axes.set_xlabel("context" if seen else "solve", fontsize=8)
     axes.set_ylabel(table.name.split(".")[-1] if numeric else "", fontsize=8)
     axes.grid(True, which="major", color=GROUND)

@@ -228,7 +228,7 @@ class _Relaxation(Preconditioner):
         self._transposed: Sweep | None = self._sweep if A_next.symmetric else None
 
     def _judge(self) -> None:
-        """Say whether M is symmetric: the transpose of sweeps is those with A^T, in the other order and way."""
+        """Say whether M is symmetric: the transpose of sweeps is those with A^T, in reverse."""
         self.transposed_plan = tuple(not reverse for reverse in reversed(self.plan))
         self.symmetric = self.A.symmetric and self._positive and self.plan == self.transposed_plan
 

@@ -27,6 +27,7 @@ from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.passage import receive
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure, probe
+from neuralsolve.tuning.report import TuningReport
 
 DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
 NUMBERS = (int, float, np.integer, np.floating)
@@ -77,6 +78,11 @@ class Prepared:
         built = f" [{self._M.describe()}]" if self._M is not None else ""
         told = [self._structure.note, *self._failed, self._plans[0].reason + built]
         return "; ".join(filter(None, told))
+
+    @property
+    def chosen(self) -> str:
+        """What learners have chosen for the last solve, in words; empty where nothing is `Tuned`."""
+        return ""
 
     def solve(
         self,
@@ -155,6 +161,10 @@ class Prepared:
         elif self._M is not None:
             self._follow_M(before)
 
+    def report(self) -> TuningReport:
+        """Return what learners have chosen, how often, and at what cost; empty where nothing is `Tuned`."""
+        return TuningReport()
+
     # set-up
 
     def _set_up(self) -> None:
@@ -165,6 +175,7 @@ class Prepared:
         """Bring M up to date with A."""
         recipe, recorded = self._plans[0].recipe, self._recorded
         self._recorded = False
+        assert self._M is not None
         if recorded and recipe is not None:
             self._M = recipe.build(self._structure.A)
             return

@@ -7,7 +7,7 @@
                to by the automatic choice for A
     learn      every learner that had a part in it is told the cost
 
-Nothing that a learner chooses can make an answer wrong: `converged` rests on the true residual, as everywhere.
+Nothing that a learner chooses can make an answer wrong: `converged` rests on the true residual, as ever.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ class TunedPrepared(Prepared):
     def __reduce__(self) -> tuple[Any, ...]:
         method, M, options = self._given_to_prepare
         return _tuned_again, (self._source, method, M, options, self.state_dict())
+
+    @property
+    def chosen(self) -> str:
+        """What learners have chosen for the last solve, in words."""
+        return self._choosing.words()
 
     def solve(
         self,
@@ -168,15 +173,15 @@ class TunedPrepared(Prepared):
     ) -> SolveResult:
         """Solve by the automatic choice, from where a choice came to; tell both."""
         if self._safe is None:
-            _, _, options = self._given_to_prepare
-            self._safe = Prepared(self._source, **options | {"maxiter": None})
+            options: dict[str, Any] = self._given_to_prepare[2] | {"maxiter": None}
+            self._safe = Prepared(self._source, **options)
         elif self._safe_for != self._version:
             self._safe.update(self._source)
         self._safe_for = self._version
         if result is not None and _nearer(result):
             x0 = result.x
         finished = self._safe.solve(b, x0, throw=False, **tolerances)
-        told = f"{self._choosing.words()} given up ({why}); finished by {finished.explanation}"
+        told = f"{self.chosen} given up ({why}); finished by {finished.explanation}"
         if result is None:
             return replace(finished, explanation=told)
         return replace(

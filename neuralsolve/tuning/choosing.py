@@ -1,4 +1,4 @@
-"""The `Tuned` places of a method and its M: found, filled with what learners choose, told what that has cost."""
+"""The `Tuned` places of a method and its M: found, filled with what learners choose, told the cost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.cheb_cb import ChebCB
 from neuralsolve.tuning.learner import Learner, Learning, Observation
-from neuralsolve.tuning.report import Pull, TuningReport, TuningTable
+from neuralsolve.tuning.report import Pull, TuningReport, TuningTable, in_words
 from neuralsolve.tuning.tsallis import TsallisINF
-from neuralsolve.tuning.tuned import Tuned, Tunable, is_whole
+from neuralsolve.tuning.tuned import Tunable, Tuned, is_whole
 
 METHOD, PRECONDITIONER = "method", "M"
 MOST, LATELY = (
@@ -47,7 +47,7 @@ class Place:
     @property
     def label(self) -> str:
         """The present choice in words."""
-        return _label(self.chosen)
+        return in_words(self.chosen)
 
     def first(self) -> Any:
         """Return what stands here before a learner was asked: the middle of a range, the first choice."""
@@ -57,17 +57,19 @@ class Place:
         """Ask the learner."""
         if self.learning is None:
             self.start(context is not None)
-        assert self.learning is not None and self.learner is not None
+        assert self.learning is not None
+        assert self.learner is not None
         if self.learner.needs_context and context is None:
             msg = (
-                f"{self.name} is chosen by {type(self.learner).__name__}, which goes by a context, and there is "
-                "none; give a number known before the solve, solve(b, context=dt), or learner=ns.TsallisINF()"
+                f"{self.name} is chosen by {type(self.learner).__name__}, which goes by a context, and there "
+                "is none; give a number known before the solve, solve(b, context=dt), or "
+                "learner=ns.TsallisINF()"
             )
             raise OptionError(msg)
         self.at = float(self.learning.choose(context))
         if self.tuned.range is None:
             return self.values[int(self.at)]
-        return int(round(self.at)) if self.whole else self.at
+        return round(self.at) if self.whole else self.at
 
     def learn(self, seen: Observation, context: float | None) -> None:
         """Tell the learner what the present choice has cost.
@@ -107,6 +109,7 @@ class Choosing:
                 self._add(place)
         self.chooses_M = isinstance(M, Tuned)
         self.context: float | None = None
+        self.present: tuple[Any, Any] = (None, None)
 
     def _add(self, place: Place) -> None:
         self.places[place.name] = place
@@ -135,7 +138,8 @@ class Choosing:
             return replace(thing, **changes) if changes else thing
 
         method, M = self.given
-        return fill(method, METHOD), fill(M, PRECONDITIONER)
+        self.present = fill(method, METHOD), fill(M, PRECONDITIONER)
+        return self.present
 
     def key(self) -> tuple[Any, ...]:
         """Return what tells the present M from others."""
@@ -143,8 +147,12 @@ class Choosing:
         return tuple((p.name, p.at if p.tuned.range is not None else p.values.index(p.chosen)) for p in drawn)
 
     def words(self) -> str:
-        """Return the present choices in words."""
-        return ", ".join(f"{place.name} = {place.label}" for place in self.places.values() if place.drawn)
+        """Return the present choices in words, those inside of a choice with it."""
+        whole = {
+            name: in_words(thing) for name, thing in zip((METHOD, PRECONDITIONER), self.present, strict=True)
+        }
+        outer = [place for place in self.places.values() if place.drawn and "[" not in place.name]
+        return ", ".join(f"{place.name} = {whole.get(place.name, place.label)}" for place in outer)
 
     def learn(self, costs: dict[str, float], capped: bool, residual_norms: list[float]) -> None:
         """Tell the learners of the present choice what it has cost."""
@@ -157,7 +165,7 @@ class Choosing:
         """Return the tables of all places."""
         tables = []
         for place in self.places.values():
-            labels = [_label(value) for value in place.values]
+            labels = [in_words(value) for value in place.values]
             tables.append(TuningTable.of(place.name, place.tuned.cost, place.learner, labels, place.pulls))
         return TuningReport(tuple(tables))
 
@@ -170,7 +178,8 @@ class Choosing:
         try:
             given = dict(state["places"])
             if set(given) != set(self.places):
-                msg = f"the state is of {sorted(given)}, here {sorted(self.places)} are tuned; give the same options"
+                own = sorted(self.places)
+                msg = f"the state is of {sorted(given)}, here {own} are tuned; give the same options"
                 raise OptionError(msg)
             for name, place in self.places.items():
                 _restore(place, given[name])
@@ -190,7 +199,7 @@ def is_tuned(thing: Any) -> bool:
 
 def _state(place: Place) -> dict[str, Any]:
     return {
-        "values": [_label(value) for value in place.values],
+        "values": [in_words(value) for value in place.values],
         "learner": None if place.learning is None else repr(place.learner),
         "learning": None if place.learning is None else place.learning.state_dict(),
         "pulls": [list(pull) for pull in place.pulls],
@@ -198,14 +207,17 @@ def _state(place: Place) -> dict[str, Any]:
 
 
 def _restore(place: Place, state: dict[str, Any]) -> None:
-    labels = [_label(value) for value in place.values]
+    labels = [in_words(value) for value in place.values]
     if state["values"] != labels:
-        msg = f"the state of {place.name} chooses from {state['values']}, here it is {labels}; give the same options"
+        msg = (
+            f"{place.name} chooses from {labels}, in the state from {state['values']}; give the same options"
+        )
         raise OptionError(msg)
     if state["learning"] is not None:
         place.start(state["learner"] == repr(ChebCB()))
         if repr(place.learner) != state["learner"]:
-            msg = f"the state of {place.name} is of {state['learner']}, here it is {place.learner}; give the same"
+            given = state["learner"]
+            msg = f"{place.name} is by {place.learner}, in the state by {given}; give the same options"
             raise OptionError(msg)
         assert place.learning is not None
         place.learning.load_state_dict(state["learning"])
@@ -232,16 +244,6 @@ def _parts(thing: Any) -> list[tuple[str, Any]]:
 
 def _inside(thing: Any, name: str, field: str) -> str:
     return f"{name}.{field}" if "[" in name or "." in name else f"{type(thing).__name__}.{field}"
-
-
-def _label(value: Any) -> str:
-    """Return a value in few words: numbers, and options that are not as they are by default."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if not is_dataclass(value) or isinstance(value, type):
-        return repr(value)
-    told = [f"{f.name}={_label(v)}" for f in fields(value) if (v := getattr(value, f.name)) != f.default]
-    return f"{type(value).__name__}({', '.join(told)})"
 
 
 def _number(context: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,16 @@ class Pull(NamedTuple):
     context: float | None = None
     capped: bool = False
     first: bool = False
+
+
+def in_words(value: Any) -> str:
+    """Return a value in few words: numbers, and options that are not as they are by default."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    told = [f"{f.name}={in_words(v)}" for f in fields(value) if (v := getattr(value, f.name)) != f.default]
+    return f"{type(value).__name__}({', '.join(told)})"
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class TuningTable:
                 costs[pull.choice].append(pull.cost)
         pulls = np.array(list(counts.values()))
         means = np.array([np.mean(each) if each else np.nan for each in costs.values()])
-        words = "not asked yet" if learner is None else str(learner)
+        words = "a learner not yet asked" if learner is None else in_words(learner)
         return cls(name, unit, words, tuple(costs), pulls, means, tuple(history))
 
     @property
@@ -78,8 +88,9 @@ class TuningTable:
             lines[0] += f", {self.capped} of them capped or finished by the automatic choice"
         width = max(len(label) for label in self.choices)
         for label, count, mean in zip(self.choices, self.pulls, self.mean_costs, strict=True):
+            each = "its first" if np.isnan(mean) else f"{mean:.4g} {self.unit} each"
             if count:
-                lines.append(f"  {label:<{width}}  {count:6d} times, {mean:.4g} {self.unit} each")
+                lines.append(f"  {label:<{width}}  {count:6d} times, {each}")
         return "\n".join(lines)
 
 
@@ -87,7 +98,7 @@ class TuningTable:
 class TuningReport:
     """All tuned parameters of a `Prepared`; `str` gives their tables."""
 
-    tables: tuple[TuningTable, ...]
+    tables: tuple[TuningTable, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(str(table) for table in self.tables)

@@ -1,8 +1,8 @@
 """`Tuned`: a parameter, or a choice, that is left to an online learner.
 
-It stands where a number or an object would: `SSOR(omega=Tuned(0.8, 1.99))`, `GMRES(restart=Tuned([20, 50]))`,
-`M=Tuned([AMG(), Multigrid()])`. `prepare` finds every one, asks its learner before a solve, and tells it after
-the solve what that has cost.
+It stands where a number or an object would: `SSOR(omega=Tuned(0.8, 1.99))`,
+`GMRES(restart=Tuned([20, 50]))`, `M=Tuned([AMG(), Multigrid()])`. `prepare` finds every one, asks its learner
+before a solve, and tells it after the solve what that has cost.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class Tuned:
     60
     """
 
+    def __new__(cls, *given: Any, **options: Any) -> Any:
+        """Return a `Tuned` that type checkers let stand for any option."""
+        return super().__new__(cls)
+
     def __init__(
         self,
         low: float | Sequence[Any],
@@ -74,8 +78,8 @@ class Tuned:
             raise OptionError(msg)
         if learner is not None and learner.numeric and self.range is None:
             msg = (
-                f"{type(learner).__name__} chooses a number of a range, and this Tuned has a list of choices; "
-                "give Tuned(low, high), or a learner such as ns.TsallisINF()"
+                f"{type(learner).__name__} chooses a number of a range, and this Tuned has a list of "
+                "choices; give Tuned(low, high), or a learner such as ns.TsallisINF()"
             )
             raise OptionError(msg)
         if cost not in COSTS:
@@ -101,8 +105,9 @@ class Tuned:
         return tuple(arms.tolist())
 
     def __repr__(self) -> str:
-        inside = repr(list(self.choices)) if self.choices is not None else "{:g}, {:g}".format(*self.range)  # type: ignore[misc]
-        return f"Tuned({inside})"
+        if self.range is not None:
+            return f"Tuned({self.range[0]:g}, {self.range[1]:g})"
+        return f"Tuned({list(self.choices or ())})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tuned) and vars(self) == vars(other)
@@ -188,8 +193,8 @@ def _refusing(build: Callable[..., Any]) -> Callable[..., Any]:
         if tuned:
             name, value = next(iter(tuned.items()))
             msg = (
-                f"{type(self).__name__}({name}={value!r}).build(A): a learner chooses before every solve; give "
-                "it as M to ns.prepare, which asks it"
+                f"{type(self).__name__}({name}={value!r}).build(A): a learner chooses before every solve; "
+                "give it as M to ns.prepare, which asks it"
             )
             raise OptionError(msg)
         return build(self, *arguments, **options)
