@@ -66,7 +66,7 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     A `neuralsolve.cases.schema` object with a `problem` method; for ``kind = "smoke"`` a `SmokeCase`, for
-    ``kind = "train"`` a `TrainCase` or a `CycleCase`.
+    ``kind = "train"`` a `TrainCase` or a `CycleCase`, for ``kind = "sequence"`` a `SequenceCase`.
 
     Raises
     ------
@@ -91,8 +91,12 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
         return _smoke_case(path, content)
     if kind == "train":
         return _training(path, content)
+    if kind == "sequence":
+        from neuralsolve.cases.sequence import SequenceCase
+
+        return _validated(path, SequenceCase, content | {"path": path})
     if kind not in KINDS:
-        known = [*KINDS, "smoke", "train"]
+        known = [*KINDS, "smoke", "train", "sequence"]
         msg = f"{path}: kind is {kind!r}{nearest(str(kind), known)} (kind = {' | '.join(known)})"
         raise OptionError(msg)
     return _validated(path, KINDS[kind], content | {"path": path})

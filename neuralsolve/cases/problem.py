@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("ones", "random", "sine", "dipole")
 SEED = 1905
+WHAT = {"simulate": "a simulation", "train": "the training of a network", "tune": "a sequence of systems"}
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def open_problem(source: str | os.PathLike[str], rhs: str | None = None) -> Prob
         case = load_case(path)
         if not hasattr(case, "problem"):
             command = getattr(case, "command", "simulate")
-            what = "a simulation" if command == "simulate" else "the training of a network"
-            msg = f"{path} is {what}; run it with: neuralsolve {command} {source}"
+            msg = f"{path} is {WHAT[command]}; run it with: neuralsolve {command} {source}"
             raise OptionError(msg)
         problem = case.problem()
     return problem if rhs is None else _with_rhs(problem, rhs)

@@ -112,6 +112,27 @@ def simulate(
 
 
 @app.command()
+def tune(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
+    learner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="tsallisinf, 'chebcb(degree=5)', scalarfit, 'fixed(value=1.5)', ..."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="number of systems")] = None,
+    cells: Annotated[int | None, typer.Option(min=3, max=10_000, help="cells a side")] = None,
+    out_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="where files go; out/tune/CASE")] = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Solve a sequence of systems, learning an option of the solver. Interrupted, it goes on later."""
+    from neuralsolve.cli.tune import run
+
+    run(case, learner, steps, cells, out_dir, json=json, force=force)
+
+
+@app.command()
 def train(
     case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
     out_dir: Annotated[
@@ -194,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["bench"]:
         _with_two_threads(arguments)
-    if arguments[:1] in (["simulate"], ["train"]):
+    if arguments[:1] in (["simulate"], ["train"], ["tune"]):
         _with_quiet_threads(arguments)
     app(arguments)
 

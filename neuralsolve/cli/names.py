@@ -13,6 +13,7 @@ import neuralsolve
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.solvers.method import Method
+from neuralsolve.tuning.learner import Learner
 
 ALIASES = {"neural": "neuralmultigrid", "ic": "incompletecholesky", "ilu": "incompletelu", "lu": "sparselu"}
 LONGEST = 200
@@ -47,6 +48,17 @@ def recipe_from(text: str | None) -> Recipe | None:
     return (
         None if text is None or text.strip().lower() == "none" else _named(text, (Recipe,), "preconditioner")
     )
+
+
+def learner_from(text: str | None) -> Learner | None:
+    """Return the online learner that `text` names; None and "auto" leave it to whether there is a context.
+
+    Examples
+    --------
+    >>> learner_from("chebcb(degree=3)").degree
+    3
+    """
+    return None if text is None or text.strip().lower() == "auto" else _named(text, (Learner,), "learner")
 
 
 def known(kinds: tuple[type, ...]) -> dict[str, type]:

@@ -44,7 +44,7 @@ class _Family:
 
     def __init__(self, L: sp.csr_array):
         self.L = L
-        rows = np.repeat(np.arange(L.shape[0]), np.diff(L.indptr))
+        rows = np.repeat(np.arange(len(L.indptr) - 1), np.diff(L.indptr))
         self.diagonal = np.flatnonzero(rows == L.indices)
 
     def matrix(self, scale: float, shift: float) -> sp.csr_array:

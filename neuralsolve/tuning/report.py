@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+LINES, INTERVALS = 24, 12  # more numbers than this are told in so many intervals
+
 
 class Pull(NamedTuple):
     """One solve.
@@ -86,12 +88,33 @@ class TuningTable:
         lines = [f"{self.name} by {self.learner}: {len(self.history)} solves, {total:.6g} {self.unit}"]
         if self.capped:
             lines[0] += f", {self.capped} of them capped or finished by the automatic choice"
-        width = max(len(label) for label in self.choices)
-        for label, count, mean in zip(self.choices, self.pulls, self.mean_costs, strict=True):
+        rows = self.summary()
+        width = max((len(label) for label, _, _ in rows), default=0)
+        for label, count, mean in rows:
             each = "its first" if np.isnan(mean) else f"{mean:.4g} {self.unit} each"
-            if count:
-                lines.append(f"  {label:<{width}}  {count:6d} times, {each}")
+            lines.append(f"  {label:<{width}}  {count:6d} times, {each}")
         return "\n".join(lines)
+
+    def summary(self) -> list[tuple[str, int, float]]:
+        """Return label, pulls and mean cost of what was chosen; many numbers are told in intervals."""
+        rows = [
+            (label, int(count), float(mean))
+            for label, count, mean in zip(self.choices, self.pulls, self.mean_costs, strict=True)
+            if count
+        ]
+        if len(rows) <= LINES:
+            return rows
+        values = np.array([float(label) for label, _, _ in rows])  # only numbers are as many
+        edges = np.linspace(values.min(), values.max(), INTERVALS + 1)
+        part = np.minimum(np.searchsorted(edges, values, side="right") - 1, INTERVALS - 1)
+        found = []
+        for k in np.unique(part):
+            inside = [rows[i] for i in np.flatnonzero(part == k)]
+            known = [(count, mean) for _, count, mean in inside if not np.isnan(mean)]
+            count, weight = sum(count for _, count, _ in inside), sum(count for count, _ in known)
+            mean = sum(count * mean for count, mean in known) / weight if weight else np.nan
+            found.append((f"{edges[k]:.4g} to {edges[k + 1]:.4g}", count, mean))
+        return found
 
 
 @dataclass(frozen=True)
