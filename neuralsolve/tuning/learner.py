@@ -149,6 +149,10 @@ class Learning(Stored, ABC):
             low, high = self.context_range
         return (context - low) / (high - low) if high > low else 0.5
 
+    def _inside(self, context: float) -> float:
+        low, high = self.context_range or (context, context)
+        return min(max(context, low), high)
+
     def _clip(self, context: float) -> float:
         low, high = self.context_range or (context, context)
         msg = f"context {context:g} lies outside context_range=({low:g}, {high:g})"
@@ -158,7 +162,7 @@ class Learning(Stored, ABC):
         if not self._warned:
             self._warned = True
             warnings.warn(f"{msg} and is clipped; give a wider range, or none to let it grow", stacklevel=5)
-        return min(max(context, low), high)
+        return self._inside(context)
 
     def _grow(self, old: tuple[float, float], new: tuple[float, float]) -> None:
         """Express what was learned on the range `old` on the range `new`."""
