@@ -347,6 +347,16 @@ def test_a_saved_run_goes_on_bit_for_bit(learner, given):
     np.testing.assert_array_equal(run.totals, other.totals)
 
 
+@pytest.mark.parametrize("learner", ALL, ids=named)
+def test_numpy_numbers_and_integers_are_saved_as_any(learner):
+    run, other = (learner.start(OMEGAS, 83) for _ in range(2))
+    for t in range(20):
+        run.choose(np.float64(t / 7))
+        run.learn(Observation(np.int64(40 + t), residual_norms=np.exp(-np.arange(9.0))))
+    other.load_state_dict(json.loads(json.dumps(run.state_dict())))
+    assert run.choose(1) == other.choose(1)
+
+
 def test_a_run_that_was_handed_over_is_saved_too():
     run, other = (ScalarFit().start(OMEGAS, 101) for _ in range(2))
     for _ in range(40):

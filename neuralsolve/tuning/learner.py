@@ -46,6 +46,7 @@ class Observation:
                 "cap: Observation(cost=cap, capped=True)"
             )
             raise OptionError(msg)
+        object.__setattr__(self, "cost", float(self.cost))  # a NumPy number would not go into JSON
 
 
 class Learner(ABC):
@@ -137,8 +138,9 @@ class Learning(Stored, ABC):
             name = type(self.learner).__name__
             msg = f"{name} needs a finite context for each choice, given {context}; pass solve(b, context=c)"
             raise OptionError(msg)
+        context = float(context)
         if self.context_range is None:
-            self.context_range = (float(context), float(context))
+            self.context_range = (context, context)
         low, high = self.context_range
         if not low <= context <= high:
             if self._fixed_range:

@@ -121,6 +121,7 @@ class _ScalarFit(Learning):
             self._drawn, self.probabilities = bandit._drawn, bandit.probabilities
             return omega
         if context is not None:
+            context = float(context)
             self._place(context)
         omega = self.best(context)
         omega += self._margin() * (2 - omega)
