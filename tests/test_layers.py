@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "neuralsolve"
 # A room may import the rooms before it. solvers never import models; plot alone imports matplotlib.
 LAYERS = [
     "errors",
+    "tuning",
     "kernels",
     "operators",
     "preconditioners",

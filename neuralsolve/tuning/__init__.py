@@ -7,5 +7,7 @@ from neuralsolve.tuning.fixed import Fixed as Fixed
 from neuralsolve.tuning.learner import Learner as Learner
 from neuralsolve.tuning.learner import Learning as Learning
 from neuralsolve.tuning.learner import Observation as Observation
+from neuralsolve.tuning.replay import Replay as Replay
+from neuralsolve.tuning.replay import replay as replay
 from neuralsolve.tuning.scalar_fit import ScalarFit as ScalarFit
 from neuralsolve.tuning.tsallis import TsallisINF as TsallisINF

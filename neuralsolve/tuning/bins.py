@@ -1,9 +1,9 @@
 """Tsallis-INF over a context: the range is cut into bins, each learns on its own.
 
 Khodak et al. (2024, sec. 3.2), "Tsallis-INF-CB": with m equal bins a solve asks the bin of its context.
-Regret against the best arm of each bin: O(sqrt(m d T)); a finer cut follows the context better and learns more
-slowly. When a range that was not given grows, each new bin takes over the scores of the old bin in which its
-centre lies, or of the nearest one.
+Regret against the best arm of each bin: O(sqrt(m d T)); a finer cut follows the context better and learns
+more slowly. When a range that was not given grows, each new bin takes over the scores of the old bin in
+which its centre lies, or of the nearest one.
 """
 
 from __future__ import annotations

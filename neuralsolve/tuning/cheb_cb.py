@@ -1,8 +1,8 @@
 """ChebCB: each arm's cost is a polynomial of the context; the arms are drawn by inverse gaps.
 
 SquareCB (Foster & Rakhlin 2020, ICML) with Chebyshev regression (Khodak et al. 2024, sec. 3.3). With the
-context c in [a, b], phi(c) = (T_0, ..., T_(m-1))(2 (c - a)/(b - a) - 1), m = degree + 1, arm i is predicted to
-cost y_i = theta_i . phi(c); with i* the cheapest,
+context c in [a, b], phi(c) = (T_0, ..., T_(m-1))(2 (c - a)/(b - a) - 1), m = degree + 1, arm i is predicted
+to cost y_i = theta_i . phi(c); with i* the cheapest,
 
     p_j = 1 / (d + eta (y_j - y_i*)),  j != i*,        p_i* = 1 - sum of the others,
     theta_i = argmin sum_s (theta . phi(c_s) - l_s)^2  over  |theta_0| <= K, |theta_j| <= 2 (b - a) Lip / j,
@@ -16,11 +16,11 @@ polynomial. Costs, predictions and alpha are divided by the scale K N, N = 2 + 4
 in eta. Regret against the best arm of each context: T^(9/11) up to logarithms, for eta without the factor t,
 which the released code has for its speed.
 
-Differences from the released code, all undone by `paper_compat=True`: its smallest cost is zero until the last
-round, so Lip = K/(b - a); its res is that of the last constrained fit alone; costs are reduced by one
+Differences from the released code, all undone by `paper_compat=True`: its smallest cost is zero until the
+last round, so Lip = K/(b - a); its res is that of the last constrained fit alone; costs are reduced by one
 iteration; there is no ridge. Here a ridge of 1e-3 j^2 on theta_j keeps high degrees out of a fit to few
-costs. Instead of all rounds, the Gram matrix of each arm is kept: neither time nor memory grows
-with t. Where the range of contexts grows, the sums are carried over to the new polynomials exactly.
+costs. Instead of all rounds, the Gram matrix of each arm is kept: neither time nor memory grows with t.
+Where the range of contexts grows, the sums are carried over to the new polynomials exactly.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Cheb(Learning):
         chebyshev(2 * self._place(context) - 1, self.phi)
         p = np.empty(len(self.arms))
         distribution(self.theta, self.phi, self.eta, self.predicted, p)
-        self._drawn = draw(p, self._random.random())
+        self._drawn = int(draw(p, self._random.random()))
         self.probabilities = p
         return float(self.arms[self._drawn])
 
@@ -122,7 +122,7 @@ class _Cheb(Learning):
         """Return the predicted cost of each arm, (d,)."""
         low, high = self.context_range or (context, context)
         x = 2 * (context - low) / (high - low) - 1 if high > low else 0.0
-        return np.polynomial.chebyshev.chebval(x, self.theta.T) + self._offset
+        return np.asarray(np.polynomial.chebyshev.chebval(x, self.theta.T)) + self._offset
 
     def _learn(self, seen: Observation) -> None:
         from neuralsolve.tuning.cheb_fit import absorb
@@ -136,11 +136,11 @@ class _Cheb(Learning):
         self.error += (self.predicted[i] - cost) ** 2
         self.squares[i] += cost * cost
         absorb(self.gram[i], self.right[i], self.phi, cost)
-        arms = np.flatnonzero(self.pulls) if bounds_moved else (i,)
+        arms = np.flatnonzero(self.pulls).tolist() if bounds_moved else [i]
         last = self._refit(arms)
         self._set_eta(last if self.learner.paper_compat else float(self.residuals.sum()))
 
-    def _refit(self, arms: Sequence[int] | np.ndarray) -> float:
+    def _refit(self, arms: Sequence[int]) -> float:
         """Fit the arms again; return the squared residual of the last one."""
         from neuralsolve.tuning.cheb_fit import refit
 
@@ -167,9 +167,9 @@ class _Cheb(Learning):
         self.eta = self.learner.exploitation * 2 * t * math.sqrt(d * t / lost) if lost > 0 else 0.0
 
     def _grow(self, old: tuple[float, float], new: tuple[float, float]) -> None:
-        # T_new(c) = B T_old(c) as polynomials, B from the values at the old range's Chebyshev nodes. On a wider
-        # range the new ones are bounded by 1 there, so B is small: nothing is amplified.
-        m, d = len(self.phi), len(self.arms)
+        # T_new(c) = B T_old(c) as polynomials, B from the values at the old range's Chebyshev nodes. The new
+        # ones are at most 1 there, so B is small: nothing is amplified.
+        m = len(self.phi)
         nodes = np.cos(np.pi * (np.arange(m) + 0.5) / m)
         points = old[0] + (nodes + 1) / 2 * (old[1] - old[0])
         x = 2 * (points - new[0]) / (new[1] - new[0]) - 1
@@ -178,5 +178,4 @@ class _Cheb(Learning):
         self.right = self.right @ B.T
         self.gram = B @ self.gram @ B.T
         if self.rounds:
-            self._refit(np.flatnonzero(self.pulls))
-        assert self.theta.shape == (d, m)
+            self._refit(np.flatnonzero(self.pulls).tolist())

@@ -13,7 +13,7 @@ RIDGE = 1e-10  # of the trace: picks the least-norm fit while an arm has fewer c
 
 @numba.njit(cache=True, nogil=True)
 def chebyshev(x, out):
-    """out (m,) = T_0(x), ..., T_(m-1)(x)."""
+    """Write T_0(x), ..., T_(m-1)(x) to out (m,)."""
     out[0] = 1.0
     if out.size > 1:
         out[1] = x

@@ -153,7 +153,8 @@ class Learning(Stored, ABC):
         low, high = self.context_range or (context, context)
         msg = f"context {context:g} lies outside context_range=({low:g}, {high:g})"
         if self._strict:
-            raise OptionError(f"{msg}; give a wider range, or none to let it grow")
+            msg += "; give a wider range, or none to let it grow"
+            raise OptionError(msg)
         if not self._warned:
             self._warned = True
             warnings.warn(f"{msg} and is clipped; give a wider range, or none to let it grow", stacklevel=5)

@@ -1,25 +1,26 @@
 """ScalarFit: learn the Jacobi radius beta from what solves cost, then take Young's omega in closed form.
 
-For SOR on a consistently ordered A the whole curve of cost over omega hangs on beta (`tuning.young`): costs at
-a few omegas tell it, and omega*(c) follows for each context c, though no solve had that c before. Card of the
-method: fit ln cost by least squares, theta = (beta at both ends of the range of c, tolerance, two shape
-constants), Huber weights and weak priors, to the last 256 solves. Neither beta, the diagonal nor the
+For SOR on a consistently ordered A the whole curve of cost over omega hangs on beta (`tuning.young`): costs
+at a few omegas tell it, and omega*(c) follows for each context c, though no solve had that c before. Card
+of the method: fit ln cost by least squares, theta = (beta at both ends of the range of c, tolerance, two
+shape constants), Huber weights and weak priors, to the last 256 solves. Neither beta, the diagonal nor the
 tolerance is given.
 
-Where to solve: omega = omega* + z (2 - omega*), with omega* of the fit and z = 0.02 + 0.2 * 6/(t + 6): just
+Where to solve: omega = omega* + z (2 - omega*), with omega* of the fit and z = 0.015 + 0.2 * 6/(t + 6): just
 above omega* the cost is flat, below it is steep. What is solved above omega* alone tells nothing of beta, and
-a fit that lies too high would stay there. So about sqrt(3 t) of the first t solves are probes a little below or
-above, z = -0.04 or 0.04; they cost some 10 % each, and are the reason that the fit finds its way.
+a fit that lies too high would stay there. So sqrt(30 t) of the first t solves are probes a little below or
+above, z = -0.025 or 0.025: without them the fit was seen to get lost, at up to three times the cost.
 
 When the model does not fit (A not consistently ordered, a varying diagonal, SSOR, another parameter
-altogether), a bandit takes over for good: `ChebCB` where contexts are given, else `TsallisINF`, over the arms.
-Three early solves are probes of the shape, z = 0.5, -0.3 and -0.3; the model is given up from the twelfth solve
-on if the first or both others are off by more than a factor e^0.4, or if the root mean square error of ln cost
-over the last 64 solves exceeds 0.2. On SOR that error is 0.02 to 0.1.
+altogether), a bandit takes over for good: `ChebCB` where contexts are given, else `TsallisINF`, over the
+arms. Three early solves are probes of the shape, z = 0.5, -0.3 and -0.3; the model is given up from the
+twelfth solve on if the first or both others are off by more than a factor e^0.4, or if the root mean square
+error of ln cost over the last 64 solves exceeds 0.2. On SOR that error is 0.02 to 0.1.
 
-Without contexts beta is one number. If A's diagonal varies with the context as in I + c A, pass 1/c: then 1/beta
-is linear in it. Cost: O(1) in t; a fit takes some 100 us, and happens at every 16th solve in the long run.
-Sources: Young 1971, Iterative Solution of Large Linear Systems, sec. 6.2; Khodak et al. 2024 for the setting.
+Without contexts beta is one number. If A's diagonal varies with the context as in I + c A, pass 1/c: then
+1/beta is linear in it. Cost: O(1) in t; a fit takes some 100 us, and happens at every 16th solve in the
+long run. Sources: Young 1971, Iterative Solution of Large Linear Systems, sec. 6.2; Khodak et al. 2024 for
+the setting.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from neuralsolve.tuning.learner import Learner, Learning, Observation
 from neuralsolve.tuning.tsallis import TsallisINF
 
 KEPT = 256  # solves that the fit sees
-MARGIN, WIDE, SOLVES = 0.02, 0.2, 6  # z = MARGIN + WIDE * SOLVES / (t + SOLVES)
-NUDGE, PROBES = 0.04, 3.0  # |z| of a probe, and their number squared over t
+MARGIN, WIDE, SOLVES = 0.015, 0.2, 6  # z = MARGIN + WIDE * SOLVES / (t + SOLVES)
+NUDGE, PROBES = 0.025, 30.0  # |z| of a probe, and their number squared over t
 SHAPE = {5: 0.5, 7: -0.3, 9: -0.3}  # solve: z, probes of the shape of the curve
 EVERYWHERE = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128}  # solves after which the fit starts everywhere
 PATIENCE, OFF, WINDOW, ERROR = 12, 0.4, 64, 0.2  # when the model is given up
@@ -185,6 +186,7 @@ class _ScalarFit(Learning):
             if t >= PATIENCE and self._is_off():
                 self._fit(everywhere=True)  # it may have lost its way
                 self.handed_over = self._is_off()
+                self._bandit._warned = self._warned
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return places, omegas and ln costs of the solves that are kept."""
@@ -225,10 +227,10 @@ class _ScalarFit(Learning):
 
 def check_omegas(learner: str, arms: np.ndarray) -> None:
     """Refuse arms that are no relaxation factors."""
-    if not (0 < arms[0] and arms[-1] < 2):
+    if arms[0] <= 0 or arms[-1] >= 2:
         msg = (
-            f"{learner} fits relaxation factors between 0 and 2, given {arms[0]:g} to {arms[-1]:g}; for another "
-            "parameter use TsallisINF() or ChebCB()"
+            f"{learner} fits relaxation factors between 0 and 2, given {arms[0]:g} to {arms[-1]:g}; for "
+            "another parameter use TsallisINF() or ChebCB()"
         )
         raise OptionError(msg)
 

@@ -4,24 +4,25 @@ Each round t = 1, 2, ... draws an arm from the minimiser over distributions p of
 
     sum_i p_i S_i - (4/eta) sum_i (sqrt(p_i) - p_i / 2),        eta = factor / sqrt(t),
 
-that is p_i = 4 / (eta (S_i - x))^2 with x such that sum p = 1 (Zimmert & Seldin 2021, J. Mach. Learn. Res. 22,
-alg. 1 and sec. 3). S_i estimates the sum of the costs that arm i would have had, divided by the mean cost so
-far, for the unit of a cost is not known beforehand. With the cost l of the arm drawn,
+that is p_i = 4 / (eta (S_i - x))^2 with x such that sum p = 1 (Zimmert & Seldin 2021, J. Mach. Learn. Res.
+22, alg. 1 and sec. 3). S_i estimates the sum of the costs that arm i would have had, divided by the mean
+cost so far, for the unit of a cost is not known beforehand. With the cost l of the arm drawn,
 
-    plain      S_i += l_i / p_i [i drawn]                       unbiased; factor 2 (Khodak et al. 2024, sec. 3)
+    plain      S_i += l_i / p_i [i drawn]                       factor 2 (Khodak et al. 2024, sec. 3)
     reduced    S_j += B_j + max((l - B_j) / p_j, -C) [j drawn]  factor 4, C = sqrt(t) / 2 mean costs.
 
-Plain: regret O(sqrt(d T)) against any costs in a known range. Reduced: B_j is the mean cost of arm j so far,
-but never above the present level (a running mean over some 16 solves), so that an arm whose cost was seen
-once at a bad time is not written off; any B_j known before the draw keeps the estimate unbiased and takes
-most of its variance. Where p_j is small and the cost happens to be below B_j, the correction would be a large
-negative number that makes a bad arm the favourite for as many rounds: it is cut at -C. The cut is a bias that
-the proofs do not cover. Why it is the default: on the sequences of SOR solves of Khodak et al. it costs 1.05
-times the best fixed arm in hindsight over T = 5000, the plain estimate 1.16 (`neuralsolve.bench.tuning_replay`).
+Plain: regret O(sqrt(d T)) against any costs in a known range. Reduced: B_j is the mean cost of arm j so
+far, but never above the present level (a running mean over some 16 solves), so that an arm whose cost was
+seen once at a bad time is not written off; any B_j known before the draw keeps the estimate unbiased and
+takes most of its variance. Where p_j is small and the cost happens to be below B_j, the correction would be
+a large negative number that makes a bad arm the favourite for as many rounds: it is cut at -C. The cut is a
+bias that the proofs do not cover. Why it is the default: on the sequences of SOR solves of Khodak et al. it
+costs 1.05 times the best fixed arm in hindsight over T = 5000, the plain estimate 1.16
+(`neuralsolve.bench.tuning_replay`).
 
-Differences from Khodak et al. (2024): costs are not reduced by one iteration (seconds have no such unit), and
-Newton's method starts where it converges monotonically; theirs may fail, and then records a wrong probability.
-Cost per solve: O(d) and about ten Newton steps.
+Differences from Khodak et al. (2024): costs are not reduced by one iteration (seconds have no such unit),
+and Newton's method starts where it converges monotonically; theirs may fail, and then records a wrong
+probability. Cost per solve: O(d) and about ten Newton steps.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Scores(Stored):
         from neuralsolve.tuning.newton import draw, tsallis_distribution  # numba: not before it is needed
 
         tsallis_distribution(self.sums, self._mean, self._factor / math.sqrt(self.rounds + 1), self.p)
-        return draw(self.p, uniform)
+        return int(draw(self.p, uniform))
 
     def learn(self, drawn: int, cost: float) -> None:
         """Charge the arm drawn."""

@@ -3,16 +3,17 @@
 For a consistently ordered A whose Jacobi matrix has the radius beta < 1 (Young 1971, sec. 6.2),
 
     omega* = 2 / (1 + sqrt(1 - beta^2)),
-    rho(omega) = omega - 1 for omega >= omega*, else ((omega beta + sqrt(omega^2 beta^2 - 4(omega - 1))) / 2)^2.
+    rho(omega) = omega - 1 for omega >= omega*,
+                 else ((omega beta + sqrt(omega^2 beta^2 - 4(omega - 1))) / 2)^2.
 
 The model of the cost, with theta = (ln g_0, ln g_1, ln C, kappa, s), is
 
     1/beta(u) = 1 + (1 - u) g_0 + u g_1,        cost = C (e^(s [omega < omega*]) / (-ln rho) + kappa):
 
-u in [0, 1] is the place of the context in its range, and 1/beta is linear in the context, as for A + c I where
-A has a constant diagonal d0: 1/beta(c) = (1 + c/d0)/beta(0). C holds the unknown tolerance and the unit of the
-cost, kappa the first sweeps, before the rate shows. Below omega* one mode is slower than all others and has
-but a part of the residual; above all moduli are equal: hence s < 0, about -0.1.
+u in [0, 1] is the place of the context in its range, and 1/beta is linear in the context, as for A + c I
+where A has a constant diagonal d0: 1/beta(c) = (1 + c/d0)/beta(0). C holds the unknown tolerance and the
+unit of the cost, kappa the first sweeps, before the rate shows. Below omega* one mode is slower than all
+others and has but a part of the residual; above all moduli are equal: hence s < 0, about -0.1.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ ENOUGH = 1e-3  # fall of the objective below which the fit stops
 
 @numba.njit(cache=True, nogil=True)
 def best_omega(theta, u):
-    """omega* at the place u of the context."""
+    """Return omega* at the place u of the context."""
     beta = jacobi_radius(theta, u)
     return 2 / (1 + math.sqrt(1 - beta * beta))
 
 
 @numba.njit(cache=True, nogil=True)
 def jacobi_radius(theta, u):
-    """beta at the place u of the context."""
+    """Return beta at the place u of the context."""
     return 1 / (1 + (1 - u) * math.exp(theta[0]) + u * math.exp(theta[1]))
 
 
 @numba.njit(cache=True, nogil=True)
 def log_cost(theta, u, omega, slope):
-    """ln cost, and its derivatives by theta in `slope` (5,)."""
+    """Return ln cost, and its derivatives by theta in `slope` (5,)."""
     low, high = (1 - u) * math.exp(theta[0]), u * math.exp(theta[1])
     beta = 1 / (1 + low + high)
     under = omega * omega * beta * beta - 4 * (omega - 1)
@@ -153,7 +154,7 @@ def _keep(theta, trial, best, u, omega, target):
 
 @numba.njit(cache=True, nogil=True)
 def residuals(theta, u, omega, target, out):
-    """out (n,) = observed minus modelled ln cost."""
+    """Write observed minus modelled ln cost to out (n,)."""
     slope = np.empty(SIZE)
     for i in range(u.size):
         out[i] = target[i] - log_cost(theta, u[i], omega[i], slope)
