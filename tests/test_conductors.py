@@ -250,3 +250,13 @@ def test_a_contrast_of_a_million_costs_few_iterations(shape, walls, most):
         b = np.random.default_rng(seed).standard_normal(A.shape[0])
         b -= b.mean() * (walls == "neumann")
         assert ns.solve(A, b, ns.CG(), M=ns.Multigrid()).iterations <= most
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("recipe", [ns.Multigrid(), ns.NeuralMultigrid()])
+def test_one_level_stays_definite_at_a_contrast_of_a_million(recipe, seed):
+    """The inverse of the coarsest level is not rounded to float32, which would leave it indefinite."""
+    rng, grid = np.random.default_rng(seed), ns.Grid((1, 40))
+    values = np.where(rng.random((1, 40)) < 0.4, 1e6, 1.0)
+    A = ns.PoissonStencil(grid, ns.face_coefficients(values, grid))
+    assert ns.solve(A, rng.standard_normal(40), ns.CG(), M=recipe).iterations <= 15

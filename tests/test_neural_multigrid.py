@@ -182,7 +182,7 @@ def test_bad_weights_mean_the_classical_cycle_and_are_told(tensors, reason, tmp_
 def test_where_nothing_was_trained_it_is_classical():
     A = ns.PoissonStencil(ns.Grid((40, 40), spacing=(1, 50), walls="dirichlet"))
     result = ns.solve(A, np.ones(A.shape[0]), ns.CG(), M=ns.NeuralMultigrid())
-    assert "classical channel (stretched cells)" in result.explanation
+    assert "classical channel (stretched cells" in result.explanation
     assert result.iterations == ns.solve(A, np.ones(A.shape[0]), ns.CG(), M=ns.Multigrid()).iterations
 
 
@@ -311,14 +311,11 @@ def test_a_short_training_beats_the_cycle_that_it_starts_from(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
-def test_a_file_of_something_else_is_refused_or_told(content, tmp_path):
+def test_a_file_of_something_else_is_refused(content, tmp_path):
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
     A = ns.PoissonStencil(ns.Grid((12, 12), walls="dirichlet"))
-    if content.endswith(b"{}      "):  # a file without tensors
-        assert "classical channel" in ns.NeuralMultigrid(path).build(A).describe()
-    else:
-        with pytest.raises(FormatError, match="safetensors"):
-            ns.NeuralMultigrid(path).build(A)
+    with pytest.raises(FormatError, match=r"safetensors|no table"):
+        ns.NeuralMultigrid(path).build(A)
     with pytest.raises(OptionError, match="a name of weights"):
         ns.NeuralMultigrid(3).build(A)  # type: ignore[arg-type]

@@ -169,6 +169,8 @@ def test_an_interrupted_training_of_a_cycle_goes_on_bit_for_bit(case, tmp_path):
         (("contrasts = [1e2, 1e4]", ""), "inclusions alone need them"),
         (("[[24, 20]]", "[[24, 20, 9]]"), "2 sides each"),
         (("[grids.2d]", "[grids.4d]"), r"grids.4d"),
+        (("validation = [200, 201]", "validation = [3, 9]"), "take others"),
+        (("[16, 16]", "[1, 1]"), "shapes"),
         (("seeds = [0, 3]", "seeds = [3, 0]"), "the first seed and the last"),
         (("steps = [2, 2]\niterations = 6", "steps = [2, 9]\niterations = 6"), "grids.2d.steps"),
         (('scenes = "free_surface"', 'scenes = "inclusions"\ncontrasts = [1e2]'), "2d"),
@@ -178,6 +180,13 @@ def test_cycles_that_cannot_be_trained_are_refused(change, message, case):
     assert change[0] in CYCLE
     with pytest.raises(OptionError, match=message):
         load_case(case(CYCLE.replace(*change)))
+
+
+def test_a_training_that_diverges_ends(case, tmp_path):
+    path = case(CYCLE.replace("unrolled = 2\nbatch = 2\n[", "unrolled = 2\nbatch = 2\nrate = 1e9\n["))
+    result = run("train", path, "--out-dir", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "diverged; lower the rates" in result.stderr
 
 
 @pytest.mark.parametrize("text", [SMALL, CYCLE], ids=["dcdm", "cycle"])
@@ -208,6 +217,9 @@ def test_an_interrupt_says_that_the_same_command_goes_on(text, case, tmp_path, m
         (("count = 2", "count = 2\nshapes = [[4, 4, 4]]"), "all 2D or all 3D"),
         (("shapes = [[8, 8]]", 'shapes = [[8, 8], [4, 4]]\n[data]\nsource = "ritz"'), "of one shape"),
         (("steps = 4", "steps = -4"), "steps"),
+        (("shapes", 'walls = "neumann"\ngeometry = "free_surface"\nshapes'), "'box' takes walls"),
+        (('"dcdm"', '"npsdo"\nwalls = "periodic"'), "knows no periodic axis"),
+        (('"dcdm"', '"npsdo"\nown_levels = 50'), "own_levels"),
         (('"dcdm"', '"unet"'), "network"),
         (("[schedule]", '[data]\nsource = "ritz"\n[schedule]'), None),
         (("shapes", 'geometry = "free_surface"\n[data]\nsource = "ritz"\n[x]\nshapes'), "x"),

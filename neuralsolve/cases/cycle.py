@@ -53,7 +53,7 @@ class Grids(Table):
 
     scenes: Literal["free_surface", "inclusions", "layers"]
     contrasts: list[PositiveFloat] = Field(default_factory=list)
-    shapes: list[list[PositiveInt]] = Field(min_length=1)
+    shapes: list[list[Annotated[int, Field(ge=8)]]] = Field(min_length=1)
     seeds: Seeds
     validation: Seeds
     steps: list[Annotated[int, Field(ge=1, le=max(BANDS))]] = Field(min_length=1)
@@ -68,7 +68,14 @@ class Grids(Table):
     @model_validator(mode="after")
     def _fits(self) -> Grids:
         if (self.scenes == "inclusions") != bool(self.contrasts):
-            msg = f"contrasts = {self.contrasts} with scenes = {self.scenes!r}; inclusions alone need them"
+            mend = "give contrasts" if self.scenes == "inclusions" else "drop contrasts"
+            given = f"contrasts = {self.contrasts} with scenes = {self.scenes!r}"
+            msg = f"{given}; inclusions alone need them: {mend}"
+            raise OptionError(msg)
+        if self.seeds[0] <= self.validation[1] and self.validation[0] <= self.seeds[1]:
+            msg = (
+                f"validation = {self.validation} has seeds of the training, seeds = {self.seeds}; take others"
+            )
             raise OptionError(msg)
         if self.scenes != "free_surface" and self.width:
             msg = f"width = {self.width}: networks see masks alone; with {self.scenes!r} write width = 0"

@@ -37,7 +37,7 @@ from neuralsolve.solvers.solve import prepare
 
 SIDES = {"noise": noise, "divergence": smooth_divergence}  # right sides, by name
 
-GridShape = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
+GridShape = Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=2, max_length=3)]
 Tell = Callable[[int, str], None]
 
 
@@ -96,7 +96,7 @@ class TrainCase(CaseTable):
     network: Literal["dcdm", "npsdo"]
     shapes: list[GridShape] = Field(min_length=1)
     depth: Literal["shallow", "deep"] = "shallow"
-    own_levels: PositiveInt = 3
+    own_levels: int = Field(default=3, ge=1, le=8)
     geometry: Literal["box", "free_surface"] = "box"
     walls: Wall = "dirichlet"
     geometries: PositiveInt = 200
@@ -114,6 +114,14 @@ class TrainCase(CaseTable):
         self.plan()
         if len({len(shape) for shape in [*self.shapes, *self.measured]}) > 1:
             msg = f"shapes = {self.shapes}, of the validation {self.measured}; all 2D or all 3D are needed"
+            raise OptionError(msg)
+        if self.geometry == "free_surface" and "walls" in self.model_fields_set:
+            msg = (
+                f"walls = {self.walls!r} with geometry = 'free_surface', which has its own; 'box' takes walls"
+            )
+            raise OptionError(msg)
+        if self.network == "npsdo" and self.walls == "periodic":
+            msg = "walls = 'periodic' with network = 'npsdo', which knows no periodic axis; 'dcdm' does"
             raise OptionError(msg)
         if self.data.source == "ritz" and (self.geometry != "box" or len(self.shapes) > 1):
             msg = "data.source = 'ritz' takes the one matrix of geometry = 'box' of one shape; 'smoothed' any"

@@ -133,6 +133,9 @@ def _averaged(trainer: Trains, last: int) -> Iterator[Row]:
     every, gathered = max(1, trainer.steps // 100), []
     while trainer.step < last:
         gathered.append(trainer.advance())
+        if not math.isfinite(gathered[-1]["loss"]):
+            msg = f"the loss is {gathered[-1]['loss']} at step {trainer.step}: it diverged; lower the rates"
+            raise OptionError(msg)
         if trainer.step % every == 0 or trainer.step == last:
             means = {
                 name: _mean([row[name] for row in gathered])

@@ -187,7 +187,10 @@ def _paint(level: Level) -> None:
 
 
 def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tuple[bool, ...]) -> Tensor:
-    """Return the pseudo-inverse of the coarsest matrix, float32; singular where a region has no way out."""
+    """Return the pseudo-inverse of the coarsest matrix; singular where a region has no way out.
+
+    In float64: where coefficients jump, rounding its entries would take the definiteness.
+    """
     nz, ny, nx = level.plan.shape
     if level.faces.numel():
         dense = torch.zeros((nz * ny * nx,) * 2, dtype=torch.float64)
@@ -198,10 +201,10 @@ def _coarsest_inverse(A: PoissonStencil, level: Level, unit: float, periodic: tu
     whole = dense + torch.diag(empty.to(dense.dtype))
     root, failed = torch.linalg.cholesky_ex(whole)
     if not failed and bool((root.diagonal().square() > REGULAR * whole.diagonal()).all()):
-        inverse = torch.cholesky_inverse(root).float().contiguous()
+        inverse = torch.cholesky_inverse(root)
     else:
         values, vectors = torch.linalg.eigh(dense)
         good = values > RANK_TOLERANCE * values.max().clamp(min=0)
-        inverse = (vectors[:, good] / values[good] @ vectors[:, good].T).float().contiguous()
+        inverse = (vectors[:, good] / values[good] @ vectors[:, good].T).contiguous()
     inverse[empty], inverse[:, empty] = 0.0, 0.0  # but for rounding, they are
     return inverse

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralsolve.errors import FormatError
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.learned import INPUTS
 from neuralsolve.preconditioners.filling import wrap_all
@@ -104,7 +105,10 @@ def read_knowledge(name: str | Path) -> dict[str, Knowledge | str]:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> dict[str, Knowledge | str]:
     tensors, _ = read_tensors(path)
-    kinds = sorted({key.split(".")[0] for key in tensors})
+    kinds = sorted({key.split(".")[0] for key in tensors if ".roots." in key})
+    if not kinds:
+        msg = f"{path} has no table of a learned cycle; weights of `neuralsolve train train_cycle` are needed"
+        raise FormatError(msg)
     return {kind: knowledge_from(tensors, kind) for kind in kinds}
 
 
@@ -154,7 +158,7 @@ def adapt(h: Hierarchy, tables: Mapping[str, Knowledge | str]) -> Adapted:
     if isinstance(known, str):
         return Adapted(None, known)
     if any(len({f for f, n in zip(p.factors, p.shape, strict=True) if n > 1}) > 1 for p in plans):
-        return Adapted(None, "stretched cells")
+        return Adapted(None, "stretched cells, or couplings that differ along the axes on the whole")
     if not len(known.faces):
         return Adapted(known, kind=kind)
     K, volume, before, clipped = table(), h.levels[0].inverse, [], 0

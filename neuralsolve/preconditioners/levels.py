@@ -26,7 +26,7 @@ from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.conductors import NO_CONDUCTORS, Conductors, find_conductors, packed
 from neuralsolve.preconditioners.filling import NO_CODE, NO_FACES, NO_SPANS, load, load_faces, refill
 
-COARSEST = 80  # cells of a level that is solved densely
+COARSEST, LARGEST_COARSEST = 80, 4000  # cells of a level that is solved densely, by default and at most
 FINE = 300_000  # padded cells of a level on which conductors are looked for
 SIZE, B, X, Y = 6, 7, 8, 9  # columns of the table of levels
 NO_CONDUCTORS_ROW = [0] * 5  # of it

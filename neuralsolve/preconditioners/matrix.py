@@ -84,10 +84,11 @@ def check_number(
     raise OptionError(msg)
 
 
-def check_count(recipe: str, name: str, value: object, low: int = 1) -> None:
-    """Refuse an option that is not an integer of at least `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        msg = f"{recipe}({name}={value!r}): {name} must be an integer of at least {low}, for example {low}"
+def check_count(recipe: str, name: str, value: object, low: int = 1, high: int | None = None) -> None:
+    """Refuse an option that is not an integer of at least `low`, and at most `high` where there is one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high or value) < value:
+        most = "" if high is None else f" and at most {high}"
+        msg = f"{recipe}({name}={value!r}): {name} must be an integer of at least {low}{most}, such as {low}"
         raise OptionError(msg)
 
 

@@ -38,7 +38,7 @@ from neuralsolve.errors import OptionError, nearest
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.preconditioners.grid_cycle import GridCycle
-from neuralsolve.preconditioners.levels import COARSEST, STRONG
+from neuralsolve.preconditioners.levels import COARSEST, LARGEST_COARSEST, STRONG
 from neuralsolve.preconditioners.matrix import check_count
 
 CYCLES = ("V", "W", "F", "full")
@@ -110,7 +110,7 @@ class Multigrid(Recipe):
         if sum(self.steps) == 0:
             msg = "sweeps=(0, 0) smooths nothing; give at least one step, such as sweeps=(0, 2)"
             raise OptionError(msg)
-        check_count("Multigrid", "coarsest", self.coarsest)
+        check_count("Multigrid", "coarsest", self.coarsest, high=LARGEST_COARSEST)
         check_count("Multigrid", "max_levels", self.max_levels)
         for name, value, least, most in (
             ("omega", 1.0 if self.omega is None else self.omega, 0.0, 2.0),

@@ -26,7 +26,7 @@ from neuralsolve.operators.base import LinearOperator
 from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.preconditioners.grid_cycle import GridCycle
 from neuralsolve.preconditioners.learned import read_knowledge
-from neuralsolve.preconditioners.levels import COARSEST
+from neuralsolve.preconditioners.levels import COARSEST, LARGEST_COARSEST
 from neuralsolve.preconditioners.matrix import check_count
 from neuralsolve.preconditioners.multigrid import Multigrid
 
@@ -65,7 +65,7 @@ class NeuralMultigrid(Recipe):
     coarsest: int = COARSEST
 
     def __post_init__(self) -> None:
-        check_count("NeuralMultigrid", "coarsest", self.coarsest)
+        check_count("NeuralMultigrid", "coarsest", self.coarsest, high=LARGEST_COARSEST)
 
     def build(self, A: LinearOperator) -> GridCycle:
         """Make the levels of A and put the learned factors on them."""

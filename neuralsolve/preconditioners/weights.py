@@ -17,6 +17,7 @@ from neuralsolve.errors import FormatError, OptionError, nearest
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
+LONGEST = 255  # characters of a name of a file
 TAKEN_BY = {"dcdm": "NeuralDirection", "npsdo": "NeuralDirection", "cycle": "NeuralMultigrid"}
 
 
@@ -110,7 +111,7 @@ def weights_file(name_or_path: str | os.PathLike[str], recipe: str) -> Path:
         raise OptionError(msg)
     text = os.fspath(name_or_path)
     path = shipped().get(text, Path(text))
-    if path.is_file():
+    if len(path.name) <= LONGEST and path.is_file():
         network = network_of(path)
         if TAKEN_BY.get(network, recipe) == recipe:
             return path
@@ -119,7 +120,7 @@ def weights_file(name_or_path: str | os.PathLike[str], recipe: str) -> Path:
             f"ns.{recipe} takes {', '.join(shipped(recipe))}, or the path of a file of its own kind"
         )
         raise OptionError(msg)
-    known = shipped(recipe)
+    known, text = shipped(recipe), text[:LONGEST]
     if path.suffix or path.name != text:
         msg = f"no file {path}; name one of {', '.join(known)}, or a file that `neuralsolve train` wrote"
         raise FileNotFoundError(msg)

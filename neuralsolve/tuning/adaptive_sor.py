@@ -6,11 +6,11 @@ end by the factor rho per sweep, and rho gives beta,
     beta = (rho + omega - 1) / (omega sqrt(rho)),       omega* = 2 / (1 + sqrt(1 - beta^2)).
 
 From above omega* nothing can be read: all eigenvalues have the modulus omega - 1, and rho tells omega
-itself. So omega is kept a little low: the next solve takes omega* of z below, omega = omega* - z (2 -
-omega*); and where rho <= omega - 1 within 2 %, omega was too high, and 1/beta - 1 is raised by a tenth. rho
-is the geometric mean over the last third of a solve, as early ratios show all modes at once. With contexts,
-1/beta - 1 is taken linear in the context (`tuning.young`) and fitted by recursive least squares, old solves
-forgotten at 1 % each.
+itself. So omega is kept a little low, omega = omega* - z (2 - omega*); where rho <= omega - 1 within 2 %,
+omega was too high, and 1/beta - 1 is taken for a fifth larger than thought. rho is the geometric mean over
+the last third of a solve, as early ratios show all modes at once. With contexts, 1/beta - 1 is linear in
+the context (`tuning.young`) and fitted by recursive least squares, which forgets 1 % of the old solves at
+each new one.
 
 Difference from the source: there omega changes between the sweeps of one solve; here between solves, and the
 residual norms of the solves that were wanted anyway are all that it takes. Cost: O(length of a solve).
@@ -27,11 +27,11 @@ import numpy as np
 
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.learner import Learner, Learning, Observation
-from neuralsolve.tuning.scalar_fit import check_omegas, nearest_arm
+from neuralsolve.tuning.scalar_fit import check_omegas, nearest_arm, places
 
 FORGET = 0.99  # weight that a solve keeps at each later one
 SAME = 1.02  # rho below SAME (omega - 1) is the modulus of all eigenvalues
-RAISE = 1.1  # of 1/beta - 1, where omega was too high
+RAISE = 0.2  # part of 1/beta - 1 to add where omega was too high
 SHORTEST = 6  # norms: fewer show no rate
 START = 0.05  # 1/beta - 1 before anything is known: omega* = 1.53
 
@@ -56,7 +56,7 @@ class AdaptiveSOR(Learner):
     0.99
     """
 
-    below: float = 0.02
+    below: float = 0.01
     strict: bool = False
 
     needs_context: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class AdaptiveSOR(Learner):
 
     def __post_init__(self) -> None:
         if not 0 <= self.below < 1:
-            msg = f"AdaptiveSOR(below={self.below!r}): it must lie in [0, 1), for example 0.02"
+            msg = f"AdaptiveSOR(below={self.below!r}): it must lie in [0, 1), for example 0.01"
             raise OptionError(msg)
 
     def start(
@@ -75,7 +75,7 @@ class AdaptiveSOR(Learner):
 
 
 class _Adaptive(Learning):
-    stored = (*Learning.stored, "gram", "right", "line", "_omega", "_place_now")
+    stored = (*Learning.stored, "gram", "right", "line", "readings", "_omega", "_place_now")
     growth = 1.0
     learner: AdaptiveSOR
 
@@ -90,8 +90,9 @@ class _Adaptive(Learning):
         check_omegas("AdaptiveSOR", self.arms)
         # g = 1/beta - 1 = line[0] (1 - u) + line[1] u, with a prior of little weight
         self.line = np.array([START, START])
-        self.gram = 1e-2 * np.eye(2)
+        self.gram = 1e-6 * np.eye(2)
         self.right = self.gram @ self.line
+        self.readings = 0  # solves that told beta
         self._omega, self._place_now = 0.0, 0.0
 
     def choose(self, context: float | None = None) -> float:
@@ -105,7 +106,9 @@ class _Adaptive(Learning):
 
     def beta(self, context: float | None = None) -> float:
         """Return the Jacobi radius that was found."""
-        return 1 / (1 + self._g(0.0 if context is None else self._place(context)))
+        if context is None or self.context_range is None:
+            return 1 / (1 + self._g(0.0))
+        return 1 / (1 + self._g(float(places(np.array([context]), self.context_range)[0])))
 
     def _g(self, place: float) -> float:
         return max(float(self.line[0] * (1 - place) + self.line[1] * place), 1e-8)
@@ -114,14 +117,19 @@ class _Adaptive(Learning):
         rho = late_rate(seen.residual_norms)
         if rho is None:
             return
-        omega = self._omega
-        g = self._g(self._place_now)
+        omega, features = self._omega, np.array([1 - self._place_now, self._place_now])
         if rho > SAME * (omega - 1):
             beta = min((rho + omega - 1) / (omega * math.sqrt(rho)), 1 - 1e-8)
             g = 1 / beta - 1
+            self.readings += 1
         elif omega > self.arms[0]:
-            g = RAISE * g
-        features = np.array([1 - self._place_now, self._place_now])
+            g = (1 + RAISE) * self._g(self._place_now)
+            if self.readings == 0:  # nothing to keep to: the line moves as a whole
+                self.line *= 1 + RAISE
+                self.right = self.gram @ self.line
+                return
+        else:
+            return
         self.gram = FORGET * self.gram + np.outer(features, features)
         self.right = FORGET * self.right + g * features
         self.line = np.linalg.solve(self.gram + 1e-9 * np.eye(2), self.right + 1e-9 * self.line)

@@ -144,7 +144,7 @@ def _solve_coarsest(vectors, level, inverse):
     for z in range(nz):
         for y in range(ny):
             for c in range(first + z * sz + y * sy, first + z * sz + y * sy + nx):
-                total, j = np.float32(0), 0
+                total, j = 0.0, 0
                 for zz in range(nz):
                     for yy in range(ny):
                         s = first + zz * sz + yy * sy

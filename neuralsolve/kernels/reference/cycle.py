@@ -53,7 +53,7 @@ def levels_cycle(
         where in `places` the runs of the conductors lie and their edges after them, where in `numbers` the
         couplings and after them the inverse, and how many runs, edges and conductors there are (0: none).
     places, numbers : int32 and float32, arguments of `conductor_correct` of all levels
-    inverse : (n, n), of the last level's matrix
+    inverse : (n, n) float64, of the last level's matrix
     pre, post : (levels, most, 2)
         Weight and momentum of the steps of `level_relax` before and after the correction, of every level.
     counts : (levels, 2) int64, how many of these steps a level takes before and after
@@ -132,7 +132,7 @@ class _Cycle:
             kind = V
         if k == len(self.table) - 1:
             shape = self.table[k, :3].tolist()
-            solved = self.inverse @ inside(self.vector(k, B), shape).reshape(-1)
+            solved = self.inverse @ inside(self.vector(k, B), shape).reshape(-1).double()
             inside(self.vector(k, X), shape).copy_(solved.view(tuple(shape)))
             return
         if fresh:
