@@ -156,7 +156,8 @@ def bench(
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="matrices, meshes or cases")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="kernels, multigrid or learned: measures against bars")
+        str | None,
+        typer.Option(metavar="NAME", help="kernels, multigrid, learned or tuned: measures against bars"),
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option("--method", metavar="NAME[+M]", help="'cg+amg', ...; may be repeated")

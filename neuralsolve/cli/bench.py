@@ -32,8 +32,12 @@ from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
 
 BARRED = tuple(SUITES)
-TITLES = {"multigrid": "Multigrid against its bars", "learned": "Learned solvers against their bars"}
-REPEATS = {"multigrid": 5, "learned": 3, "kernels": 3}
+TITLES = {
+    "multigrid": "Multigrid against its bars",
+    "learned": "Learned solvers against their bars",
+    "tuned": "Tuned options against their bars",
+}
+REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "kernels": 3}
 
 
 def run(
@@ -56,7 +60,7 @@ def run(
             msg = f"SOURCE and --suite {suite} exclude each other; leave one out"
             raise OptionError(msg)
         if suite not in BARRED and (options["only"] or options["quick"]):
-            msg = "--only and --quick belong to --suite multigrid and learned; add one, or leave them out"
+            msg = f"--only and --quick belong to --suite {', '.join(BARRED)}; add one, or leave them out"
             raise OptionError(msg)
         if csv is not None:
             with told_of("--csv"):
