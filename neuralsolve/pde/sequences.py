@@ -13,6 +13,7 @@ asks for the last solution, which the heat equation needs; the shifted systems d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,9 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from neuralsolve.operators.grid import Grid
+from neuralsolve.operators.stencil import PoissonStencil
+
 
 class Step(NamedTuple):
-    """One system: A csr_array (n, n), b (n,), where to start from, and its context."""
+    """One system: A (n, n), a csr_array or a stencil; b (n,), where to start from, and its context."""
 
     A: Any
     b: np.ndarray
@@ -37,20 +41,6 @@ def laplacian(points: int) -> sp.csr_array:
     matrix = sp.csr_array(sp.kron(line, eye) + sp.kron(eye, line))
     matrix.sort_indices()
     return matrix
-
-
-class _Family:
-    """Matrices scale L + shift I of one pattern, made from L without a sort."""
-
-    def __init__(self, L: sp.csr_array):
-        self.L = L
-        rows = np.repeat(np.arange(len(L.indptr) - 1), np.diff(L.indptr))
-        self.diagonal = np.flatnonzero(rows == L.indices)
-
-    def matrix(self, scale: float, shift: float) -> sp.csr_array:
-        values = scale * self.L.data
-        values[self.diagonal] += shift
-        return sp.csr_array((values, self.L.indices, self.L.indptr), shape=self.L.shape)
 
 
 @dataclass(frozen=True)
@@ -95,13 +85,18 @@ class ShiftedLaplacian:
         return short_normals(np.random.default_rng([self.seed, 1]), self.steps, self.size)
 
     @cached_property
-    def _family(self) -> _Family:
-        return _Family(laplacian(self.cells))
+    def _laplacian(self) -> tuple[sp.csr_array, np.ndarray]:
+        """L, and where its diagonal is."""
+        L = laplacian(self.cells)
+        rows = np.repeat(np.arange(len(L.indptr) - 1), np.diff(L.indptr))
+        return L, np.flatnonzero(rows == L.indices)
 
     def system(self, t: int, x: np.ndarray | None) -> Step:
         """Return system number t, from 0."""
-        c = float(self.contexts[t])
-        return Step(self._family.matrix(1.0, c), self.sides[t], None, c)
+        (L, diagonal), c = self._laplacian, float(self.contexts[t])
+        values = L.data.copy()
+        values[diagonal] += c
+        return Step(sp.csr_array((values, L.indices, L.indptr), shape=L.shape), self.sides[t], None, c)
 
 
 def short_normals(random: np.random.Generator, count: int, n: int) -> np.ndarray:
@@ -151,8 +146,8 @@ class HeatEquation:
         return np.maximum(0.1 * wave, -10 * wave)
 
     @cached_property
-    def _family(self) -> _Family:
-        return _Family(laplacian(self.cells - 1))
+    def _laplacian(self) -> sp.csr_array:
+        return laplacian(self.cells - 1)
 
     @cached_property
     def _axis(self) -> np.ndarray:
@@ -181,5 +176,15 @@ class HeatEquation:
         u = self.initial if x is None else x
         began, k = t * self.dt, float(self.contexts[t])
         forcing = self._forcing(began) + self._forcing(began + self.dt)
-        b = u - self.scale(float(self._conductivity(began))) * (self._family.L @ u) + self.dt / 2 * forcing
-        return Step(self._family.matrix(self.scale(k), 1.0), b, u, k)
+        b = u - self.scale(float(self._conductivity(began))) * (self._laplacian @ u) + self.dt / 2 * forcing
+        return Step(self.stencil(k), b, u, k)
+
+    def stencil(self, k: float) -> PoissonStencil:
+        """Return I + scale L as a stencil: a Dirichlet wall beside a third axis of one cell adds the I."""
+        side, h = self.cells - 1, 1 / math.sqrt(self.scale(k))
+        walls = (("dirichlet", "neumann"), "dirichlet", "dirichlet")
+        return PoissonStencil(Grid((1, side, side), spacing=(1.0, h, h), walls=walls))
+
+    def matrix(self, k: float) -> sp.csr_array:
+        """Return I + scale L in CSR."""
+        return sp.csr_array(self.scale(k) * self._laplacian + sp.eye_array(self.size))
