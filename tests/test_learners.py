@@ -260,6 +260,33 @@ def test_scalar_fit_follows_young_on_real_sweeps():
     assert abs(run.beta(0.0) - math.cos(math.pi / 11)) <= 5e-3
 
 
+def test_scalar_fit_remembers_contexts_that_a_drift_has_left():
+    run = ScalarFit().start(sor_counts.ARMS.tolist(), 149)
+    random, none, total, best = np.random.default_rng(151), np.zeros(0), 0, 0
+    for t in range(1000):
+        c, b = 0.15 + 0.3 * math.sin(4 * math.pi * t / 1000), random.standard_normal(100)
+        omegas = run.choose(c), float(sor_counts.best_omega(c))
+        took, least = (sor_counts.count_sweeps(b, 4 + c, w, 1e-8, 10_000, none) for w in omegas)
+        run.learn(Observation(float(took)))
+        total, best = total + took, best + least
+    assert total <= 1.1 * best
+
+
+def test_the_memory_holds_the_last_solves_in_order_and_some_of_all():
+    from neuralsolve.tuning.memory import RECENT, SAMPLE, Memory
+
+    memory, random = Memory(), np.random.default_rng(157)
+    for t in range(3000):
+        memory.add(float(t), 1.5, 0.0, random)
+    assert len(memory) == RECENT + SAMPLE
+    last = memory.last(memory.contexts, 64)
+    np.testing.assert_array_equal(last, np.arange(2936, 3000))
+    sample = memory.contexts[RECENT:]
+    assert (sample < 3000 - RECENT).all()
+    assert len(set(sample)) == SAMPLE
+    assert sample.min() < 1500
+
+
 FOREIGN = {
     "flat, as of SSOR": lambda w, c: (40 + 30 * abs(w - 1.55) ** 1.5) * (1 + c),
     "falls": lambda w, c: 200 - 80 * w + 0 * c,
@@ -280,7 +307,7 @@ def test_scalar_fit_hands_over_where_young_does_not_hold(name, known):
         cost = row[np.abs(arms - run.choose(c if known else None)).argmin()]
         run.learn(Observation(cost))
         total += cost
-    assert run.handed_over
+    assert run.handed_over or name == "moves with the context"  # there the model may do
     assert total <= 1.15 * costs.sum(axis=0).min()
 
 
@@ -318,6 +345,16 @@ def test_a_saved_run_goes_on_bit_for_bit(learner, given):
     assert drive(run, np.random.default_rng(97), 150) == drive(other, np.random.default_rng(97), 150)
     assert run.state_dict() == other.state_dict()
     np.testing.assert_array_equal(run.totals, other.totals)
+
+
+@pytest.mark.parametrize("learner", ALL, ids=named)
+def test_numpy_numbers_and_integers_are_saved_as_any(learner):
+    run, other = (learner.start(OMEGAS, 83) for _ in range(2))
+    for t in range(20):
+        run.choose(np.float64(t / 7))
+        run.learn(Observation(np.int64(40 + t), residual_norms=np.exp(-np.arange(9.0))))
+    other.load_state_dict(json.loads(json.dumps(run.state_dict())))
+    assert run.choose(1) == other.choose(1)
 
 
 def test_a_run_that_was_handed_over_is_saved_too():

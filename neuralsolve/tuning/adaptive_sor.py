@@ -27,7 +27,7 @@ import numpy as np
 
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.learner import Learner, Learning, Observation
-from neuralsolve.tuning.scalar_fit import check_omegas, nearest_arm
+from neuralsolve.tuning.scalar_fit import check_omegas, nearest_arm, places
 
 FORGET = 0.99  # weight that a solve keeps at each later one
 SAME = 1.02  # rho below SAME (omega - 1) is the modulus of all eigenvalues
@@ -106,7 +106,9 @@ class _Adaptive(Learning):
 
     def beta(self, context: float | None = None) -> float:
         """Return the Jacobi radius that was found."""
-        return 1 / (1 + self._g(0.0 if context is None else self._place(context)))
+        if context is None or self.context_range is None:
+            return 1 / (1 + self._g(0.0))
+        return 1 / (1 + self._g(float(places(np.array([context]), self.context_range)[0])))
 
     def _g(self, place: float) -> float:
         return max(float(self.line[0] * (1 - place) + self.line[1] * place), 1e-8)

@@ -46,6 +46,7 @@ class Observation:
                 "cap: Observation(cost=cap, capped=True)"
             )
             raise OptionError(msg)
+        object.__setattr__(self, "cost", float(self.cost))  # a NumPy number would not go into JSON
 
 
 class Learner(ABC):
@@ -137,8 +138,9 @@ class Learning(Stored, ABC):
             name = type(self.learner).__name__
             msg = f"{name} needs a finite context for each choice, given {context}; pass solve(b, context=c)"
             raise OptionError(msg)
+        context = float(context)
         if self.context_range is None:
-            self.context_range = (float(context), float(context))
+            self.context_range = (context, context)
         low, high = self.context_range
         if not low <= context <= high:
             if self._fixed_range:
@@ -149,6 +151,10 @@ class Learning(Stored, ABC):
             low, high = self.context_range
         return (context - low) / (high - low) if high > low else 0.5
 
+    def _inside(self, context: float) -> float:
+        low, high = self.context_range or (context, context)
+        return min(max(context, low), high)
+
     def _clip(self, context: float) -> float:
         low, high = self.context_range or (context, context)
         msg = f"context {context:g} lies outside context_range=({low:g}, {high:g})"
@@ -158,7 +164,7 @@ class Learning(Stored, ABC):
         if not self._warned:
             self._warned = True
             warnings.warn(f"{msg} and is clipped; give a wider range, or none to let it grow", stacklevel=5)
-        return min(max(context, low), high)
+        return self._inside(context)
 
     def _grow(self, old: tuple[float, float], new: tuple[float, float]) -> None:
         """Express what was learned on the range `old` on the range `new`."""

@@ -1,26 +1,28 @@
 """ScalarFit: learn the Jacobi radius beta from what solves cost, then take Young's omega in closed form.
 
 For SOR on a consistently ordered A the whole curve of cost over omega hangs on beta (`tuning.young`): costs
-at a few omegas tell it, and omega*(c) follows for each context c, though no solve had that c before. Card
-of the method: fit ln cost by least squares, theta = (beta at both ends of the range of c, tolerance, two
-shape constants), Huber weights and weak priors, to the last 256 solves. Neither beta, the diagonal nor the
-tolerance is given.
+at a few omegas tell it, and omega*(c) follows for each context c, though no solve had that c before. ln
+cost is fitted by least squares, with Huber weights and weak priors, to 256 solves (`tuning.memory`); theta
+= (beta at both ends of the range of c, tolerance, two constants of the shape). Neither beta, nor the
+diagonal, nor the tolerance is given.
 
-Where to solve: omega = omega* + z (2 - omega*), with omega* of the fit and z = 0.015 + 0.2 * 6/(t + 6): just
-above omega* the cost is flat, below it is steep. What is solved above omega* alone tells nothing of beta, and
-a fit that lies too high would stay there. So sqrt(30 t) of the first t solves are probes a little below or
-above, z = -0.025 or 0.025: without them the fit was seen to get lost, at up to three times the cost.
+Where to solve: omega = omega* + z (2 - omega*), with omega* of the fit and z = 0.015 + 0.2 * 6/(t + 6):
+just above omega* the cost is flat, below it is steep. What is solved above omega* alone tells nothing of
+beta, and a fit that lies too high would stay there. So sqrt(30 t) of the first t solves are probes a little
+below or above, z = -0.025 or 0.025: without them the fit was seen to get lost, at up to three times the
+cost. A solve that costs more than e^0.3 times what the fit says makes the fit start everywhere anew.
 
 When the model does not fit (A not consistently ordered, a varying diagonal, SSOR, another parameter
 altogether), a bandit takes over for good: `ChebCB` where contexts are given, else `TsallisINF`, over the
 arms. Three early solves are probes of the shape, z = 0.5, -0.3 and -0.3; the model is given up from the
 twelfth solve on if the first or both others are off by more than a factor e^0.4, or if the root mean square
-error of ln cost over the last 64 solves exceeds 0.2. On SOR that error is 0.02 to 0.1.
+error of ln cost over the last 64 solves exceeds 0.2. On SOR that error is 0.02 to 0.1. A model that is
+wrong but predicts the costs is kept. Contexts that are missing, while beta varies, look like a model that
+does not fit.
 
 Without contexts beta is one number. If A's diagonal varies with the context as in I + c A, pass 1/c: then
-1/beta is linear in it. Cost: O(1) in t; a fit takes some 100 us, and happens at every 16th solve in the
-long run. Sources: Young 1971, Iterative Solution of Large Linear Systems, sec. 6.2; Khodak et al. 2024 for
-the setting.
+1/beta is linear in it. Cost: O(1) in t; 25 us per solve on average, some ms where the fit starts everywhere.
+Sources: Young 1971, Iterative Solution of Large Linear Systems, sec. 6.2; Khodak et al. 2024 for the setting.
 """
 
 from __future__ import annotations
@@ -35,13 +37,14 @@ import numpy as np
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.cheb_cb import ChebCB
 from neuralsolve.tuning.learner import Learner, Learning, Observation
+from neuralsolve.tuning.memory import RECENT, Memory
 from neuralsolve.tuning.tsallis import TsallisINF
 
-KEPT = 256  # solves that the fit sees
 MARGIN, WIDE, SOLVES = 0.015, 0.2, 6  # z = MARGIN + WIDE * SOLVES / (t + SOLVES)
 NUDGE, PROBES = 0.025, 30.0  # |z| of a probe, and their number squared over t
 SHAPE = {5: 0.5, 7: -0.3, 9: -0.3}  # solve: z, probes of the shape of the curve
 EVERYWHERE = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128}  # solves after which the fit starts everywhere
+SURPRISE, AGAIN, SELDOM = 0.3, 32, 1024  # of ln cost: a fit that starts everywhere, this many solves after
 PATIENCE, OFF, WINDOW, ERROR = 12, 0.4, 64, 0.2  # when the model is given up
 
 
@@ -85,7 +88,7 @@ class ScalarFit(Learner):
 class _ScalarFit(Learning):
     stored = (
         *Learning.stored,
-        *("theta", "contexts", "omegas", "logs", "rounds", "handed_over", "with_context"),
+        *("theta", "memory", "looked", "handed_over", "with_context"),
         *("_omega", "_context", "_plain", "_contextual"),
     )
     growth = 1.0  # beyond the contexts seen A may be singular, and 1/beta - 1 no exponential
@@ -102,8 +105,8 @@ class _ScalarFit(Learning):
         from neuralsolve.tuning.young import CENTRE
 
         self.theta = CENTRE.copy()
-        self.contexts, self.omegas, self.logs = np.zeros(KEPT), np.zeros(KEPT), np.zeros(KEPT)
-        self.rounds = 0
+        self.memory = Memory()
+        self.looked = 0  # the solve after which the fit last started everywhere
         self.handed_over = False
         self.with_context = -1  # not known before the first choice
         self._omega, self._context = 0.0, 0.0
@@ -117,10 +120,13 @@ class _ScalarFit(Learning):
             omega = bandit.choose(context)
             self._drawn, self.probabilities = bandit._drawn, bandit.probabilities
             return omega
+        if context is not None:
+            context = float(context)
+            self._place(context)
         omega = self.best(context)
         omega += self._margin() * (2 - omega)
         self._omega = min(max(omega, float(self.arms[0])), float(self.arms[-1]))
-        self._context = 0.0 if context is None else min(max(context, self._low), self._high)
+        self._context = 0.0 if context is None else self._inside(context)
         self._drawn = nearest_arm(self.arms, self._omega)
         return self._omega
 
@@ -137,15 +143,9 @@ class _ScalarFit(Learning):
         return jacobi_radius(self.theta, self._where(context))
 
     def _where(self, context: float | None) -> float:
-        return 0.0 if context is None else self._place(context)
-
-    @property
-    def _low(self) -> float:
-        return self.context_range[0] if self.context_range else -math.inf
-
-    @property
-    def _high(self) -> float:
-        return self.context_range[1] if self.context_range else math.inf
+        if context is None or self.context_range is None:
+            return 0.0
+        return float(places(np.array([context]), self.context_range)[0])
 
     @property
     def _bandit(self) -> Learning:
@@ -161,7 +161,7 @@ class _ScalarFit(Learning):
 
     def _margin(self) -> float:
         """Return z, how far above omega* to solve."""
-        t = self.rounds
+        t = self.memory.added
         if t in SHAPE:
             return SHAPE[t]
         probe = int(math.sqrt(PROBES * t))
@@ -175,47 +175,53 @@ class _ScalarFit(Learning):
             return
         if seen.cost == 0:  # no logarithm, and nothing to improve
             return
-        row = self.rounds % KEPT
-        self.contexts[row], self.omegas[row], self.logs[row] = self._context, self._omega, math.log(seen.cost)
-        if self.rounds == 0:
-            self.theta[2] = self.logs[0] - 2.3  # -1/ln rho is about 10 where it all starts
-        self.rounds += 1
-        t = self.rounds
-        if t <= 32 or t % (4 if t <= KEPT else 16) == 0:
-            self._fit(everywhere=t in EVERYWHERE or t % (4 * KEPT) == 0)
+        log_cost, memory = math.log(seen.cost), self.memory
+        if memory.added == 0:
+            self.theta[2] = log_cost - 2.3  # -1/ln rho is about 10 where it all starts
+        surprised = memory.added > 0 and log_cost - self._predicted() > SURPRISE
+        memory.add(self._context, self._omega, log_cost, self._random)
+        t = memory.added
+        look = t in EVERYWHERE or t - self.looked >= (AGAIN if surprised else SELDOM)
+        if look or t <= 32 or t % (4 if t <= 256 else 16) == 0:
+            self._fit(everywhere=look)
             if t >= PATIENCE and self._is_off():
                 self._fit(everywhere=True)  # it may have lost its way
                 self.handed_over = self._is_off()
                 self._bandit._warned = self._warned
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return places, omegas and ln costs of the solves that are kept."""
-        n = min(self.rounds, KEPT)
-        places = np.zeros(n)
-        if self.with_context == 1 and self._high > self._low:
-            places = (self.contexts[:n] - self._low) / (self._high - self._low)
-        elif self.with_context == 1:
-            places = np.full(n, 0.5)
-        return places, self.omegas[:n], self.logs[:n]
+        """Return places, omegas and ln costs of the solves that are remembered."""
+        n, memory = len(self.memory), self.memory
+        where = np.zeros(n)
+        if self.context_range is not None and self.with_context == 1:
+            where = places(memory.contexts[:n], self.context_range)
+        return where, memory.omegas[:n], memory.logs[:n]
+
+    def _predicted(self) -> float:
+        from neuralsolve.tuning.young import SIZE, log_cost
+
+        context = self._context if self.with_context == 1 else None
+        return log_cost(self.theta, self._where(context), self._omega, np.empty(SIZE))
 
     def _fit(self, *, everywhere: bool) -> None:
         from neuralsolve.tuning.young import fit
 
-        shift = self._random.standard_normal(2) * (0.1 if self.rounds % 2 else 0.6)
-        fit(self.theta, *self._seen(), shift, everywhere)
+        if everywhere:
+            self.looked = self.memory.added
+        near = self._random.random() < 0.5
+        fit(self.theta, *self._seen(), self._random.standard_normal(2) * (0.1 if near else 0.6), everywhere)
 
     def _is_off(self) -> bool:
         from neuralsolve.tuning.young import residuals
 
-        errors = np.empty(min(self.rounds, KEPT))
+        errors = np.empty(len(self.memory))
         residuals(self.theta, *self._seen(), errors)
-        if self.rounds <= KEPT:
+        if self.memory.added <= RECENT:
             above, *below = (abs(errors[t]) for t in SHAPE)
             # below omega* a b with little of the slow mode is solved sooner: two such are no accident
             if max(above, min(below)) > OFF:
                 return True
-        last = errors if self.rounds <= KEPT else np.roll(errors, -(self.rounds % KEPT))
-        return bool(np.sqrt(np.mean(last[-WINDOW:] ** 2)) > ERROR)
+        return bool(np.sqrt(np.mean(self.memory.last(errors, WINDOW) ** 2)) > ERROR)
 
     def _grow(self, old: tuple[float, float], new: tuple[float, float]) -> None:
         # 1/beta - 1 is linear in the context: the same line at the new ends, kept above zero
@@ -223,6 +229,12 @@ class _ScalarFit(Learning):
         width = old[1] - old[0]
         ends = [g[0] + (g[1] - g[0]) * ((c - old[0]) / width if width > 0 else 0.5) for c in new]
         self.theta[:2] = np.log(np.maximum(ends, 1e-5))
+
+
+def places(contexts: np.ndarray, context_range: tuple[float, float]) -> np.ndarray:
+    """Return where contexts lie in their range, in [0, 1]."""
+    low, high = context_range
+    return np.clip((contexts - low) / (high - low), 0, 1) if high > low else np.full(len(contexts), 0.5)
 
 
 def check_omegas(learner: str, arms: np.ndarray) -> None:
