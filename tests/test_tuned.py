@@ -81,6 +81,21 @@ def test_costs_are_what_results_say():
     assert len(prepared.report().tables[0].history) == 9
 
 
+def test_regret_is_what_hindsight_saves():
+    omegas, sides = (1.0, 1.5, 1.9), [side(k) for k in range(30)]
+    costs = np.array([[ns.solve(A, b, ns.CG(), M=ns.SSOR(w)).iterations for w in omegas] for b in sides])
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(list(omegas))))
+    for b in sides:
+        prepared.solve(b)
+    table = prepared.report().tables[0]
+    chosen = [omegas.index(float(pull.choice)) for pull in table.history]
+    assert [pull.cost for pull in table.history] == [row[k] for row, k in zip(costs, chosen, strict=True)]
+    regret = table.regret(costs)
+    assert regret[-1] == sum(pull.cost for pull in table.history) - costs.sum(0).min()
+    with pytest.raises(ns.ShapeError, match="one row for each"):
+        table.regret(costs[:-1])
+
+
 def test_a_choice_that_cannot_converge_is_finished_and_charged():
     bad, b = (lambda r: r * 0 + np.nan), side(3)
     prepared = ns.prepare(A, ns.CG(), M=ns.Tuned([bad, ns.Multigrid()]), rtol=1e-8)

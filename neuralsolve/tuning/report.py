@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from neuralsolve.errors import ShapeError
+
 LINES, INTERVALS = 24, 12  # more numbers than this are told in so many intervals
 
 
@@ -82,6 +84,29 @@ class TuningTable:
     def capped(self) -> int:
         """Solves that missed the tolerance or hit the cap."""
         return sum(pull.capped for pull in self.history)
+
+    def regret(self, costs: Any) -> np.ndarray:
+        """Return what the first 1, 2, ... solves cost beyond the best fixed choice in hindsight, (T,).
+
+        Parameters
+        ----------
+        costs : (T, d), what every solve would have cost with every choice: a table that a simulation does not
+            have, from solving each system with all of them
+
+        Raises
+        ------
+        ShapeError
+            There is not one row for every solve of `history`.
+        """
+        table = np.asarray(costs, dtype=float)
+        if table.ndim != 2 or len(table) != len(self.history):
+            count = len(self.history)
+            msg = (
+                f"costs are {table.shape}; one row for each of {count} solves is needed, one column a choice"
+            )
+            raise ShapeError(msg)
+        best = table[:, table.sum(0).argmin()]
+        return np.cumsum([pull.cost for pull in self.history]) - np.cumsum(best)
 
     def __str__(self) -> str:
         total = sum(pull.cost for pull in self.history)
