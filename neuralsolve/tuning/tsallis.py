@@ -9,16 +9,17 @@ that is p_i = 4 / (eta (S_i - x))^2 with x such that sum p = 1 (Zimmert & Seldin
 cost so far, for the unit of a cost is not known beforehand. With the cost l of the arm drawn,
 
     plain      S_i += l_i / p_i [i drawn]                       factor 2 (Khodak et al. 2024, sec. 3)
-    reduced    S_j += B_j + max((l - B_j) / p_j, -C) [j drawn]  factor 4, C = sqrt(t) / 2 mean costs.
+    reduced    S_j += B_j + max((l - B_j) / p_j, -C) [j drawn]  factor 4, C = 2 sqrt(t) mean costs.
 
-Plain: regret O(sqrt(d T)) against any costs in a known range. Reduced: B_j is the mean cost of arm j so
-far, but never above the present level (a running mean over some 16 solves), so that an arm whose cost was
-seen once at a bad time is not written off; any B_j known before the draw keeps the estimate unbiased and
-takes most of its variance. Where p_j is small and the cost happens to be below B_j, the correction would be
-a large negative number that makes a bad arm the favourite for as many rounds: it is cut at -C. The cut is a
-bias that the proofs do not cover. Why it is the default: `python -m neuralsolve.bench.tuning_replay` shows
-a third of the plain estimate's excess over the best fixed arm, on the sequences of SOR solves of Khodak et
-al.
+Plain: regret O(sqrt(d T)) against any costs in a known range. Reduced: B_j is what arm j cost lately (a
+running mean, the newest cost with weight 1/2), but never above the present level (over all arms, weight
+1/16), so that an arm whose cost was seen at a bad time is not written off; any B_j known before the draw
+keeps the estimate unbiased and takes most of its variance. Where p_j is small and the cost happens to be
+below B_j, the correction would be a large negative number that makes a bad arm the favourite for as many
+rounds: it is cut at -C. The cut is a bias that the proofs do not cover. A smaller C costs less on random
+costs and finds an arm that turned good later. Why it is the default: `python -m
+neuralsolve.bench.tuning_replay` shows less than half of the plain estimate's excess over the best fixed
+arm.
 
 Differences from Khodak et al. (2024): costs are not reduced by one iteration (seconds have no such unit),
 and Newton's method starts where it converges monotonically; theirs may fail, and then records a wrong
@@ -39,7 +40,8 @@ from neuralsolve.tuning.state import Stored
 
 PLAIN, REDUCED = 2.0, 4.0  # factors of eta
 MEMORY = 1 / 16  # weight of the newest cost in the present level
-CUT = 0.5  # of sqrt(t) mean costs
+FRESH = 1 / 2  # least weight of the newest cost in the mean of its arm
+CUT = 2.0  # of sqrt(t) mean costs
 
 
 @dataclass(frozen=True)
@@ -126,4 +128,4 @@ class Scores(Stored):
         if self._reduced:
             self.level += (cost - self.level) * (MEMORY if self.rounds > 1 else 1.0)
         self.pulls[drawn] += 1
-        self.means[drawn] += (cost - self.means[drawn]) / self.pulls[drawn]
+        self.means[drawn] += (cost - self.means[drawn]) * max(1 / self.pulls[drawn], FRESH)
