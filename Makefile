@@ -37,6 +37,8 @@ bench: $(READY)
 	  --csv data/bench/multigrid.csv --plot docs/images/bench_multigrid.png --force
 	$(BIN)/neuralsolve bench --suite learned \
 	  --csv data/bench/learned.csv --plot docs/images/bench_learned.png --force
+	$(BIN)/neuralsolve bench --suite tuned \
+	  --csv data/bench/tuned.csv --plot docs/images/bench_tuned.png --force
 	NEURALSOLVE_DATA= $(BIN)/neuralsolve simulate smoke_bunny --out-dir out/bench_smoke --force
 	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md

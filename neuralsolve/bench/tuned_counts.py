@@ -37,6 +37,8 @@ HEAT_BARS = {
     (50, "Tsallis-INF"): Bars(1.10),
     (25, "ChebCB"): Bars(0.87, 0.84),
     (50, "ChebCB"): Bars(0.85, 0.825),
+    (25, "ScalarFit"): Bars(0.87, 0.84),
+    (50, "ScalarFit"): Bars(0.85, 0.825),
 }
 
 
@@ -122,11 +124,19 @@ def heat(settings: Settings) -> Iterator[BarRow]:
         for name, cost in references.items():
             yield row("heat", problem, f"{name} / best fixed", "x", None, [cost / best], **more)
         for name, learner in learners.items():
-            costs = [
-                costs_of(learner, ARMS, table.counts, table.contexts, seed, (0.0, 10.0)) for seed in seeds
-            ]
-            values, bars = [each.sum() / best for each in costs], HEAT_BARS.get((cells, name))
-            yield ratios_row("heat", problem, f"{name} / best fixed", bars, values, seeds)
+            bars = HEAT_BARS.get((cells, name))
+            for word, contexts in _heat_contexts(table.contexts, name).items():
+                highest = float(contexts.max())
+                values = [
+                    costs_of(learner, ARMS, table.counts, contexts, seed, (0.0, highest)).sum() / best
+                    for seed in seeds
+                ]
+                yield ratios_row("heat", problem, f"{name}{word} / best fixed", bars, values, seeds)
+
+
+def _heat_contexts(k: np.ndarray, learner: str) -> dict[str, np.ndarray]:
+    """Return k, and for learners that fit curves its root, in which the best omega is smoother."""
+    return {"": k} if learner.startswith("Tsallis") else {", context k": k, ", context sqrt(k)": np.sqrt(k)}
 
 
 def _l_shape(_: np.random.Generator) -> FivePoint:

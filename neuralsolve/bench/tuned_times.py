@@ -118,10 +118,14 @@ def recipes(settings: Settings) -> Iterator[BarRow]:
     The pressure systems of a plume, recorded once; in each step every fixed recipe solves the system, and
     each learner of each seed, all from their own last pressure, in turns. The context is always zero.
     """
-    steps, shape = (12, (24, 24)) if settings.quick else (300, (192, 192))
-    case = SmokeCase(shape=shape, steps=steps, obstacle_source="analytic")
+    for full in ((192, 192), (40, 40, 40)):
+        shape, steps = settings.cells(*full), 12 if settings.quick else 300
+        case = SmokeCase(shape=shape, steps=steps, obstacle_source="analytic")
+        yield from _recipes(case, settings.seeds(5))
+
+
+def _recipes(case: SmokeCase, seeds: list[int]) -> Iterator[BarRow]:
     A, sides = _pressure_systems(case)
-    seeds = settings.seeds(5)
     contenders: dict[tuple[str, int], Any] = {(name, 0): M for name, M in RECIPES.items()}
     for name, learner in RECIPE_LEARNERS.items():
         for seed in seeds:
@@ -131,6 +135,7 @@ def recipes(settings: Settings) -> Iterator[BarRow]:
     fixed = {name: total[name, 0] for name in RECIPES}
     best, worst = min(fixed, key=fixed.__getitem__), max(fixed, key=fixed.__getitem__)
     note = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in fixed.items())
+    problem = f"smoke, {named(case.shape)}, {case.steps} steps"
     for name in RECIPE_LEARNERS:
         ours = [total[name, seed] for seed in seeds]
         more: dict[str, Any] = {
@@ -142,7 +147,6 @@ def recipes(settings: Settings) -> Iterator[BarRow]:
             values = [seconds / fixed[rival] for seconds in ours]
             beside = {"baseline": rival, "baseline_s": fixed[rival]}
             what = f"recipe by {name} / {word} recipe ({rival})"
-            problem = f"smoke, {named(shape)}, {steps} steps"
             yield row("recipes", problem, what, "x", bars, values, note=note, **beside, **more)
 
 

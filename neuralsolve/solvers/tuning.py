@@ -135,6 +135,8 @@ class TunedPrepared(Prepared):
     def _take(self, method: Any, M: Any) -> str:
         """Let a method and an M take the place of the present ones; return why they cannot."""
         key = self._choosing.key()
+        if self._is_present(key, method):
+            return ""
         try:
             self._method_given, self._M_given = method, M
             self._recipe_given = self._given_recipe()
@@ -159,6 +161,11 @@ class TunedPrepared(Prepared):
                 raise
             return str(error).split(";")[0]
         return ""
+
+    def _is_present(self, key: tuple[Any, ...], method: Any) -> bool:
+        """Whether all is as at the last solve."""
+        same = key == self._key and self._M is not None and self._built_for == self._version
+        return same and method == self._method_given and len(self._plans) == 1 and not self._recorded
 
     def _put_away(self) -> None:
         if self._key is not None and self._M is not None:

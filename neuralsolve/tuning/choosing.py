@@ -84,7 +84,7 @@ class Place:
             first = at not in self.warm
             self.warm.add(at)
             lately = [pull.cost for pull in self.pulls[-LATELY:] if not pull.first]
-            charged = min(charged, MOST * float(np.median(lately))) if lately else charged
+            charged = min(charged, MOST * sorted(lately)[len(lately) // 2]) if lately else charged
         if not first:
             self.learning.learn(replace(seen, cost=charged), context)
         self.pulls.append(Pull(self.label, seen.cost, context, seen.capped, first))
@@ -107,6 +107,8 @@ class Choosing:
         for thing, name in ((method, METHOD), (M, PRECONDITIONER)):
             for place in _places(thing, name, False):
                 self._add(place)
+        # choices that hold places of their own
+        self._nested = {name[: k + 1] for name in self.places for k, c in enumerate(name) if c == "]"}
         self.chooses_M = isinstance(M, Tuned)
         self.context: float | None = None
         self.present: tuple[Any, Any] = (None, None)
@@ -133,7 +135,8 @@ class Choosing:
                 place.chosen, place.drawn = ask(place), True
                 if place.tuned.choices is None:
                     return place.chosen
-                return fill(place.chosen, f"{name}[{place.values.index(place.chosen)}]")
+                inner = f"{name}[{place.values.index(place.chosen)}]"
+                return fill(place.chosen, inner) if inner in self._nested else place.chosen
             changes = {field: fill(value, _inside(thing, name, field)) for field, value in _parts(thing)}
             return replace(thing, **changes) if changes else thing
 
