@@ -31,6 +31,7 @@ RECIPES = {
     "choice": ns.Tuned([ns.IncompleteCholesky(), ns.Multigrid(), ns.Jacobi(), None]),
     "nested": ns.Tuned([ns.SSOR(omega=ns.Tuned(1.0, 1.9, arms=3)), ns.Multigrid()]),
 }
+LOPSIDED = sp.csr_array(MATRIX + sp.diags_array([30.0, -30.0], offsets=[1, -1], shape=(N, N)))
 
 
 def side(seed=0, columns=None):
@@ -119,6 +120,64 @@ def test_a_choice_that_cannot_be_built_is_finished_and_charged():
         ns.prepare(lambda r: r, ns.CG(), M=ns.SSOR(omega=ns.Tuned(1.0, 1.5)))
 
 
+UNSUITABLE = {
+    "option of M": (MATRIX @ MATRIX, ns.CG(), ns.SSOR(order=ns.Tuned(["red-black", "lexicographic"]))),
+    "direct method": (MATRIX @ MATRIX, ns.Tuned([ns.FastPoisson(), ns.CG()]), None),
+    "method": (LOPSIDED, ns.Tuned([ns.CG(), ns.GMRES()]), None),
+}
+
+
+@pytest.mark.parametrize(("matrix", "method", "M"), UNSUITABLE.values(), ids=UNSUITABLE)
+def test_what_does_not_suit_A_is_charged_and_left(matrix, method, M):
+    prepared = ns.prepare(matrix, method, M=M)
+    results = [prepared.solve(side(k)) for k in range(30)]
+    assert all(r.converged for r in results)
+    assert any("given up" in r.explanation for r in results)
+    table = prepared.report().tables[0]
+    assert table.pulls[1] > table.pulls[0] > 0
+
+
+def test_an_update_to_another_kind_is_followed():
+    prepared = ns.prepare(MATRIX, ns.Tuned([ns.CG(), ns.GMRES()]))
+    assert prepared.solve(side()).converged
+    prepared.update(LOPSIDED)
+    for k in range(8):
+        b = side(k)
+        assert np.linalg.norm(LOPSIDED @ prepared.solve(b).x - b) <= 1.01e-8 * np.linalg.norm(b)
+
+
+def test_the_callback_sees_the_steps_of_the_automatic_choice_too():
+    seen = []
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9)), maxiter=3)
+    result = prepared.solve(side(), callback=lambda k, size, x: seen.append(k))
+    assert seen == list(range(1, result.iterations + 1))
+
+
+def test_a_solve_inside_of_a_callback():
+    prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9)))
+    inner = []
+    prepared.solve(
+        side(), callback=lambda k, size, x: inner.append(prepared.solve(side(1)).converged) and None
+    )
+    assert all(inner)
+    assert len(prepared.report().tables[0].history) == 1
+
+
+def test_fixed_names_a_thing():
+    prepared = ns.prepare(A, ns.CG(), M=ns.Tuned([ns.Jacobi(), ns.SSOR()], learner=ns.Fixed(ns.SSOR())))
+    assert "SSOR" in prepared.solve(side()).explanation
+    with pytest.raises(OptionError, match="none of the choices"):
+        ns.prepare(A, ns.CG(), M=ns.Tuned([ns.Jacobi()], learner=ns.Fixed(ns.AMG()))).solve(side())
+
+
+def test_nothing_tuned_has_an_empty_state():
+    plain = ns.prepare(A, ns.CG())
+    plain.load_state_dict(json.loads(json.dumps(plain.state_dict())))
+    assert plain.report().tables == ()
+    with pytest.raises(OptionError, match="nothing is Tuned"):
+        plain.load_state_dict({"places": {"M": 1}})
+
+
 def test_the_cap_is_charged():
     prepared = ns.prepare(A, ns.Richardson(), M=ns.SOR(omega=ns.Tuned([0.01, 1.7])), maxiter=300)
     assert all(prepared.solve(side(k)).converged for k in range(20))
@@ -152,6 +211,10 @@ def test_contexts_are_gone_by():
         with pytest.raises(OptionError, match="one finite number"):
             prepared.solve(side(), context=wrong)
     assert ns.prepare(A, ns.CG()).solve(side(), context=3.0).converged
+    late = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9)))
+    late.solve(side())
+    with pytest.raises(OptionError, match="from the first solve on"):
+        late.solve(side(), context=1.0)
 
 
 @pytest.mark.parametrize("context", [None, 0.4])
@@ -177,7 +240,8 @@ def test_foreign_states_are_refused():
     prepared = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9)))
     other = ns.prepare(A, ns.CG(), M=ns.Jacobi(omega=ns.Tuned(0.8, 1.9)))
     arms = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9, arms=3)))
-    for state in (other.state_dict(), arms.state_dict(), {}, {"places": 3}, None):
+    counted = ns.prepare(A, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.8, 1.9, cost="matvecs")))
+    for state in (other.state_dict(), arms.state_dict(), counted.state_dict(), {}, {"places": 3}, None):
         with pytest.raises(OptionError, match=r"same options|no state"):
             prepared.load_state_dict(state)
     assert prepared.solve(side()).converged
@@ -200,6 +264,15 @@ def test_foreign_states_are_refused():
         (lambda: ns.SSOR(omega=Tuned(0.8, 1.5)).build(A), "ns.prepare"),
         (lambda: ns.Multigrid(sweeps=(Tuned([1, 2]), 1)), "is not varied"),
         (lambda: ns.prepare(A, ns.CG(), rtol=Tuned(1e-8, 1e-6)), "rtol"),
+        (lambda: ns.prepare(A, ns.CG(), M=ns.Tuned([ns.AMG(), "amg"])), "a recipe such as"),
+        (
+            lambda: ns.prepare(A, ns.CG(), M=RECIPES["ssor"], null_space=Tuned([None, False])),
+            "give null_space",
+        ),
+        (lambda: Tuned([1, 2], arms=4), "of a range"),
+        (lambda: Tuned(1, 2, seed=1.5), "a whole number"),
+        (lambda: Tuned(1, 2, context_range=3), "a pair"),
+        (lambda: Tuned(10**400, 10**401), "two finite numbers"),
     ],
 )
 def test_wrong_input_is_told(make, message):

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neuralsolve.errors import OptionError
 from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, new_figure, plain_axes
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def tuning_figure(report: TuningReport, title: str = "") -> Figure:
 
     Choices are shown over the context where solves had one, else over the solves.
     """
+    if not hasattr(report, "tables"):
+        msg = f"a {type(report).__name__} is no report; give prepared.report()"
+        raise OptionError(msg)
     rows = max(1, len(report.tables))
     figure = new_figure(8.2, 0.6 + 2.6 * rows)
     panels = figure.subplots(rows, 2, squeeze=False)
@@ -46,7 +50,7 @@ def _draw_costs(axes: Axes, table: TuningTable) -> None:
         label = "capped, or finished by the automatic choice"
         axes.plot(at[capped], costs[capped], "x", color=SHORT, markersize=4, label=label)
     width = max(1, len(costs) // WINDOW)
-    if len(costs):
+    if len(costs) > 1:
         mean = np.convolve(costs, np.ones(width) / width, "valid")
         axes.plot(at[width - 1 :], mean, color=OURS, label=f"mean of {width}" if width > 1 else "cost")
         axes.legend(frameon=False, fontsize=7)
@@ -65,6 +69,8 @@ def _draw_choices(axes: Axes, table: TuningTable) -> None:
     seen = all(context is not None for context in contexts) and len(contexts) > 0
     x = np.array(contexts, dtype=float) if seen else np.arange(1, len(contexts) + 1)
     numeric = all(_is_number(label) for label in table.choices)
+    if numeric and all(float(label).is_integer() for label in table.choices):
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     places = {label: float(label) if numeric else k for k, label in enumerate(table.choices)}
     axes.plot(x, [places[pull.choice] for pull in table.history], ".", color=OURS, markersize=3)
     if not numeric:

@@ -165,6 +165,22 @@ class Prepared:
         """Return what learners have chosen, how often, and at what cost; empty where nothing is `Tuned`."""
         return TuningReport()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what learners of `Tuned` options have learned, as JSON holds it."""
+        return {"places": {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on learning where a `state_dict` of the same options was taken.
+
+        Raises
+        ------
+        OptionError
+            It is of other options, or no state.
+        """
+        if not isinstance(state, dict) or state.get("places") != {}:
+            msg = "nothing is Tuned here, and this is no state of that; give the options that the state is of"
+            raise OptionError(msg)
+
     # set-up
 
     def _set_up(self) -> None:

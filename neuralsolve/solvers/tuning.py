@@ -4,7 +4,7 @@
     take       M follows without a set-up where it can (`Preconditioner.retune`), else it is one that is kept
                from before, brought up to date with A, or built
     solve      as ever; a solve that misses its tolerance, whatever the reason, is finished from where it came
-               to by the automatic choice for A
+               to by the automatic choice for A; so is one whose choice, of a list, cannot be built
     learn      every learner that had a part in it is told the cost
 
 Nothing that a learner chooses can make an answer wrong: `converged` rests on the true residual, as ever.
@@ -19,14 +19,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from neuralsolve.errors import InputError
+from neuralsolve.errors import InputError, OptionError
 from neuralsolve.preconditioners.base import Preconditioner
+from neuralsolve.preconditioners.given import as_recipe
+from neuralsolve.solvers.auto import Plan, plans
 from neuralsolve.solvers.loop import Callback
 from neuralsolve.solvers.prepared import Prepared, checked
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure
 from neuralsolve.tuning.choosing import Choosing
 from neuralsolve.tuning.report import TuningReport
+from neuralsolve.tuning.tuned import Tuned
 
 KEPT = 4  # preconditioners of other choices that are kept
 AT_LEAST = 2.0  # times the largest cost of a solve that converged: the charge of one that did not
@@ -52,8 +55,15 @@ class TunedPrepared(Prepared):
         self._safe: Prepared | None = None
         self._safe_for = 0
         self._key: Any = None  # of the present M
-        method, M = self._choosing.first()
-        super().__init__(A, method, M=M, **options)
+        self._taking = self._solving = False
+        for name, value in options.items():
+            if isinstance(value, Tuned):
+                msg = f"{name}={value!r}: a learner chooses options of a method or an M; give {name} itself"
+                raise OptionError(msg)
+        first_method, first_M = self._choosing.first()
+        super().__init__(A, first_method, M=first_M, **options)
+        for choice in M.choices or () if isinstance(M, Tuned) else ():
+            as_recipe(choice, self._source.shape[0], self._library)  # what is no M is refused now
 
     def __reduce__(self) -> tuple[Any, ...]:
         method, M, options = self._given_to_prepare
@@ -79,21 +89,41 @@ class TunedPrepared(Prepared):
         """Choose, solve, learn; see `Prepared.solve`."""
         tolerances: Tolerances = {"rtol": rtol, "atol": atol}
         with self._lock:
-            method, M = self._choosing.choose(context)
-            start = time.perf_counter()
-            refused = self._take(method, M)
-            setup = time.perf_counter() - start
-            result, why = None, refused
-            if not refused:
-                result = super().solve(b, x0, maxiter=maxiter, callback=callback, throw=False, **tolerances)
-                why = "" if result.converged else f"{result.status.name}, {result.iterations} iterations"
-            if result is not None and result.status is Status.STOPPED:
+            if self._solving:  # from a callback: the present choice serves, and no learner is told
+                return super().solve(b, x0, maxiter=maxiter, callback=callback, throw=throw, **tolerances)
+            self._solving = True
+            try:
+                return self._choose_and_solve(b, x0, context, tolerances, maxiter, callback, throw)
+            finally:
+                self._solving = False
+
+    def _choose_and_solve(
+        self,
+        b: Any,
+        x0: Any,
+        context: Any,
+        tolerances: Tolerances,
+        maxiter: int | None,
+        callback: Callback | None,
+        throw: bool,
+    ) -> SolveResult:
+        method, M = self._choosing.choose(context)
+        start = time.perf_counter()
+        refused = self._take(method, M)
+        setup = time.perf_counter() - start
+        result, why = None, refused
+        if not refused:
+            result = super().solve(b, x0, maxiter=maxiter, callback=callback, throw=False, **tolerances)
+            why = "" if result.converged else f"{result.status.name}, {result.iterations} iterations"
+        if result is not None and result.status is Status.STOPPED:
+            return checked(result, throw)
+        first = result
+        if result is None or why:
+            result = self._finish(b, x0, result, why, callback, tolerances)
+            if result.status is Status.STOPPED:
                 return checked(result, throw)
-            first = result
-            if result is None or why:
-                result = self._finish(b, x0, result, why, tolerances)
-            self._learn(first, result, setup, maxiter or self.maxiter)
-            return checked(replace(result, setup_seconds=setup), throw)
+        self._learn(first, result, setup, maxiter or self.maxiter)
+        return checked(replace(result, setup_seconds=setup), throw)
 
     def update(self, A_next: Any) -> Prepared:
         """Follow A to its next values; preconditioners follow when they are chosen. See `Prepared.update`."""
@@ -103,24 +133,15 @@ class TunedPrepared(Prepared):
         return self
 
     def report(self) -> TuningReport:
-        """Return what was chosen, how often, and at what cost."""
         return self._choosing.report()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that was learned, as JSON holds it."""
         return self._choosing.state_dict() | {"largest": dict(self._largest)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on learning where a `state_dict` of the same options was taken.
-
-        Raises
-        ------
-        OptionError
-            It is of other options, or no state.
-        """
         with self._lock:
             self._choosing.load_state_dict(state)
-            self._largest = {name: float(cost) for name, cost in state.get("largest", {}).items()}
+            self._largest = {str(name): float(cost) for name, cost in state.get("largest", {}).items()}
 
     # set-up
 
@@ -138,7 +159,7 @@ class TunedPrepared(Prepared):
         if self._is_present(key, method):
             return ""
         try:
-            self._method_given, self._M_given = method, M
+            self._method_given, self._M_given, self._taking = method, M, True
             self._recipe_given = self._given_recipe()
             self._plans, self._failed = self._make_plans(), []
             if self._recorded:  # a gradient may still need the present M
@@ -157,15 +178,25 @@ class TunedPrepared(Prepared):
             self._check_preconditioner(self._plans[0])
         except InputError as error:
             self._key = self._M = None
-            if not self._choosing.chooses_M:
+            if not self._choosing.among_things:
                 raise
             return str(error).split(";")[0]
+        finally:
+            self._taking = False
         return ""
 
     def _is_present(self, key: tuple[Any, ...], method: Any) -> bool:
         """Whether all is as at the last solve."""
         same = key == self._key and self._M is not None and self._built_for == self._version
         return same and method == self._method_given and len(self._plans) == 1 and not self._recorded
+
+    def _make_plans(self) -> list[Plan]:
+        try:
+            return super()._make_plans()
+        except InputError:
+            if self._taking or not self._choosing.among_things:
+                raise
+            return plans(self._structure)  # until a choice is made
 
     def _put_away(self) -> None:
         if self._key is not None and self._M is not None:
@@ -176,7 +207,13 @@ class TunedPrepared(Prepared):
     # safety
 
     def _finish(
-        self, b: Any, x0: Any, result: SolveResult | None, why: str, tolerances: Tolerances
+        self,
+        b: Any,
+        x0: Any,
+        result: SolveResult | None,
+        why: str,
+        callback: Callback | None,
+        tolerances: Tolerances,
     ) -> SolveResult:
         """Solve by the automatic choice, from where a choice came to; tell both."""
         if self._safe is None:
@@ -187,7 +224,9 @@ class TunedPrepared(Prepared):
         self._safe_for = self._version
         if result is not None and _nearer(result):
             x0 = result.x
-        finished = self._safe.solve(b, x0, throw=False, **tolerances)
+        before = 0 if result is None else result.iterations
+        further = None if callback is None else lambda k, size, x: callback(before + k, size, x)
+        finished = self._safe.solve(b, x0, callback=further, throw=False, **tolerances)
         told = f"{self.chosen} given up ({why}); finished by {finished.explanation}"
         if result is None:
             return replace(finished, explanation=told)

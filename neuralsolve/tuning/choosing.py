@@ -11,6 +11,7 @@ import numpy as np
 
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.cheb_cb import ChebCB
+from neuralsolve.tuning.fixed import Fixed
 from neuralsolve.tuning.learner import Learner, Learning, Observation
 from neuralsolve.tuning.report import Pull, TuningReport, TuningTable, in_words
 from neuralsolve.tuning.tsallis import TsallisINF
@@ -45,6 +46,11 @@ class Place:
         self.warm: set[int] = set()  # choices that have been made in this process
 
     @property
+    def pulls_with_context(self) -> bool:
+        """Whether the last solve had a context, or there was none yet."""
+        return not self.pulls or self.pulls[-1].context is not None
+
+    @property
     def label(self) -> str:
         """The present choice in words."""
         return in_words(self.chosen)
@@ -57,6 +63,12 @@ class Place:
         """Ask the learner."""
         if self.learning is None:
             self.start(context is not None)
+        elif self.tuned.learner is None and context is not None and not self.pulls_with_context:
+            msg = (
+                f"{self.name} was learned without a context, now there is one, {context:g}; give it from the "
+                "first solve on"
+            )
+            raise OptionError(msg)
         assert self.learning is not None
         assert self.learner is not None
         if self.learner.needs_context and context is None:
@@ -93,9 +105,10 @@ class Place:
         """Begin to learn."""
         self.learner = self.learner or (ChebCB() if with_context else TsallisINF())
         arms = self.values if self.tuned.range is not None else range(len(self.values))
-        self.learning = self.learner.start(
-            [float(v) for v in arms], self.tuned.seed, self.tuned.context_range
-        )
+        given = self.learner
+        if isinstance(given, Fixed) and self.tuned.range is None and given.value is not None:
+            given = Fixed(self.values.index(given.value) if given.value in self.values else given.value)
+        self.learning = given.start([float(v) for v in arms], self.tuned.seed, self.tuned.context_range)
 
 
 class Choosing:
@@ -109,7 +122,6 @@ class Choosing:
                 self._add(place)
         # choices that hold places of their own
         self._nested = {name[: k + 1] for name in self.places for k, c in enumerate(name) if c == "]"}
-        self.chooses_M = isinstance(M, Tuned)
         self.context: float | None = None
         self.present: tuple[Any, Any] = (None, None)
 
@@ -143,6 +155,11 @@ class Choosing:
         method, M = self.given
         self.present = fill(method, METHOD), fill(M, PRECONDITIONER)
         return self.present
+
+    @property
+    def among_things(self) -> bool:
+        """Whether the present choice picks one of a list, another of which may suit A better."""
+        return any(place.drawn and place.tuned.choices is not None for place in self.places.values())
 
     def key(self) -> tuple[Any, ...]:
         """Return what tells the present M from others."""
@@ -186,7 +203,7 @@ class Choosing:
                 raise OptionError(msg)
             for name, place in self.places.items():
                 _restore(place, given[name])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             if isinstance(error, OptionError):
                 raise
             msg = (
@@ -203,6 +220,7 @@ def is_tuned(thing: Any) -> bool:
 def _state(place: Place) -> dict[str, Any]:
     return {
         "values": [in_words(value) for value in place.values],
+        "cost": place.tuned.cost,
         "learner": None if place.learning is None else repr(place.learner),
         "learning": None if place.learning is None else place.learning.state_dict(),
         "pulls": [list(pull) for pull in place.pulls],
@@ -216,6 +234,9 @@ def _restore(place: Place, state: dict[str, Any]) -> None:
             f"{place.name} chooses from {labels}, in the state from {state['values']}; give the same options"
         )
         raise OptionError(msg)
+    if state["cost"] != place.tuned.cost:
+        msg = f"{place.name} counts {place.tuned.cost}, in the state {state['cost']}; give the same options"
+        raise OptionError(msg)
     if state["learning"] is not None:
         place.start(state["learner"] == repr(ChebCB()))
         if repr(place.learner) != state["learner"]:
@@ -224,7 +245,10 @@ def _restore(place: Place, state: dict[str, Any]) -> None:
             raise OptionError(msg)
         assert place.learning is not None
         place.learning.load_state_dict(state["learning"])
-    place.pulls = [Pull(*pull) for pull in state["pulls"]]
+    place.pulls = [
+        Pull(str(choice), float(cost), _number(context), bool(capped), bool(first))
+        for choice, cost, context, capped, first in state["pulls"]
+    ]
 
 
 def _places(thing: Any, name: str, whole: bool) -> Iterator[Place]:

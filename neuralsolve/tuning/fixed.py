@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from neuralsolve.errors import OptionError
 from neuralsolve.tuning.learner import Learner, Learning, Observation
@@ -17,7 +19,7 @@ class Fixed(Learner):
 
     Parameters
     ----------
-    value : one of the arms; by default the first
+    value : one of the arms, or of the things of a list; by default the first
 
     Examples
     --------
@@ -26,13 +28,13 @@ class Fixed(Learner):
     1.5
     """
 
-    value: float | None = None
+    value: Any = None
 
     numeric: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.value is not None and not math.isfinite(self.value):
-            msg = f"Fixed(value={self.value!r}): value must be a finite number, or None for the first arm"
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            msg = f"Fixed(value={self.value!r}): value must be finite, or None for the first arm"
             raise OptionError(msg)
 
     def start(
@@ -48,7 +50,10 @@ class _Fixed(Learning):
     def __init__(self, learner: Fixed, *given):
         super().__init__(learner, *given)
         value = self.arms[0] if learner.value is None else learner.value
-        distance = abs(self.arms - value)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            msg = f"Fixed(value={value!r}) is none of the choices; give one of them"
+            raise OptionError(msg)
+        distance = np.abs(self.arms - float(value))
         self._arm = int(distance.argmin())
         if distance[self._arm] > 1e-12 * abs(value):
             msg = f"Fixed(value={value:g}) is none of the arms {self.arms.tolist()}; give one of them"

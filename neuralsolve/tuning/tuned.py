@@ -8,7 +8,6 @@ before a solve, and tells it after the solve what that has cost.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from neuralsolve.tuning.learner import Learner
 
 COSTS = ("iterations", "matvecs", "seconds")
 ARMS = 20  # of a range
+LARGEST = 1e300
 
 
 class Tuned:
@@ -88,7 +88,16 @@ class Tuned:
         if isinstance(arms, bool) or not isinstance(arms, int) or arms < 2:
             msg = f"Tuned(arms={arms!r}): at least two values are needed, for example arms={ARMS}"
             raise OptionError(msg)
+        if high is None and (log or arms != ARMS):
+            msg = f"Tuned({low!r}): arms and log are of a range, Tuned(low, high); a list is taken as it is"
+            raise OptionError(msg)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            msg = f"Tuned(seed={seed!r}): a whole number of at least 0 is needed"
+            raise OptionError(msg)
         if context_range is not None:
+            if not isinstance(context_range, tuple | list) or len(context_range) != 2:
+                msg = f"Tuned(context_range={context_range!r}): a pair (least, largest) is needed"
+                raise OptionError(msg)
             context_range = _range(*context_range, False)
         self.learner, self.cost, self.arms, self.log = learner, cost, arms, bool(log)
         self.context_range, self.seed = context_range, int(seed)
@@ -128,7 +137,7 @@ def _choices(given: Any) -> tuple[Any, ...]:
 
 def _range(low: Any, high: Any, log: bool) -> tuple[float, float]:
     numbers = all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in (low, high))
-    if not numbers or not (math.isfinite(low) and math.isfinite(high) and low < high) or (log and low <= 0):
+    if not numbers or not -LARGEST < low < high < LARGEST or (log and low <= 0):
         above = " above zero" if log else ""
         msg = f"a range from {low!r} to {high!r}: two finite numbers{above}, the lower one first, are needed"
         raise OptionError(msg)
