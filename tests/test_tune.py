@@ -167,13 +167,13 @@ def test_wrong_input_is_one_line_and_code_two(case, tmp_path, changes, arguments
 
 def test_methods_and_choices_are_tuned_too(case, tmp_path):
     whole = (
-        'parameter = "M.omega"\nlow = 1.0\nhigh = 1.9',
+        'parameter = "M.omega"\nlow = 1.0\nhigh = 1.9\narms = 4',
         'parameter = "M"\nchoices = ["ssor(omega=1.4)", "ic", "jacobi"]',
     )
     facts = json.loads(run(case(whole), "--json", "--out-dir", tmp_path / "a").stdout)
     assert set(facts["tuned"][0]["pulls"]) <= {"SSOR(omega=1.4)", "IncompleteCholesky()", "Jacobi()"}
     method = (
-        'parameter = "M.omega"\nlow = 1.0\nhigh = 1.9',
+        'parameter = "M.omega"\nlow = 1.0\nhigh = 1.9\narms = 4',
         'parameter = "method"\nchoices = ["cg", "minres"]\ncontext = false',
     )
     facts = json.loads(run(case(method), "--json", "--out-dir", tmp_path / "b").stdout)
