@@ -50,10 +50,18 @@ class FivePoint:
         return A
 
 
-def sor_count(A: FivePoint, c: float, b: np.ndarray, omega: float, norms: np.ndarray) -> int:
+def sor_count(
+    A: FivePoint,
+    c: float,
+    b: np.ndarray,
+    omega: float,
+    norms: np.ndarray,
+    tolerance: float = TOLERANCE,
+    cap: int = CAP,
+) -> int:
     """Return the sweeps of SOR from 0 on (A + c I) x = b; `norms` get ||b - A x||, as far as they reach."""
     sides = b.reshape(A.diagonal.shape)
-    return _sor(A.diagonal, A.across, A.down, c, sides, omega, TOLERANCE, CAP, norms)
+    return _sor(A.diagonal, A.across, A.down, c, sides, omega, tolerance, cap, norms)
 
 
 def sor_table(A: FivePoint, c: np.ndarray, b: np.ndarray, omegas: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sweeps of SOR on the systems of "Learning to Relax", counted in numba for many omegas at once.
+"""Sweeps of SOR on the systems of "Learning to Relax", counted for many omegas.
 
 The systems (Khodak et al. 2024, sec. 4; their released code): (A + c_t I) x = b_t, A the 5-point Laplacian on
 10 x 10 interior points, unscaled (diagonal 4), c_t = -0.15 + 0.6 Beta(1/2, 3/2) ("high") or
@@ -8,15 +8,17 @@ the number of sweeps from x = 0 until ||b - A x|| < 1e-8 ||b||, at most 10 000.
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from neuralsolve.bench.grid_counts import CAP, TOLERANCE, FivePoint, sor_count, sor_table
 
 SIDE = 10
 DIAGONAL = 4.0
 RANGE = (-0.15, 0.65)  # of the context, as in the released code
-TOLERANCE, CAP = 1e-8, 10_000
 ARMS = np.linspace(1.0, 1.95, 20)
 BETA = {"high": (0.5, 1.5), "low": (2.0, 6.0)}
 
@@ -46,50 +48,25 @@ def best_omega(c: np.ndarray | float) -> np.ndarray | float:
     return 2 / (1 + np.sqrt(1 - beta**2))
 
 
-@numba.njit(cache=True, nogil=True)
-def count_sweeps(b, diagonal, omega, tolerance, cap, norms):
-    """Return the sweeps that SOR takes for b (n,) on a square grid, at most `cap`; `norms` get ||b - A x||.
+def count_sweeps(
+    b: np.ndarray, diagonal: float, omega: float, tolerance: float, cap: int, norms: np.ndarray
+) -> int:
+    """Return the sweeps that SOR takes for b (n,) on a square grid, at most `cap`.
 
-    `norms` (any length) is filled as far as it reaches, the initial norm first. x has a frame of zeros, so
-    that no point asks whether it has a neighbour.
+    `norms` (any length) gets ||b - A x|| as far as it reaches, the initial one first.
     """
-    side = int(np.sqrt(b.size))
-    x = np.zeros((side + 2, side + 2))
-    first = np.sqrt(np.sum(b * b))
-    if norms.size:
-        norms[0] = first
-    scale = omega / diagonal
-    for sweep in range(1, cap + 1):
-        for i in range(side):
-            for j in range(side):
-                around = x[i, j + 1] + x[i + 1, j] + x[i + 1, j + 2] + x[i + 2, j + 1]
-                x[i + 1, j + 1] += scale * (b[i * side + j] + around - diagonal * x[i + 1, j + 1])
-        total = 0.0
-        for i in range(side):
-            for j in range(side):
-                around = x[i, j + 1] + x[i + 1, j] + x[i + 1, j + 2] + x[i + 2, j + 1]
-                total += (b[i * side + j] + around - diagonal * x[i + 1, j + 1]) ** 2
-        norm = np.sqrt(total)
-        if sweep < norms.size:
-            norms[sweep] = norm
-        if norm < tolerance * first:
-            return sweep
-    return cap
+    A = _laplacian(math.isqrt(b.size))
+    return sor_count(A, diagonal - DIAGONAL, b, omega, norms, tolerance, cap)
 
 
-@numba.njit(cache=True, nogil=True)
-def _fill(b, c, omegas, out):
-    none = np.zeros(0)
-    for t in range(len(c)):
-        for i in range(len(omegas)):
-            out[t, i] = count_sweeps(b[t], DIAGONAL + c[t], omegas[i], TOLERANCE, CAP, none)
+@functools.cache
+def _laplacian(side: int) -> FivePoint:
+    return FivePoint.laplacian(side)
 
 
 def count_table(systems: Systems, omegas: np.ndarray = ARMS) -> np.ndarray:
     """Return the costs (T, d) of every omega on every system."""
-    out = np.empty((len(systems.c), len(omegas)))
-    _fill(systems.b, systems.c, np.asarray(omegas, dtype=np.float64), out)
-    return out
+    return sor_table(_laplacian(SIDE), systems.c, systems.b, omegas)
 
 
 def count_each(systems: Systems, omegas: np.ndarray) -> np.ndarray:
