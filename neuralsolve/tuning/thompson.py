@@ -3,8 +3,8 @@
 With x = ln cost, arm i has seen n_i costs of mean m_i, all with one variance s^2 about their own arm's mean.
 A round draws z_i ~ N(m_i, s^2 / n_i) and takes the arm of the least z (Thompson 1933; Agrawal and Goyal
 2013): an arm is tried as often as it may still be the best. Arms not seen yet come first. Old costs fade,
-n_i by `MEMORY` a round, so that an arm that was given up is looked at again when it may have become cheaper (Raj and
-Kalyani 2017, arXiv 1707.09727).
+n_i by `MEMORY` a round, so that an arm that was given up is looked at again when it may have become cheaper
+(Raj and Kalyani 2017, arXiv 1707.09727).
 
 Regret O(ln T) where costs are independent of time, normal in the logarithm; none is proven for others. An arm
 that costs ten times the best is tried twice, where a bandit against any costs must go on trying it. Cost
