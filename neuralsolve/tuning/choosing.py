@@ -38,6 +38,7 @@ class Place:
     def __init__(self, name: str, tuned: Tuned, whole: bool):
         self.name, self.tuned, self.whole = name, tuned, whole
         self.values = tuned.values(whole)
+        self.labels = [in_words(value) for value in self.values] if tuned.range is None else []
         self.learning: Learning | None = None
         self.learner: Learner | None = tuned.learner
         self.chosen: Any = None
@@ -54,7 +55,9 @@ class Place:
     @property
     def label(self) -> str:
         """The present choice in words."""
-        return in_words(self.chosen)
+        if self.tuned.range is not None:
+            return in_words(self.chosen)
+        return self.labels[self.values.index(self.chosen)]
 
     def first(self) -> Any:
         """Return what stands here before a learner was asked: the middle of a range, the first choice."""
@@ -99,7 +102,7 @@ class Place:
             lately = [pull.cost for pull in self.pulls[-LATELY:] if not pull.first]
             charged = min(charged, MOST * sorted(lately)[len(lately) // 2]) if lately else charged
         if not first:
-            self.learning.learn(replace(seen, cost=charged), context)
+            self.learning.learn(seen if charged == seen.cost else replace(seen, cost=charged), context)
         self.pulls.append(Pull(self.label, seen.cost, context, seen.capped, first))
 
     def start(self, with_context: bool) -> None:
@@ -276,8 +279,8 @@ def _inside(thing: Any, name: str, field: str) -> str:
 
 
 def _number(context: Any) -> float | None:
-    if context is None:
-        return None
+    if context is None or (isinstance(context, float) and math.isfinite(context)):
+        return context
     array = np.asarray(context)
     if array.size != 1 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         msg = f"context is {context!r}; one finite number is needed, such as the time step or the shift of A"
