@@ -23,6 +23,7 @@ from neuralsolve.tuning.learner import Learner, Learning, Observation
 
 MEMORY = 0.995  # of a cost, for each later solve
 SPREAD, WEIGHT = 0.2, 3.0  # of ln cost about the mean of an arm, before any was seen; in so many costs
+FAR = 3.0  # spreads off the mean that a cost counts for at most, in the spread
 LEAST = 1e-300  # a cost of zero counts as this
 
 
@@ -71,7 +72,8 @@ class _Thompson(Learning):
         self.counts *= MEMORY
         off = x - self.means[i]
         if self.counts[i] > 0:
-            self.squares = MEMORY * self.squares + off**2 * self.counts[i] / (self.counts[i] + 1)
+            most = FAR**2 * self.squares / self.weight  # a hiccup tells little of the spread
+            self.squares = MEMORY * self.squares + min(off**2 * self.counts[i] / (self.counts[i] + 1), most)
             self.weight = MEMORY * self.weight + 1.0
         self.counts[i] += 1
         self.means[i] += off / self.counts[i]
