@@ -49,6 +49,7 @@ from neuralsolve.tuning.bins import TsallisINFBins as TsallisINFBins
 from neuralsolve.tuning.cheb_cb import ChebCB as ChebCB
 from neuralsolve.tuning.fixed import Fixed as Fixed
 from neuralsolve.tuning.scalar_fit import ScalarFit as ScalarFit
+from neuralsolve.tuning.thompson import Thompson as Thompson
 from neuralsolve.tuning.tsallis import TsallisINF as TsallisINF
 from neuralsolve.tuning.tuned import Tuned as Tuned
 

@@ -19,12 +19,14 @@ from neuralsolve.tuning import (
     Learning,
     Observation,
     ScalarFit,
+    Thompson,
     TsallisINF,
     TsallisINFBins,
     replay,
 )
 
 ALL = [
+    Thompson(),
     TsallisINF(),
     TsallisINF(variance_reduced=False),
     TsallisINFBins(bins=3),
@@ -551,3 +553,16 @@ def test_the_comparison_runs():
 
     lines = list(compare("low", [131], 40))
     assert len(lines) == 5 + len(LEARNERS)
+
+
+def test_thompson_gives_bad_arms_up_and_returns_when_costs_turn():
+    """Ten times the cost of the best is tried a few times; what has become the best is found again."""
+    rng, run = np.random.default_rng(3581), Thompson().start(range(3), 5)
+    for _ in range(300):
+        run.learn(Observation([1.0, 1.5, 10.0][int(run.choose())] * rng.lognormal(0, 0.1)))
+    assert run.pulls[0] > 280
+    assert run.pulls[2] <= 3
+    before = run.pulls.copy()
+    for _ in range(400):
+        run.learn(Observation([3.0, 1.5, 10.0][int(run.choose())] * rng.lognormal(0, 0.1)))
+    assert (run.pulls - before)[1] > 250

@@ -108,7 +108,7 @@ RECIPES: dict[str, Any] = {
 
 RECIPE_LEARNERS: dict[str, Learner] = {
     "Tsallis-INF": ns.TsallisINF(),
-    "ChebCB, degree 0": ns.ChebCB(degree=0, exploitation=8.0),
+    "Thompson": ns.Thompson(),
 }
 
 
@@ -116,7 +116,7 @@ def recipes(settings: Settings) -> Iterator[BarRow]:
     """Yield seconds of a choice among recipes by their time, over those of the best and the worst of them.
 
     The pressure systems of a plume, recorded once; in each step every fixed recipe solves the system, and
-    each learner of each seed, all from their own last pressure, in turns. The context is always zero.
+    each learner of each seed, all from their own last pressure, in turns.
     """
     for full in ((192, 192), (40, 40, 40)):
         shape, steps = settings.cells(*full), 12 if settings.quick else 300
@@ -173,7 +173,7 @@ def _in_turns(
     names = list(contenders)
     for t, b in enumerate(sides):
         for name in names[t % len(names) :] + names[: t % len(names)]:
-            options = {"x0": last[name], "context": 0.0, "throw": False}
+            options = {"x0": last[name], "throw": False}
             took, result = timed(lambda n=name, b=b, o=options: prepared[n].solve(b, **o))
             total[name], last[name] = total[name] + took, result.x
             residual = float((b - A.matvec(result.x)).norm()) / float(b.norm())
@@ -184,7 +184,7 @@ def _in_turns(
 def overhead(settings: Settings) -> Iterator[BarRow]:
     """Yield microseconds of choose and learn for a solve at 20 arms, the mean of a whole run."""
     count = 100 if settings.quick else 5000
-    learners = LEARNERS | {"Fixed": Fixed(1.5)}
+    learners = LEARNERS | {"Thompson": ns.Thompson(), "Fixed": Fixed(1.5)}
     for name, learner in learners.items():
         _microseconds(learner, 200)  # compiles
         settle()

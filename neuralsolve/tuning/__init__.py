@@ -10,4 +10,5 @@ from neuralsolve.tuning.learner import Observation as Observation
 from neuralsolve.tuning.replay import Replay as Replay
 from neuralsolve.tuning.replay import replay as replay
 from neuralsolve.tuning.scalar_fit import ScalarFit as ScalarFit
+from neuralsolve.tuning.thompson import Thompson as Thompson
 from neuralsolve.tuning.tsallis import TsallisINF as TsallisINF

@@ -14,6 +14,7 @@ from neuralsolve.tuning.cheb_cb import ChebCB
 from neuralsolve.tuning.fixed import Fixed
 from neuralsolve.tuning.learner import Learner, Learning, Observation
 from neuralsolve.tuning.report import Pull, TuningReport, TuningTable, in_words
+from neuralsolve.tuning.thompson import Thompson
 from neuralsolve.tuning.tsallis import TsallisINF
 from neuralsolve.tuning.tuned import Tunable, Tuned, is_whole
 
@@ -106,7 +107,8 @@ class Place:
 
     def start(self, with_context: bool) -> None:
         """Begin to learn."""
-        self.learner = self.learner or (ChebCB() if with_context else TsallisINF())
+        usual = Thompson() if self.tuned.cost == "seconds" else TsallisINF()
+        self.learner = self.learner or (ChebCB() if with_context else usual)
         arms = self.values if self.tuned.range is not None else range(len(self.values))
         given = self.learner
         if isinstance(given, Fixed) and self.tuned.range is None and given.value is not None:

@@ -28,8 +28,9 @@ class Tuned:
     Parameters
     ----------
     low, high : the ends of a range of numbers; or one sequence of choices: numbers, recipes, methods, None
-    learner : `TsallisINF()`, `TsallisINFBins()`, `ChebCB()`, `ScalarFit()`, `AdaptiveSOR()`, `Fixed(value)`
-        By default `ChebCB()` where solves are given a context, `TsallisINF()` else.
+    learner : `TsallisINF()`, `Thompson()`, `TsallisINFBins()`, `ChebCB()`, `ScalarFit()`, ...
+        By default `ChebCB()` where solves are given a context, else `Thompson()` for seconds, `TsallisINF()`
+        for what is counted.
     cost : what is made small, "iterations", "matvecs", or "seconds", set-up of the choice included
     arms : into how many values a range is split, for learners that choose among values
     log : space them evenly in the logarithm
