@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.given import Given, Library, as_recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import Plan, direct, plans
-from neuralsolve.solvers.bounds import largest_eigenvalue
+from neuralsolve.solvers.checks import backward_stable, better, check_suits, checked, kind_of, tolerances
 from neuralsolve.solvers.loop import PATIENCE, Callback, Outcome, Products, iterate
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.passage import receive
@@ -30,7 +28,6 @@ from neuralsolve.solvers.structure import Structure, probe
 from neuralsolve.tuning.report import TuningReport
 
 DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
-NUMBERS = (int, float, np.integer, np.floating)
 
 
 class Prepared:
@@ -52,7 +49,7 @@ class Prepared:
         grid: Any = None,
     ):
         start = time.perf_counter()
-        self.rtol, self.atol, self.maxiter = _tolerances(rtol, atol, maxiter)
+        self.rtol, self.atol, self.maxiter = tolerances(rtol, atol, maxiter)
         self._null_space_given, self._method_given, self._M_given = null_space, method, M
         self._grid_given = grid
         self._library = Library()
@@ -103,7 +100,7 @@ class Prepared:
         context : a number known before the solve that learners of `Tuned` options go by, such as a time step;
             without such options it is not looked at
         """
-        rtol, atol, maxiter = _tolerances(
+        rtol, atol, maxiter = tolerances(
             self.rtol if rtol is None else rtol,
             self.atol if atol is None else atol,
             self.maxiter if maxiter is None else maxiter,
@@ -154,7 +151,7 @@ class Prepared:
     def _follow(self, source: LinearOperator) -> None:
         before, structure = self._structure, probe(source, self._null_space_given, self._grid_given)
         self._source, self._structure, self._transposed = source, structure, None
-        if _kind(structure) != _kind(before):
+        if kind_of(structure) != kind_of(before):
             self._recipe_given = self._given_recipe()
             self._plans, self._failed = self._make_plans(), []
             self._set_up()
@@ -227,7 +224,7 @@ class Prepared:
                 f"method is {method!r}; an object such as ns.CG() or ns.GMRES(restart=50) is needed, or None"
             )
             raise OptionError(msg)
-        _check_suits(method, structure)
+        check_suits(method, structure)
         return [Plan(method, recipe, f"{method} (given): {structure.describe()}")]
 
     def _build_first(self) -> None:
@@ -311,11 +308,11 @@ class Prepared:
             run = partial(_run, plan.method, products.A, self._M, tolerance, limit, patience)
             outcome = passage.check(run(rhs, guess, observe), allowed, run)
             matvecs += products.count
-            if best is None or _better(outcome, best):
+            if best is None or better(outcome, best):
                 best, told = outcome, self.explanation
             if len(self._plans) == 1 or outcome.status in (Status.CONVERGED, Status.STOPPED):
                 break
-            if (outcome.status is Status.MAXITER and maxiter) or _backward_stable(A, outcome, rhs):
+            if (outcome.status is Status.MAXITER and maxiter) or backward_stable(A, outcome, rhs):
                 break  # the caller's own limit, or as good as any method's answer
             if not self._try_next_plan(outcome.status.name.lower()):
                 break
@@ -359,14 +356,6 @@ class Prepared:
         return result.x if numbering is None else numbering.finish_adjoint(result.x, g)
 
 
-def checked(result: SolveResult, throw: bool) -> SolveResult:
-    """Return a result, or raise where it has not converged and `throw` says so."""
-    if throw and not result.converged:
-        msg = f"{result.status.name}: {result.status.value} [{result}]"
-        raise SolveError(msg, result)
-    return result
-
-
 def _prepare_again(
     A: Any,
     method: Any,
@@ -392,73 +381,3 @@ def _run(
     callback: Callback | None = None,
 ) -> Outcome:
     return iterate(method, A, M, b, x0, tolerance, maxiter, callback, patience)
-
-
-def _better(a: Outcome, b: Outcome) -> bool:
-    """Whether a ended nearer to the solution than b; NaN is never nearer."""
-    return float(a.true_norm.max()) < float(b.true_norm.max()) or not math.isfinite(float(b.true_norm.max()))
-
-
-def _backward_stable(A: LinearOperator, outcome: Outcome, b: Tensor) -> bool:
-    """Whether x solves exactly a system within rounding of A: no other method can do better in float64.
-
-    The test is ||b - A x|| <= c n^(1/2) eps (||A|| ||x|| + ||b||) for every column, with a bound of ||A||_2
-    (Rigal and Gaches 1967; Higham 2002, thm. 7.1).
-    """
-    if isinstance(A, CallableOperator) or not bool(torch.isfinite(outcome.x).all()):
-        return False
-    if A.symmetric:
-        size = largest_eigenvalue(A)
-    else:
-        S = abs(A.to_scipy())
-        size = math.sqrt(float(S.sum(0).max()) * float(S.sum(1).max()))  # ||A||_1 ||A||_inf >= ||A||_2^2
-    rounding = 4 * math.sqrt(len(b)) * torch.finfo(torch.float64).eps
-    return bool((outcome.true_norm <= rounding * (size * norm(outcome.x) + norm(b))).all())
-
-
-def _kind(structure: Structure) -> tuple[Any, ...]:
-    """Return what must stay the same for an update to keep the plan."""
-    Z = structure.A.null_space
-    signs = None if structure.signs is None else structure.signs.numpy().tobytes()
-    spd = structure.maybe_spd
-    return (
-        type(structure.A),
-        None if structure.numbering is None else structure.A.shape,
-        structure.symmetric,
-        spd,
-        structure.m_matrix,
-        structure.box,
-        getattr(structure.A, "coefficients", None) is None,
-        signs,
-        None if Z is None else Z.dimension,
-    )
-
-
-def _check_suits(method: Method, structure: Structure) -> None:
-    if method.needs == "any":
-        return
-    name = type(method).__name__
-    if not structure.symmetric:
-        msg = f"{name} needs a symmetric A, and A is not; use ns.GMRES() or ns.BiCGStab()"
-        raise StructureError(msg)
-    if method.needs == "spd" and structure.positive_diagonal is False and "spd" not in structure.A.props:
-        msg = (
-            f"{name} needs a positive definite A, and the diagonal of A has zero entries or both signs: it "
-            "is indefinite; use ns.MINRES()"
-        )
-        raise StructureError(msg)
-
-
-def _tolerances(
-    rtol: float | None, atol: float, maxiter: int | None
-) -> tuple[float | None, float, int | None]:
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not (isinstance(value, NUMBERS) and 0 <= value < float("inf")):
-            msg = f"{name} is {value!r}; a number >= 0 and finite is needed"
-            raise OptionError(msg)
-    if maxiter is not None and not (
-        isinstance(maxiter, NUMBERS) and 1 <= maxiter < 2**62 and maxiter % 1 == 0
-    ):
-        msg = f"maxiter is {maxiter!r}; a positive integer is needed"
-        raise OptionError(msg)
-    return rtol, float(atol), None if maxiter is None else int(maxiter)

@@ -23,8 +23,9 @@ from neuralsolve.errors import InputError, OptionError
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.preconditioners.given import as_recipe
 from neuralsolve.solvers.auto import Plan, plans
+from neuralsolve.solvers.checks import checked
 from neuralsolve.solvers.loop import Callback
-from neuralsolve.solvers.prepared import Prepared, checked
+from neuralsolve.solvers.prepared import Prepared
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure
 from neuralsolve.tuning.choosing import Choosing
