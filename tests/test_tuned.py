@@ -316,3 +316,17 @@ def test_retuned_is_built_anew():
     assert not ns.SSOR().build(A).retune(ns.SSOR(order="red-black"))
     assert not ns.Jacobi().build(A).retune(ns.SSOR())
     assert not ns.Multigrid().build(A).retune(ns.Multigrid(coarsest=10))
+
+
+def test_sweeps_are_those_of_the_definition():
+    """SOR by `Richardson` takes the sweeps of x += (D/omega + L)^-1 r, on random SPD systems."""
+    for seed in range(50):
+        rng = np.random.default_rng(7000 + seed)
+        n, omega = int(rng.integers(5, 30)), rng.uniform(0.6, 1.9)
+        half = rng.standard_normal((n, n))
+        S, b = half @ half.T + n * np.eye(n), rng.standard_normal(n)
+        lower, x, count = np.tril(S, -1) + np.diag(np.diag(S)) / omega, np.zeros(n), 0
+        while np.linalg.norm(b - S @ x) > 1e-8 * np.linalg.norm(b):
+            x, count = x + np.linalg.solve(lower, b - S @ x), count + 1
+        result = ns.solve(S, b, ns.Richardson(), M=ns.SOR(omega), rtol=1e-8)
+        assert result.iterations == count
