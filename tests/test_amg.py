@@ -277,3 +277,10 @@ def test_functions_and_zero_diagonals_are_refused():
         ns.AMG().build(spd(np.array([[0.0, 1], [1, 2]])))
     with pytest.raises(ns.StructureError, match=r"needs the entries|diagonal is not known"):
         ns.AMG().build(ns.CallableOperator(lambda x: x, (3, 3), props={"spd"}))
+
+
+@pytest.mark.parametrize("kind", ["rs", "sa"])
+def test_a_matrix_of_zeros_is_refused(kind):
+    A = ns.PoissonStencil(ns.Grid(np.full((6, 6), ns.SOLID)))
+    with pytest.raises(ns.StructureError, match="zeros alone"):
+        ns.solve(A, np.ones(36), ns.CG(), M=ns.AMG(kind))

@@ -277,3 +277,9 @@ def test_projection_of_constants_is_the_mean_per_region(grid):
     removed = null_space.project(w)
     close(w, v - v.mean(0), v.abs().max())
     close(removed, v.mean(0).abs() * math.sqrt(grid.size), v.abs().max() * math.sqrt(grid.size))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.dtype("f4"), "float64"])
+def test_a_function_may_have_a_dtype_of_numpy(dtype):
+    A = ns.CallableOperator(lambda x: 2 * x, (3, 3), dtype)
+    assert np.allclose(ns.solve(A, np.ones(3), ns.GMRES()).x, 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class CallableOperator(LinearOperator):
     ----------
     function : tensor -> tensor
     shape : (m, n)
-    dtype : of what the function takes; other vectors are converted on the way in and out
+    dtype : of what the function takes, of torch or NumPy; other vectors are converted on the way in and out
     transposed : the same for A^T, optional
     props : what is known of A
     block : the function takes (n, k)
@@ -71,7 +72,7 @@ class CallableOperator(LinearOperator):
         self,
         function: Callable[[Tensor], Tensor],
         shape: tuple[int, int],
-        dtype: torch.dtype = torch.float64,
+        dtype: Any = torch.float64,
         transposed: Callable[[Tensor], Tensor] | None = None,
         props: Iterable[str] = (),
         block: bool = False,
@@ -80,6 +81,8 @@ class CallableOperator(LinearOperator):
         if not isinstance(shape, Sequence) or len(shape) != 2:
             msg = f"shape is {shape!r}; a pair (m, n) is needed"
             raise ShapeError(msg)
+        if not isinstance(dtype, torch.dtype):
+            dtype = torch.from_numpy(np.empty(0, dtype)).dtype
         super().__init__(shape, dtype, CPU, props)
         self.function, self.transposed, self.block, self.known_diagonal = (
             function,

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, nearest
+from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, StructureError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
@@ -157,6 +157,9 @@ class _AlgebraicMultigrid(Preconditioner):
         S = matrix_of(A_next, "AMG").to_scipy()
         kept = np.flatnonzero(diagonal.numpy())
         self.kept = torch.from_numpy(kept) if len(kept) < len(diagonal) else None
+        if not len(kept):
+            msg = "AMG of a matrix of zeros alone has nothing to coarsen; solve without M"
+            raise StructureError(msg)
         if self.kept is not None:
             S = S[kept][:, kept]
         self.hierarchy = self._coarsen(S, A_next, kept)
