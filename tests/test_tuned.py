@@ -82,6 +82,23 @@ def test_costs_are_what_results_say():
     assert len(prepared.report().tables[0].history) == 9
 
 
+def test_a_context_may_come_with_the_update():
+    def run(with_update):
+        M = ns.SSOR(omega=ns.Tuned(0.5, 1.9, arms=5, context_range=(0.0, 1.0)))
+        prepared, rng = ns.prepare(MATRIX, ns.CG(), M=M), np.random.default_rng(5)
+        for k in range(20):
+            c = rng.random()
+            prepared.update(MATRIX + 50 * c * sp.eye_array(N), context=c if with_update else None)
+            prepared.solve(side(k), context=None if with_update else c)
+        return prepared.report().tables[0].history
+
+    assert run(True) == run(False)
+    prepared = ns.prepare(MATRIX, ns.CG(), M=ns.SSOR(omega=ns.Tuned(0.5, 1.9)))
+    with pytest.raises(OptionError, match="one finite number"):
+        prepared.update(MATRIX, context=[1, 2])
+    assert ns.prepare(MATRIX, ns.CG()).update(MATRIX, context=0.5).solve(side()).converged
+
+
 def test_regret_is_what_hindsight_saves():
     omegas, sides = (1.0, 1.5, 1.9), [side(k) for k in range(30)]
     costs = np.array([[ns.solve(A, b, ns.CG(), M=ns.SSOR(w)).iterations for w in omegas] for b in sides])

@@ -123,10 +123,11 @@ class Prepared:
             result = forward(b)
         return checked(result, throw)
 
-    def update(self, A_next: Any) -> Prepared:
+    def update(self, A_next: Any, *, context: Any = None) -> Prepared:
         """Follow A to its next values, keeping what the pattern allows; return self.
 
-        A grid given to `prepare` is that of A_next too.
+        A grid given to `prepare` is that of A_next too; `context` is that of the solves to come which are
+        given none.
 
         Raises
         ------

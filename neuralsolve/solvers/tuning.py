@@ -28,7 +28,7 @@ from neuralsolve.solvers.loop import Callback
 from neuralsolve.solvers.prepared import Prepared
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure
-from neuralsolve.tuning.choosing import Choosing
+from neuralsolve.tuning.choosing import Choosing, as_context
 from neuralsolve.tuning.report import TuningReport
 from neuralsolve.tuning.tuned import Tuned
 
@@ -57,6 +57,7 @@ class TunedPrepared(Prepared):
         self._safe_for = 0
         self._key: Any = None  # of the present M
         self._taking = self._solving = False
+        self._context: float | None = None  # that `update` was given
         for name, value in options.items():
             if isinstance(value, Tuned):
                 msg = f"{name}={value!r}: a learner chooses options of a method or an M; give {name} itself"
@@ -108,7 +109,7 @@ class TunedPrepared(Prepared):
         callback: Callback | None,
         throw: bool,
     ) -> SolveResult:
-        method, M = self._choosing.choose(context)
+        method, M = self._choosing.choose(self._context if context is None else context)
         start = time.perf_counter()
         refused = self._take(method, M)
         setup = time.perf_counter() - start
@@ -126,11 +127,13 @@ class TunedPrepared(Prepared):
         self._learn(first, result, setup, maxiter or self.maxiter)
         return checked(replace(result, setup_seconds=setup), throw)
 
-    def update(self, A_next: Any) -> Prepared:
+    def update(self, A_next: Any, *, context: Any = None) -> Prepared:
         """Follow A to its next values; preconditioners follow when they are chosen. See `Prepared.update`."""
         with self._lock:
+            number = as_context(context)
             super().update(A_next)
             self._version += 1
+            self._context = number
         return self
 
     def report(self) -> TuningReport:

@@ -139,7 +139,7 @@ class Choosing:
 
     def choose(self, context: Any) -> tuple[Any, Any]:
         """Return method and M as the learners want them."""
-        self.context = _number(context)
+        self.context = as_context(context)
         return self._filled(lambda place: place.choose(self.context))
 
     def _filled(self, ask: Any) -> tuple[Any, Any]:
@@ -251,7 +251,7 @@ def _restore(place: Place, state: dict[str, Any]) -> None:
         assert place.learning is not None
         place.learning.load_state_dict(state["learning"])
     place.pulls = [
-        Pull(str(choice), float(cost), _number(context), bool(capped), bool(first))
+        Pull(str(choice), float(cost), as_context(context), bool(capped), bool(first))
         for choice, cost, context, capped, first in state["pulls"]
     ]
 
@@ -278,7 +278,8 @@ def _inside(thing: Any, name: str, field: str) -> str:
     return f"{name}.{field}" if "[" in name or "." in name else f"{type(thing).__name__}.{field}"
 
 
-def _number(context: Any) -> float | None:
+def as_context(context: Any) -> float | None:
+    """Return a context as a number, or refuse it."""
     if context is None or (isinstance(context, float) and math.isfinite(context)):
         return context
     array = np.asarray(context)
