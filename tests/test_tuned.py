@@ -12,6 +12,7 @@ import torch
 
 import neuralsolve as ns
 from neuralsolve.errors import OptionError, StructureError
+from neuralsolve.plot import tuning_figure
 from neuralsolve.tuning.tuned import Tuned
 
 GRID = ns.Grid((18, 15), walls="dirichlet")
@@ -112,6 +113,8 @@ def test_regret_is_what_hindsight_saves():
     assert regret[-1] == sum(pull.cost for pull in table.history) - costs.sum(0).min()
     with pytest.raises(ns.ShapeError, match="one row for each"):
         table.regret(costs[:-1])
+    lines = tuning_figure(prepared.report(), costs=costs).axes[2].lines
+    assert np.array_equal(lines[0].get_ydata(), regret)
 
 
 def test_a_choice_that_cannot_converge_is_finished_and_charged():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,21 +20,25 @@ if TYPE_CHECKING:
 WINDOW = 20  # parts of the history that a moving mean spans
 
 
-def tuning_figure(report: TuningReport, title: str = "") -> Figure:
+def tuning_figure(report: TuningReport, title: str = "", costs: Any = None) -> Figure:
     """Return the costs (left) and the choices (right) of a `Prepared.report()`, one row per tuned parameter.
 
-    Choices are shown over the context where solves had one, else over the solves.
+    Choices are shown over the context where solves had one, else over the solves. `costs`, what every solve
+    would have cost with every choice of the first parameter, adds its regret: see `TuningTable.regret`.
     """
     if not hasattr(report, "tables"):
         msg = f"a {type(report).__name__} is no report; give prepared.report()"
         raise OptionError(msg)
-    rows = max(1, len(report.tables))
+    rows = max(1, len(report.tables)) + (costs is not None)
     figure = new_figure(8.2, 0.6 + 2.6 * rows)
     panels = figure.subplots(rows, 2, squeeze=False)
     for (left, right), table in zip(panels, report.tables, strict=False):
         _draw_costs(left, table)
         _draw_choices(right, table)
         left.set_title(f"{table.name} by {table.learner}", fontsize=9, color=INK, loc="left")
+    if costs is not None:
+        _draw_regret(panels[-1, 0], report.tables[0], costs)
+        panels[-1, 1].set_axis_off()
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
 
@@ -80,6 +84,17 @@ def _draw_choices(axes: Axes, table: TuningTable) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=not seen))
     axes.set_xlabel("context" if seen else "solve", fontsize=8)
     axes.set_ylabel(table.name.split(".")[-1] if numeric else "", fontsize=8)
+    axes.grid(True, which="major", color=GROUND)
+    plain_axes(axes)
+
+
+def _draw_regret(axes: Axes, table: TuningTable, costs: Any) -> None:
+    """Draw what the run cost beyond the best fixed choice in hindsight."""
+    regret = table.regret(costs)
+    axes.plot(np.arange(1, len(regret) + 1), regret, color=OURS)
+    axes.axhline(0.0, color=OTHERS, linewidth=0.8)
+    axes.set_xlabel("solve", fontsize=8)
+    axes.set_ylabel(f"regret, {table.unit}", fontsize=8)
     axes.grid(True, which="major", color=GROUND)
     plain_axes(axes)
 
