@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from neuralsolve.cases.schema import CaseTable, Table
 from neuralsolve.cases.training import Tell, Trained, provenance
 from neuralsolve.errors import OptionError
+from neuralsolve.kernels.cpu.threads import torch_on_one_thread
 from neuralsolve.models.cycle_training import BANDS, CycleTrainer, CycleTraining
 from neuralsolve.models.training_loop import (
     CHECKPOINT,
@@ -156,7 +154,7 @@ class CycleCase(CaseTable):
         """Train one kind after the other; those that are done are not done again."""
         tensors: dict[str, Tensor] = {}
         results, curves, done = [], {}, 0
-        with _one_thread():
+        with torch_on_one_thread():
             for kind, grids in self.grids.items():
 
                 def told(steps: int, note: str, kind: str = kind, before: int = done) -> None:
@@ -184,14 +182,3 @@ def _range(seeds: list[int]) -> range:
 
 def _rounded(reached: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in reached.items()}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: the tensors of a training are small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from neuralsolve.errors import InputError, SolveError
 
+INTERRUPTED = 130  # as a shell says it of a program that ended by Ctrl-C
 PATIENCE = 2.0  # seconds before progress is shown
 
 
@@ -31,6 +33,19 @@ def answered(as_json: bool) -> Iterator[None]:
             print_json({"error": text, "kind": type(error).__name__})
         typer.echo(f"error: {text}", err=True)
         raise typer.Exit(1 if isinstance(error, SolveError) else 2) from None
+
+
+@contextmanager
+def going_on_from(folder: Path, as_json: bool) -> Iterator[None]:
+    """Say of an interrupted run that the same command goes on, and exit as a shell says it of Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = f"interrupted; the same command goes on from {folder}"
+        if as_json:
+            print_json({"error": text, "kind": "KeyboardInterrupt"})
+        typer.echo(text, err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from typing import Any
 import typer
 
 from neuralsolve.cases import find_case, load_case
-from neuralsolve.cli.report import answered, print_json, progress, seconds, told_of
+from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
 from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
-
-INTERRUPTED = 130  # as a shell says it of a program that ended by Ctrl-C
 
 
 def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, json: bool) -> None:
@@ -33,15 +31,8 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
                 each.mkdir(parents=True, exist_ok=True)
                 for old in (CHECKPOINT, LOG) if restart else ():
                     (each / old).unlink(missing_ok=True)
-        try:
-            with progress(f"train {label}", case.steps, quiet=json) as tell:
-                trained = case.train(folder, tell)
-        except KeyboardInterrupt:
-            text = f"interrupted; the same command goes on from {folder}"
-            if json:
-                print_json({"error": text, "kind": "KeyboardInterrupt"})
-            typer.echo(text, err=True)
-            raise typer.Exit(INTERRUPTED) from None
+        with going_on_from(folder, json), progress(f"train {label}", case.steps, quiet=json) as tell:
+            trained = case.train(folder, tell)
         weights = folder / f"{label}{SUFFIX}"
         write_tensors(weights, trained.tensors, trained.provenance)
         files = [weights, *(each / LOG for each in case.folders(folder)), _picture(folder, label, trained)]

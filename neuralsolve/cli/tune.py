@@ -17,7 +17,7 @@ import typer
 from neuralsolve.cases import find_case, load_case
 from neuralsolve.cases.sequence import SequenceCase
 from neuralsolve.cli.names import learner_from, method_from, recipe_from
-from neuralsolve.cli.report import answered, print_json, progress, seconds, told_of
+from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import FormatError, OptionError, nearest
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from neuralsolve.solvers.prepared import Prepared
     from neuralsolve.tuning.report import TuningReport
 
-INTERRUPTED = 130  # as a shell says it of a program that ended by Ctrl-C
 HALVES = ("method", "M")
 
 
@@ -73,14 +72,8 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
             done = Progress() if force else _went_before(targets, identity, case.steps)
         try:
-            with progress(f"tune {path.stem}", case.steps, quiet=json) as tell:
+            with going_on_from(folder, json), progress(f"tune {path.stem}", case.steps, quiet=json) as tell:
                 go_on(case, method, M, done, tell)
-        except KeyboardInterrupt:
-            text = f"interrupted; the same command goes on from {folder}"
-            if json:
-                print_json({"error": text, "kind": "KeyboardInterrupt"})
-            typer.echo(text, err=True)
-            raise typer.Exit(INTERRUPTED) from None
         finally:
             if done.report is not None:
                 _write(targets, identity, done, case.title)

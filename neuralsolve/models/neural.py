@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +171,9 @@ class _Directions(Preconditioner):
     def describe(self) -> str:
         return f"the network {self.name}"
 
+    @abstractmethod
     def _propose(self, fields: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return a direction for each field, in float32."""
 
 
 class _Network(_Directions):

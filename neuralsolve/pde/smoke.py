@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import SolveError
+from neuralsolve.kernels.cpu.threads import torch_on_one_thread
 from neuralsolve.operators.grid import SOLID, Grid
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.pde.advection import Velocity, advect, courant
@@ -155,7 +155,7 @@ class Plume:
         """
         case, mac = self.case, self.mac
         number = courant(self.velocity, mac.spacing, case.dt)
-        with _one_thread():
+        with torch_on_one_thread():
             self._emit()
             starred = self._carry()
             self._force(starred)
@@ -300,17 +300,6 @@ def _rows(
     numbers = record.iterations, record.solve_seconds, residual
     ours = PressureTiming(record.step, OURS, *numbers, plume.prepared.chosen)
     return [ours, *([] if race is None else race.solve(record.step, last.b, x0))]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch on one thread: its waiting threads spin, which costs a busy machine more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _extend(field: Tensor, index: Tensor) -> Tensor:

@@ -17,9 +17,8 @@ running mean, the newest cost with weight 1/2), but never above the present leve
 keeps the estimate unbiased and takes most of its variance. Where p_j is small and the cost happens to be
 below B_j, the correction would be a large negative number that makes a bad arm the favourite for as many
 rounds: it is cut at -C. The cut is a bias that the proofs do not cover. A smaller C costs less on random
-costs and finds an arm that turned good later. Why it is the default: `python -m
-neuralsolve.bench.tuning_replay` shows less than half of the plain estimate's excess over the best fixed
-arm.
+costs and finds an arm that turned good later. Why it is the default: the group `sor` of `neuralsolve bench
+--suite tuned` shows less than half of the plain estimate's excess over the best fixed arm.
 
 Differences from Khodak et al. (2024): costs are not reduced by one iteration (seconds have no such unit),
 and Newton's method starts where it converges monotonically; theirs may fail, and then records a wrong

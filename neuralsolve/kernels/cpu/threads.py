@@ -13,7 +13,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any
@@ -218,3 +219,14 @@ def in_blocks(shape: tuple[int, ...], kernel: Callable[[tuple[int, ...]], Any], 
     for step in range(bands + slices - 1):
         first, last = max(0, step - bands + 1), min(step, slices - 1)
         side_by_side(last - first + 1, lambda q, step=step, first=first: run(step, first + q), threads)
+
+
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Keep torch on one thread: its waiting threads spin, and small tensors gain nothing from them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
