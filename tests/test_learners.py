@@ -548,13 +548,6 @@ def test_sweeps_are_counted_as_by_dense_algebra():
         assert (b**2).sum() <= m * m
 
 
-def test_the_comparison_runs():
-    from neuralsolve.bench.tuning_replay import LEARNERS, compare
-
-    lines = list(compare("low", [131], 40))
-    assert len(lines) == 5 + len(LEARNERS)
-
-
 def test_thompson_gives_bad_arms_up_and_returns_when_costs_turn():
     """Ten times the cost of the best is tried a few times; what has become the best is found again."""
     rng, run = np.random.default_rng(3581), Thompson().start(range(3), 5)
