@@ -107,34 +107,30 @@ def write_parts(
         msg = f"{path}: samples are written as HDF5; give a name that ends in {' or '.join(SUFFIXES)}"
         raise OptionError(msg)
     text = _layout_text(layout)
-    with _told_of_a_full_disk(path), replacing(path, overwrite) as temporary, KeptErrors(temporary) as stream:
-        with uninterrupted():
-            file = h5py.File(stream, "w")
+    with (
+        _told_of_a_full_disk(path),
+        replacing(path, overwrite) as temporary,
+        uninterrupted() as let_through,
+        KeptErrors(temporary) as stream,
+    ):
+        with h5py.File(stream, "w") as file:
             file.attrs["format"], file.attrs["version"], file.attrs["layout"] = FORMAT, VERSION, text
             for number, axis in enumerate(layout.axes):
                 file[f"axes/{number}"] = np.asarray(axis, np.float64)
-        try:
-            _fill(file, stream, parts, count)
-        finally:
-            with uninterrupted():
-                file.close()
-                stream.flush()
+            done, sets = 0, {}
+            for part in parts:
+                sets = sets or _create(file, part, count)
+                for name in _split(part)[0]:
+                    sets[name][done : done + len(part)] = getattr(part, name)
+                done += len(part)
+                stream.check()
+                let_through()
+        if done != count:
+            msg = f"{done} samples came where {count} were announced"
+            raise InputError(msg)
+        stream.flush()
         stream.check()
         os.fsync(stream.fileno())
-
-
-def _fill(file: Any, stream: KeptErrors, parts: Iterable[Samples], count: int) -> None:
-    done, sets = 0, {}
-    for part in parts:
-        with uninterrupted():
-            sets = sets or _create(file, part, count)
-            for name in _split(part)[0]:
-                sets[name][done : done + len(part)] = getattr(part, name)
-        done += len(part)
-        stream.check()
-    if done != count:
-        msg = f"{done} samples came where {count} were announced"
-        raise InputError(msg)
 
 
 def _split(part: Samples) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,16 +85,23 @@ class KeptErrors(io.RawIOBase):
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended: HDF5 calls Python back, and must not see it raise."""
+def uninterrupted() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C wait: HDF5 calls Python back, and must not see it raise.
+
+    Yields a function that lets it through, to be called where nothing is at work; the block's end does so too.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None  # where Ctrl-C never comes
         return
     came: list[tuple[int, Any]] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+
+    def let_through() -> None:
+        if came and callable(before):
+            before(*came.pop())
+
     try:
-        yield
+        yield let_through
     finally:
         signal.signal(signal.SIGINT, before)
-    if came and callable(before):
-        before(*came[0])
+        let_through()
