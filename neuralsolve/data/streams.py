@@ -88,7 +88,7 @@ class KeptErrors(io.RawIOBase):
 def uninterrupted() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C wait: HDF5 calls Python back, and must not see it raise.
 
-    Yields a function that lets it through, to be called where nothing is at work; the block's end does so too.
+    Yields a function that lets it through, to be called where nothing is at work; the block's end does too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # where Ctrl-C never comes
