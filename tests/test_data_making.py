@@ -87,7 +87,7 @@ def test_the_file_tells_how_it_was_made(tmp_path):
     }
     assert (
         origin["command"]
-        == "neuralsolve data make invented --n 11 --seed 58 --first 3 --set size=8 --set factor=2.0"
+        == "neuralsolve data make invented --n 11 --seed 58 --first 3 --set size=8 --set factor=2.0 --chunk 4 --out d.h5"
     )
     assert origin["seconds_per_sample"] > 0
     assert origin["version"]

@@ -149,7 +149,9 @@ def _typed(setting: str, text: str, kind: Any) -> Any:
         return tuple(
             _typed(setting, word.strip(), options[0]) for word in text.strip("()").split(",") if word.strip()
         )
-    if (options and typing.get_origin(kind) is not None) or options:
+    if options and all(isinstance(each, str) for each in options):  # a Literal
+        return text
+    if options:
         if type(None) in typing.get_args(kind) and text.lower() == "none":
             return None
         kind = options[0]

@@ -132,8 +132,8 @@ def _sides(found: Found, frames: tuple[int, int] | None) -> tuple[Fields, Fields
     inputs = {**found.fixed, **({} if inner else found.initial)}
     if inner < (0 if inputs else 1) or outer < 1 or inner + outer > times:
         msg = (
-            f"{found.path} holds {times} frames; frames = ({inner}, {outer}) asks for {inner} as input "
-            f"and {outer} as output, at least one each, no more than there are: frames=(n_in, n_out)"
+            f"{found.path} holds {times} frames; frames = ({inner}, {outer}) asks for {inner} as input and "
+            f"{outer} as output; one each at least, and {times} in all at most: frames=(n_in, n_out)"
         )
         raise OptionError(msg)
     into = chosen(found.path, inputs | found.frames, found.wanted[0], "input")
