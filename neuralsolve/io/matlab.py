@@ -1,5 +1,6 @@
 """Numeric arrays of MATLAB level 5 files (save -v6, -v7).
 
+Of any number of dimensions; in MATLAB's order, first index fastest, which is how they are returned.
 Parsed here because SciPy's reader can crash the interpreter on damaged ones.
 
 Format: The MathWorks, "MAT-File Format", chapter 1. Cells, structures, text and objects are skipped.
@@ -7,6 +8,7 @@ Format: The MathWorks, "MAT-File Format", chapter 1. Cells, structures, text and
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +126,7 @@ def _dense(
     path: Path, name: str, shape: tuple[int, ...], data: list[np.ndarray], is_complex: bool
 ) -> np.ndarray:
     values = _values(path, name, data, is_complex)
-    if len(shape) != 2 or min(shape) < 0 or shape[0] * shape[1] != len(values):
+    if len(shape) < 2 or min(shape) < 0 or math.prod(shape) != len(values):
         raise broken(
             path, f"{name!r} of shape {shape} with {len(values)} numbers", "as many as the shape says"
         )
