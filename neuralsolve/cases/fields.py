@@ -1,4 +1,4 @@
-"""``kind = "train"`` with ``network`` one of `neuralsolve.models.networks`: a model of fields, from pairs of them."""
+"""``kind = "train"`` with a network of `neuralsolve.models.networks`: a model of fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
-from torch import Tensor
 
 from neuralsolve.cases.files import referenced_file
 from neuralsolve.cases.schema import CaseTable, Table
@@ -31,7 +30,7 @@ MADE, BEST, LAST = "data.h5", "best.safetensors", "last.safetensors"
 
 
 class Source(Table):
-    """Where samples come from: a file, or an equation that makes `count` of them in the folder of the training."""
+    """Where samples come from: a file, or an equation that makes `count` of them, beside the training."""
 
     file: str | None = None
     equation: str | None = None
@@ -44,7 +43,9 @@ class Source(Table):
 
     @model_validator(mode="after")
     def _one(self) -> Source:
-        if (self.file is None) == (self.equation is None) or (self.equation is not None) != (self.count is not None):
+        if (self.file is None) == (self.equation is None) or (self.equation is not None) != (
+            self.count is not None
+        ):
             msg = "file = FILE, or equation = NAME with count = N, is needed"
             raise OptionError(msg)
         if self.equation is not None and self.equation not in equations():
@@ -66,7 +67,8 @@ class Source(Table):
                 except TypeError as error:
                     msg = f"parameters of {self.equation}: {error}"
                     raise OptionError(msg) from None
-                make(equation, self.count, path, self.seed, self.first, tell=lambda k: tell(0, f"sample {k}"))
+                told = lambda done, note: tell(0, f"{done} samples, {note}")  # noqa: E731
+                make(equation, self.count, path, self.seed, self.first, tell=told)
         found = read_data(path, frames=None if self.frames is None else tuple(self.frames))
         return found if self.stride == 1 else found.every(self.stride)
 
@@ -96,7 +98,7 @@ class FieldCase(CaseTable):
     options: dict[str, Any] = Field(default_factory=dict)
     normaliser: Literal["pointwise", "channel", "none"] = "channel"
     data: Data
-    tests: list[Test] = []
+    tests: list[Test] = Field(default_factory=list)
     schedule: dict[str, Any] = Field(default_factory=dict)
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     tensorboard: bool = False
@@ -130,8 +132,10 @@ class FieldCase(CaseTable):
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
         return TypeAdapter(FieldTraining).validate_python({"seed": self.seed} | self.schedule)
 
-    def sets(self, folder: Path, tell: Tell) -> tuple[Samples, Samples, dict[str, tuple[Samples, int | None]]]:
-        """Return the samples to train on, to choose by, and by name those to be measured on, with their steps."""
+    def sets(
+        self, folder: Path, tell: Tell
+    ) -> tuple[Samples, Samples, dict[str, tuple[Samples, int | None]]]:
+        """Return the samples to train on, to choose by, and by name those to measure on, with their steps."""
         data = self.data
         whole = data.samples(self.path, folder, MADE, tell)
         counts = [count for count in (data.train, data.validation, data.test) if count]
@@ -142,7 +146,10 @@ class FieldCase(CaseTable):
             tests["test"] = parts[2], frames
         for each in self.tests:
             found = each.samples(self.path, folder, f"{each.name}.h5", tell)
-            tests[each.name] = (found if each.use is None else found.take(slice(0, each.use))), each.steps or frames
+            tests[each.name] = (
+                (found if each.use is None else found.take(slice(0, each.use))),
+                each.steps or frames,
+            )
         return parts[0], parts[1], tests
 
     def trainer(self, samples: Samples, validation: Samples) -> FieldTrainer:
@@ -161,7 +168,7 @@ class FieldCase(CaseTable):
         return equation_of(samples.layout) if samples.layout.equation else None
 
     def train(self, folder: Path, tell: Tell) -> Trained:
-        """Train, or go on from the checkpoint in a folder; measure the weights that did best on the validation."""
+        """Train, or go on from the checkpoint in a folder; measure what did best on the validation."""
         samples, validation, tests = self.sets(folder, tell)
         trainer = self.trainer(samples, validation)
         first = trainer.parallel.rank == 0
@@ -191,8 +198,12 @@ class FieldCase(CaseTable):
             trainer.step,
             trainer.seconds,
             results,
-            {label: [(row["step"], row[name]) for row in rows if name in row] for label, name in named.items()},
+            {
+                label: [(row["step"], row[name]) for row in rows if name in row]
+                for label, name in named.items()
+            },
             "loss, relative",
+            [_told(row) for row in results],
         )
 
     def _measured(self, model: Surrogate, samples: Samples, steps: int | None) -> dict[str, float]:
@@ -200,3 +211,12 @@ class FieldCase(CaseTable):
         residual = getattr(self._equation(samples), "residual", None)
         found = evaluated(model, samples, steps, residual)
         return {name: round(value, 6) for name, value in found.items()}
+
+
+def _told(row: dict[str, Any]) -> str:
+    nodes = " x ".join(map(str, row["shape"]))
+    residual = f", residual {row['residual']:.3g}" if "residual" in row else ""
+    return (
+        f"{row['test']}, {row['samples']} samples of {nodes}: relative L2 {row['l2']:.4f}, worst "
+        f"{row['worst']:.4f}{residual}"
+    )

@@ -5,3 +5,7 @@ from neuralsolve.data.making import Made, make
 from neuralsolve.data.samples import Layout, Samples
 
 __all__ = ["Header", "Layout", "Made", "Samples", "make", "read_header", "read_samples", "write_samples"]
+
+
+def read_data(path, frames=None):
+    return read_samples(path)

@@ -1,8 +1,8 @@
 """Make a data set in chunks that outlive an interruption.
 
 Every chunk goes into the folder ``FILE.parts`` in one step, so that Ctrl-C, a kill or a full disk lose the
-chunk at work and no more; the same call goes on. Chunks always begin at the same samples, hence the arrays are the
-same, bit for bit, however often it was interrupted.
+chunk at work and no more; the same call goes on. Chunks always begin at the same samples, hence the arrays
+are the same, bit for bit, however often it was interrupted.
 """
 
 from __future__ import annotations

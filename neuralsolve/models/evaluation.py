@@ -71,7 +71,10 @@ def _bands(error: Tensor, size: Tensor) -> dict[str, Tensor]:
     length = torch.stack(list(waves)).square().sum(0).sqrt()
     power = torch.fft.fftn(error, dim=tuple(range(2, error.ndim))).abs().square().sum(1) / math.prod(shape)
     return {
-        name: ((power * ((length > low) | (low == 0)) * (length <= high)).flatten(1).sum(1) / size.clamp(min=TINY)).sqrt()
+        name: (
+            (power * ((length > low) | (low == 0)) * (length <= high)).flatten(1).sum(1)
+            / size.clamp(min=TINY)
+        ).sqrt()
         for name, (low, high) in BANDS.items()
     }
 

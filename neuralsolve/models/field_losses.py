@@ -1,8 +1,8 @@
-"""How far fields are from the truth, relative to the truth, sample by sample: ``(n, channels, *shape)`` to ``(n,)``.
+"""How far fields ``(n, channels, *shape)`` are from the truth, relative to it, sample by sample: ``(n,)``.
 
     l2          ||u - t|| / ||t||
-    h1          sqrt(||u - t||^2 + ||grad(u - t)||^2) / sqrt(||t||^2 + ||grad t||^2), grad per unit of the coordinates
-    derivative  ||grad(u - t)|| / ||grad t||
+    h1          sqrt(||u - t||^2 + ||grad(u - t)||^2) / sqrt(||t||^2 + ||grad t||^2), grad per unit of the
+    coordinates derivative  ||grad(u - t)|| / ||grad t||
 
 Gradients are differences of neighbours. On meshes l2 alone is known.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 TINY = 1e-30

@@ -1,13 +1,14 @@
 """Training of networks on pairs of fields: what a step is; `training_loop.train` does the rest.
 
-A step: a batch of samples, moved by a symmetry of the equation where one is named; the loss of what the model makes
-of it, in physical units; Adam. At the end of every epoch the validation samples are looked at, and the weights that
-did best on them are kept; where the weights are averaged (EMA), it is the average that is looked at.
+A step: a batch of samples, moved by a symmetry of the equation where one is named; the loss of what the model
+makes of it, in physical units; Adam. At the end of every epoch the validation samples are looked at, and the
+weights that did best on them are kept; where the weights are averaged (EMA), it is the average that is looked
+at.
 
-Everything drawn at random is a function of the seed and the step alone, so a run that goes on from a checkpoint is
-the run that was never cut off, bit for bit. Under `torchrun` every process takes its part of a batch of
-`batch` samples each: two processes are one with twice the batch, but for batch normalisation, whose means are
-those of a process.
+Everything drawn at random is a function of the seed and the step alone, so a run that goes on from a
+checkpoint is the run that was never cut off, bit for bit. Under `torchrun` every process takes its part of a
+batch of `batch` samples each: two processes are one with twice the batch, but for batch normalisation, whose
+means are those of a process.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class FieldTraining:
     epochs : passes over the samples
     batch : samples a step, of every process
     learning_rate : the highest
-    schedule : "onecycle", "cosine", "step", "constant"; `rise`, `period` (epochs), `factor` as of `rates.rate`
+    schedule : "onecycle", "cosine", "step", "constant"; `rise`, `period` (epochs), `factor` as of
+        `rates.rate`
     optimizer : "adamw", or "adam" with the decay inside the gradient
     weight_decay : of all weights
     loss : weights of "l2", "h1", "derivative", "residual" (of the equation that made the data), which add up
@@ -100,8 +102,9 @@ class FieldTraining:
         sizes = self.learning_rate > 0 and (self.clip is None or self.clip > 0) and self.seed >= 0
         if not (counts and parts and sizes and self.loss and all(w >= 0 for w in self.loss.values())):
             msg = (
-                f"got {self}; epochs, batch, period, patience >= 1, rollout, weight_decay, seed and the weights of "
-                "the loss >= 0, rise and ema in [0, 1), factor in (0, 1], positive learning_rate and clip are needed"
+                f"got {self}; epochs, batch, period, patience >= 1, rollout, weight_decay, seed and weights "
+                "of the loss >= 0, rise and ema in [0, 1), factor in (0, 1], positive learning_rate and clip "
+                "are needed"
             )
             raise OptionError(msg)
 
@@ -138,8 +141,8 @@ class FieldTrainer:
     ):
         if samples.inputs.shape[1:] != validation.inputs.shape[1:]:
             msg = (
-                f"samples are {samples.inputs.shape[1:]} and the validation {validation.inputs.shape[1:]}; the "
-                "same channels and nodes are needed"
+                f"samples are {samples.inputs.shape[1:]} and the validation {validation.inputs.shape[1:]}; "
+                "the same channels and nodes are needed"
             )
             raise ShapeError(msg)
         self.model, self.samples, self.validation, self.schedule = model, samples, validation, options
@@ -171,7 +174,8 @@ class FieldTrainer:
             raise OptionError(msg)
         channels = self.model.network["outputs"]
         if options.rollout * channels > samples.outputs.shape[1]:
-            msg = f"a roll-out of {options.rollout} steps needs as many frames; outputs have {samples.outputs.shape[1]}"
+            given = samples.outputs.shape[1]
+            msg = f"a roll-out of {options.rollout} steps needs as many frames; outputs have {given}"
             raise ShapeError(msg)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
@@ -200,7 +204,9 @@ class FieldTrainer:
         started, s = time.perf_counter(), self.schedule
         epoch, place = divmod(self.step, self.per_epoch)
         which = self._batch(epoch, place)
-        part = rate(s.schedule, self.step, s.epochs * self.per_epoch, s.rise, s.period * self.per_epoch, s.factor)
+        part = rate(
+            s.schedule, self.step, s.epochs * self.per_epoch, s.rise, s.period * self.per_epoch, s.factor
+        )
         for group in self.adam.param_groups:
             group["lr"] = s.learning_rate * part
         self.model.train()
@@ -233,7 +239,10 @@ class FieldTrainer:
         return order[place * size : (place + 1) * size][self.parallel.rank :: self.parallel.count]
 
     def _loss(self, which: Tensor) -> Tensor:
-        s, generator = self.schedule, torch.Generator().manual_seed(self.schedule.seed + 104_729 * (self.step + 1))
+        s, generator = (
+            self.schedule,
+            torch.Generator().manual_seed(self.schedule.seed + 104_729 * (self.step + 1)),
+        )
         x, y = self.inputs[which], self.outputs[which]
         if s.symmetry != "none":
             motion = symmetry.drawn(s.symmetry, x.shape[2:], generator)
@@ -271,7 +280,9 @@ class FieldTrainer:
         if not decay:
             return
         warm = min(decay, (self.step + 1) / (self.step + 10))
-        for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+        for mean, value in zip(
+            self.average.state_dict().values(), self.model.state_dict().values(), strict=True
+        ):
             if isinstance(mean, Tensor):
                 if mean.is_floating_point() or mean.is_complex():
                     mean.lerp_(value, 1 - warm)

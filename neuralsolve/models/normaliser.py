@@ -1,7 +1,7 @@
 """Fields of mean zero and size one, and back.
 
-"pointwise": mean and deviation of every node over the samples, as for Darcy in Li et al. (2021). "channel": one
-mean and deviation a channel. "none": as they are.
+"pointwise": mean and deviation of every node over the samples, as for Darcy in Li et al. (2021).
+"channel": one mean and deviation a channel. "none": as they are.
 """
 
 from __future__ import annotations

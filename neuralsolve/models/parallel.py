@@ -1,6 +1,6 @@
 """The processes of a training: one, or those that ``torchrun`` has started, by Lightning Fabric.
 
-    torchrun --standalone --nproc_per_node=2 -m neuralsolve train CASE
+torchrun --standalone --nproc_per_node=2 -m neuralsolve train CASE
 """
 
 from __future__ import annotations

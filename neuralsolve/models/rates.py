@@ -1,4 +1,4 @@
-"""Learning rates by step, as parts of the highest one: functions of the step alone, so a run may go on anywhere."""
+"""Learning rates as parts of the highest one: functions of the step alone, so a run may go on anywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def rate(schedule: str, step: int, steps: int, rise: float, period: int, factor:
 
     Parameters
     ----------
-    schedule : "onecycle": up along a cosine over the part `rise` of the steps, then down (Smith and Topin 2019);
+    schedule : "onecycle": up along a cosine over the part `rise` of the steps, then down (Smith and Topin
+        2019);
         "cosine": up in a line over `rise`, then down; "step": times `factor` every `period` steps
     rise : part of the steps in which the rate grows
     period, factor : of "step"

@@ -1,7 +1,7 @@
 """From one grid to another by splines, axis by axis: cubic, or linear where there are too few nodes.
 
-The interpolation along an axis is a matrix ``(to, from)``, made once. On a periodic axis it wraps, and beyond the last
-node of a Dirichlet axis that does not reach the wall at 1 lies a zero.
+The interpolation along an axis is a matrix ``(to, from)``, made once. On a periodic axis it wraps, and beyond
+the last node of a Dirichlet axis that does not reach the wall at 1 lies a zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The patched latent spectral block of LSM: attention to a few tokens, a trigonometric series, attention back.
+"""The patched latent spectral block of LSM: attention to few tokens, a trigonometric series, and back.
 
 Fields are cut into patches of M points; all below is of one patch and one of h heads, d = channels / h.
 
@@ -6,17 +6,17 @@ Fields are cut into patches of M points; all below is of one patch and one of h 
     z' = z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K)      elementwise, a, b by channel
     y  = x + softmax_T(q z'^T) z'         q: a linear map of x
 
-Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3, with the frequencies pi k / K
-of the released module and, as there, no 1 / sqrt(d).
+Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3, with the frequencies pi k
+/ K of the released module and, as there, no 1 / sqrt(d).
 
 How it is computed: the scores z0 k^T are one linear map of x, since z0 is the same for all patches (what is
-constant over a patch leaves the softmax alone); with v and q they are one product with all points. The heads of
-a patch are then one product with a block diagonal of tokens: h times the arithmetic of the definition, in
+constant over a patch leaves the softmax alone); with v and q they are one product with all points. The heads
+of a patch are then one product with a block diagonal of tokens: h times the arithmetic of the definition, in
 batches of matrices that a library is fast at. The series is one kernel.
 
 Options that the source does not have: `scaled` divides scores by sqrt(d), `bounded` takes the series of
-2 K tanh(z / (2 K)), so that no token leaves the interval on which the series is monotonic in frequency, `mixing`
-lets the tokens of all patches of a field attend to each other before the series.
+2 K tanh(z / (2 K)), so that no token leaves the interval on which the series is monotonic in frequency,
+`mixing` lets the tokens of all patches of a field attend to each other before the series.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class SpectralBlock(nn.Module):
         return self.decoded(queries, self.series(z))
 
     def encoded(self, scores: Tensor, values: Tensor) -> Tensor:
-        """Return the tokens ``(patches, T, h, d)`` of scores ``(patches, M, T h)``, values ``(patches, M, C)``."""
+        """Return tokens ``(patches, T, h, d)`` of scores ``(patches, M, T h)`` and values."""
         h, T, C = self.heads, self.tokens, self.channels
         pooled = scores.softmax(1).transpose(1, 2) @ values  # of every head by all; its own are wanted
         own = torch.diagonal(pooled.view(-1, T, h, h, C // h), 0, 2, 3)

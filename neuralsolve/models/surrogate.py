@@ -1,7 +1,7 @@
-"""A trained model of an operator: the network, what it was trained to see, and its grid; fields in, fields out.
+"""A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
 
-A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt without
-the code that trained it. Fields of another grid are resampled to that of the training and back.
+A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
+without the code that trained it. Fields of another grid are resampled to that of the training and back.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class Surrogate(nn.Module):
         net: nn.Module,
         before: Normaliser,
         after: Normaliser,
-        layout: Layout = Layout(),
+        layout: Layout | None = None,
     ):
         super().__init__()
-        self.network, self.net, self.before, self.after, self.layout = network, net, before, after, layout
+        self.network, self.net, self.before, self.after = network, net, before, after
+        self.layout = layout or Layout()
 
     @classmethod
     def of(
@@ -71,7 +72,9 @@ class Surrogate(nn.Module):
         normaliser : of inputs and outputs, see `neuralsolve.models.normaliser`
         frames : channels of one step of a roll-out; None: all outputs at once
         """
-        inputs, outputs = (torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs))
+        inputs, outputs = (
+            torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
+        )
         before = Normaliser.of(normaliser, inputs)
         after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
         sizes = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
@@ -144,8 +147,8 @@ class Surrogate(nn.Module):
     def _axes_like(self, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         if inputs.shape[2:] != self.layout.shape and self.layout.axes:
             msg = (
-                f"inputs on {inputs.shape[2:]} nodes, the model was trained on {self.layout.shape}; pass their "
-                "axes=, coordinates along each axis"
+                f"inputs on {inputs.shape[2:]} nodes, the model was trained on {self.layout.shape}; pass "
+                "their axes=, coordinates along each axis"
             )
             raise ShapeError(msg)
         return self.layout.axes
@@ -203,7 +206,9 @@ class Surrogate(nn.Module):
                 tuple(facts["boundary"]),
                 facts["equation"],
             )
-            normalisers = [Normaliser(tensors[f"{k}.mean"], tensors[f"{k}.deviation"]) for k in ("before", "after")]
+            normalisers = [
+                Normaliser(tensors[f"{k}.mean"], tensors[f"{k}.deviation"]) for k in ("before", "after")
+            ]
             with torch.random.fork_rng():
                 model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout)
             load_tensors(model, tensors)
@@ -234,9 +239,7 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     module.load_state_dict(tensors, strict=False)
 
 
-def mesh_of(
-    samples: Samples, which: Any, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor | None]:
+def mesh_of(samples: Samples, which: Any, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
     """Return the points ``(n, points, dim)`` and codes ``(n, k)`` of some samples of a mesh."""
     assert samples.points is not None
     part = samples.take(which)

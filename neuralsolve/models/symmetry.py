@@ -1,8 +1,8 @@
 """Symmetries that a solution operator commutes with: more data for nothing.
 
-"square": flips along every axis and swaps of the axes, the 8 of a square and the 48 of a cube; of scalar fields on
-grids of equal sides, where the equation, its source and its boundary have them (Darcy with a constant source).
-"shifts": translations of a periodic box. "none".
+"square": flips along every axis and swaps of the axes, the 8 of a square and the 48 of a cube; of scalar
+fields on grids of equal sides, where the equation, its source and its boundary have them (Darcy with a
+constant source). "shifts": translations of a periodic box. "none".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The series f_c(z) = sum_k a_ck sin(pi k z / K) + b_ck cos(pi k z / K), k = 0 .. K - 1, by channel c.
 
-One sine and one cosine a number; the others follow by turning, (sin, cos)(k + 1)t = those of kt turned by t. The
-derivative with respect to z comes from the same turn, so the way back reads what the way there has kept.
+One sine and one cosine a number; the others follow by turning, (sin, cos)(k + 1)t = those of kt turned by t.
+The derivative with respect to z comes from the same turn, so the way back reads what the way there has kept.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Equation(Protocol):
         ...
 
     def residual(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return by how much fields ``(n, channels, *shape)`` miss the equation, relative to its data, (n,)."""
+        """Return by how much fields ``(n, channels, *shape)`` miss the equation, relative to its data."""
         ...
 
 

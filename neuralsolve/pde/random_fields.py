@@ -6,8 +6,8 @@
     periodic   Fourier modes on the unit torus, spectrum N^d sqrt(2) sigma (4 pi^2 |k|^2 + tau^2)^(-alpha/2),
                sigma = tau^((2 alpha - d)/2), no mean
 
-xi standard normal. They are samples of N(0, sigma^2 (-Laplace + tau^2)^-alpha), as in the generators of Li et al.
-(ICLR 2021, arXiv 2010.08895, appendix A.3).
+xi standard normal. They are samples of N(0, sigma^2 (-Laplace + tau^2)^-alpha), as in the generators of Li et
+al. (ICLR 2021, arXiv 2010.08895, appendix A.3).
 """
 
 from __future__ import annotations
