@@ -2,11 +2,14 @@
 
 a takes two values by the sign of a Gaussian field (alpha = 2, tau = 3, Neumann). Nodes are the vertices i h,
 i = 0 .. grid - 1, h = 1 / (grid - 1); the scheme has five points and conserves fluxes, faces take the
-arithmetic means of their two vertices, or harmonic ones. Every sample is solved by CG with our multigrid, whose
-hierarchy is made once and filled anew: about an eighth of the time of PyAMG's Ruge-Stueben.
+arithmetic means of their two vertices, or harmonic ones. Every sample is solved by CG with our multigrid,
+whose hierarchy is made once and filled anew.
 
-Differs from the source: 12 : 3 as in the paper's text (copies of its generator have 12 : 4), and the rule of the faces is
-not stated there; harmonic means change u by 0.2 % at 421^2.
+Differs from the source: 12 : 3 as in the paper's text (copies of its generator have 12 : 4); the rule of the
+faces is not stated there, and harmonic means change u by 0.2 % at 421^2.
+
+Source: Z. Li et al., "Fourier neural operator for parametric partial differential equations", ICLR 2021
+(arXiv 2010.08895), sec. 5.2 and A.3.2.
 """
 
 from __future__ import annotations
@@ -100,7 +103,7 @@ class Darcy:
 
     def permeability(self, number: int, seed: int) -> np.ndarray:
         """Return a at all vertices ``(grid, grid)``."""
-        field = neumann(self.grid, 2, self.alpha, self.tau, stream(seed, number))
+        field = neumann((self.grid,) * 2, self.alpha, self.tau, stream(seed, number))
         return np.exp(field) if self.lognormal else np.where(field >= 0, self.high, self.low)
 
     def samples(self, numbers: Sequence[int], seed: int) -> Samples:
