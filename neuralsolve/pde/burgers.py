@@ -138,7 +138,7 @@ class Burgers:
         for k in range(self.frames):
             for _ in range(steps):
                 modes = scheme.step(modes)
-            found[:, k] = irfft(modes, n=side)
+            found[:, k] = _values(modes, side)
             if not np.isfinite(found[:, k]).all():
                 msg = (
                     f"the solution blew up before t = {(k + 1) * between:g}: dt = {self.dt} is too large for "
@@ -185,7 +185,7 @@ class _Exponential:
         return self.whole * modes + self.first * now + self.middle * (at_a + at_b) + self.last * at_c
 
     def _advection(self, modes: np.ndarray) -> np.ndarray:
-        u: Any = irfft(modes, n=self.side)
+        u = _values(modes, self.side)
         u *= u
         return self.flux * np.asarray(rfft(u))[:, : len(self.flux)]
 
@@ -210,8 +210,13 @@ def cole_hopf(u: np.ndarray, nu: float, time: float) -> np.ndarray:
     )  # the last mode of an even grid has no derivative
     modes: Any = rfft(u)
     mean = modes[..., :1].real / side
-    potential = irfft(np.divide(modes, slope, out=np.zeros_like(modes), where=slope != 0), n=side)
-    exponent = -np.asarray(potential) / (2 * nu)
+    potential = _values(np.divide(modes, slope, out=np.zeros_like(modes), where=slope != 0), side)
+    exponent = -potential / (2 * nu)
     heat: Any = rfft(np.exp(exponent - exponent.max(-1, keepdims=True)))
     heat = heat * np.exp(-nu * k**2 * time - slope * mean * time)
-    return np.asarray(mean - 2 * nu * irfft(slope * heat, n=side) / irfft(heat, n=side))
+    return mean - 2 * nu * _values(slope * heat, side) / _values(heat, side)
+
+
+def _values(modes: np.ndarray, side: int) -> Any:
+    """Return the values at the nodes, from the lowest modes."""
+    return irfft(modes, n=side)

@@ -200,7 +200,7 @@ class NavierStokes:
         frames = self.frames(fields, count)
         shorter = replace(self, dt=self.dt / 2).frames(fields, count)
         finer = self.frames(fine.backward(lifted), count)[:, :, ::2, ::2]
-        return SelfConvergence(distance(frames, shorter).max(), distance(frames, finer).max())
+        return SelfConvergence(float(distance(frames, shorter).max()), float(distance(frames, finer).max()))
 
 
 class Scheme:
@@ -239,7 +239,8 @@ class Scheme:
         return modes
 
     def _transformed(self, field: np.ndarray) -> Any:
-        return fft(rfft(field)[..., : self.columns], axis=-2)
+        along_x: Any = rfft(field)
+        return fft(along_x[..., : self.columns], axis=-2)
 
     def backward(self, modes: np.ndarray) -> Any:
         """Return the fields of modes."""

@@ -2,10 +2,10 @@
 
 The geometry: the void surrounds the centre, with the radius inner + (outer - inner) / (1 + exp(-g)), g a
 Gaussian field on the circle, given by its values at `CODES` equal angles and by trigonometric interpolation
-between them. The radii at those angles are the codes of a sample. The mesh is an O-grid of triangles: `around`
-rays from the centre, one through each corner of the square, and `layers` points on each between void and wall.
-Its topology is the same for all; the points move along their rays. Two corners of every triangle lie on one
-ray, so all have positive area, whatever the void.
+between them. The radii at those angles are the codes of a sample. The mesh is an O-grid of triangles:
+`around` rays from the centre, one through each corner of the square, and `layers` points on each between
+void and wall. Its topology is the same for all; the points move along their rays. Two corners of every
+triangle lie on one ray, so all have positive area, whatever the void.
 
     poisson-void       -Laplace u = 1, u = 0 on the void and on the walls; out: u
     elasticity-void    linear elasticity, clamped bottom, unit traction (0, 1) on top, free elsewhere;
@@ -85,7 +85,7 @@ class VoidPoisson:
         _check(self)
 
     def layout(self) -> Layout:
-        units = dict.fromkeys(("x", "y", "u"), "1")
+        units = {"x": "1", "y": "1", "u": "1"}
         return Layout((), ("x", "y"), ("u",), units, (), described(self))
 
     def samples(self, numbers: Sequence[int], seed: int) -> Samples:
@@ -165,7 +165,7 @@ class VoidElasticity:
         return elasticity(mesh, ["bottom"], {"top": (0.0, 1.0)}, ratio=self.ratio, plane=self.plane)
 
     def stress(self, mesh: Mesh) -> tuple[np.ndarray, float]:
-        """Return the von Mises stress at the points of a mesh, and the relative residual of its solve."""
+        """Return the von Mises stress at the points, and the relative residual of the displacement."""
         displacement, residual = _solved(self.system(mesh), self.rtol)
         return von_mises(mesh, displacement, ratio=self.ratio, plane=self.plane), residual
 
@@ -199,8 +199,8 @@ def mesh(shape: Shape, codes: np.ndarray) -> Mesh:
     """
     if codes.shape != (CODES,) or not (codes.min() > shape.inner and codes.max() < shape.outer):
         msg = (
-            f"codes of the shape {codes.shape}; {CODES} radii are needed, all between inner = {shape.inner} and "
-            f"outer = {shape.outer}"
+            f"codes of the shape {codes.shape}; {CODES} radii are needed, all between "
+            f"inner = {shape.inner} and outer = {shape.outer}"
         )
         raise ShapeError(msg)
     part = (codes - shape.inner) / (shape.outer - shape.inner)
