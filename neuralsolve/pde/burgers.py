@@ -136,8 +136,9 @@ class Burgers:
         modes: Any = np.asarray(rfft(np.asarray(u, np.float64)))[:, :columns]
         found = np.empty((len(u), self.frames, side))
         for k in range(self.frames):
-            for _ in range(steps):
-                modes = scheme.step(modes)
+            with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+                for _ in range(steps):
+                    modes = scheme.step(modes)
             found[:, k] = _values(modes, side)
             if not np.isfinite(found[:, k]).all():
                 msg = (

@@ -28,10 +28,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from scipy.fft import fft, ifft, irfft, rfft
+import torch
+from torch import fft
 
 from neuralsolve.data.samples import Layout, Samples
 from neuralsolve.errors import NonFiniteError, OptionError, ShapeError
+from neuralsolve.kernels.cpu.threads import torch_on_one_thread
 from neuralsolve.pde.equation import described, distance, stream
 from neuralsolve.pde.random_fields import periodic
 
@@ -156,8 +158,9 @@ class NavierStokes:
         found = np.empty((len(w), count, *w.shape[1:]))
         steps = round(self.interval / self.dt)
         for k in range(count):
-            scheme.advance(modes, steps)
-            found[:, k] = scheme.backward(modes)
+            with np.errstate(over="ignore", invalid="ignore"), torch_on_one_thread():  # looked for below
+                scheme.advance(modes, steps)
+                found[:, k] = scheme.backward(modes)
             if not np.isfinite(found[:, k]).all():
                 msg = (
                     f"the flow blew up before t = {(k + 1) * self.interval:g}: dt = {self.dt} is too large "
@@ -194,9 +197,9 @@ class NavierStokes:
         fields = np.stack([self.initial(number, seed) for number in numbers])
         modes = Scheme(self, len(fields), side).forward(fields)
         fine = Scheme(self, len(fields), 2 * side)
-        lifted = np.zeros((len(fields), 2 * side, fine.columns), complex)
-        half, columns = side // 2, modes.shape[2]
-        lifted[:, :half, :columns], lifted[:, -half:, :columns] = 4 * modes[:, :half], 4 * modes[:, half:]
+        lifted = np.zeros((len(fields), fine.columns, 2 * side), complex)
+        half, columns = side // 2, modes.shape[1]
+        lifted[:, :columns, :half], lifted[:, :columns, -half:] = 4 * modes[..., :half], 4 * modes[..., half:]
         frames = self.frames(fields, count)
         shorter = replace(self, dt=self.dt / 2).frames(fields, count)
         finer = self.frames(fine.backward(lifted), count)[:, :, ::2, ::2]
@@ -204,7 +207,9 @@ class NavierStokes:
 
 
 class Scheme:
-    """Multipliers and room of one batch. Modes are ``(n, side, columns)``, as rfft2 has them, cut off.
+    """Multipliers and room of one batch. Modes are ``(n, columns, side)``: kx, cut off, and ky.
+
+    The last axis is the one along which torch transforms fastest.
 
     Real multipliers are stored twice in a row: they meet modes viewed as pairs of reals, a third of the work.
     """
@@ -212,8 +217,8 @@ class Scheme:
     def __init__(self, equation: NavierStokes, count: int, side: int):
         self.side = side
         self.columns = (side - 1) // 3 + 1  # k = 0, 1, ... < side / 3
-        ky = np.fft.fftfreq(side, 1 / side)[:, None]
-        kx = np.arange(self.columns)[None]
+        ky = np.fft.fftfreq(side, 1 / side)
+        kx = np.arange(self.columns)[:, None]
         carried = (3 * np.abs(ky) < side) & (kx >= 0)
         square = (2 * np.pi) ** 2 * (kx**2 + ky**2)
         inverse = np.where(square > 0, carried / np.where(square > 0, square, 1.0), 0.0)
@@ -221,11 +226,11 @@ class Scheme:
         self.velocity = 2j * np.pi * np.stack([ky * inverse, -kx * inverse])
         implicit = 0.5 * equation.dt * equation.nu * square
         weight = carried * equation.dt / (1 + implicit)
-        self.carried = np.repeat(carried, 2, axis=1)
-        self.keep = np.repeat(carried * (1 - implicit) / (1 + implicit), 2, axis=1)
+        self.carried = np.repeat(carried, 2, axis=-1)
+        self.keep = np.repeat(carried * (1 - implicit) / (1 + implicit), 2, axis=-1)
         # of u v and v^2 - u^2: -(dxx - dyy) and -dxy, times 3 dt / 2 over (1 + dt nu |k|^2 / 2)
         products = 1.5 * weight * (2 * np.pi) ** 2 * np.stack([kx**2 - ky**2, kx * ky])
-        self.products = np.repeat(products, 2, axis=2)
+        self.products = np.repeat(products, 2, axis=-1)
         phase = 2 * np.pi * (np.arange(side)[:, None] + np.arange(side)) / side
         force = self.forward(equation.forcing * (np.sin(phase) + np.cos(phase)))
         self.force = (weight * force).view(float)
@@ -238,13 +243,13 @@ class Scheme:
         modes.view(float)[...] *= self.carried
         return modes
 
-    def _transformed(self, field: np.ndarray) -> Any:
-        along_x: Any = rfft(field)
-        return fft(along_x[..., : self.columns], axis=-2)
+    def _transformed(self, field: np.ndarray) -> np.ndarray:
+        along_x = fft.rfft(torch.from_numpy(field))
+        return fft.fft(along_x[..., : self.columns].transpose(-1, -2)).numpy()
 
-    def backward(self, modes: np.ndarray) -> Any:
+    def backward(self, modes: np.ndarray) -> np.ndarray:
         """Return the fields of modes."""
-        return irfft(ifft(modes, axis=-2), n=self.side)
+        return fft.irfft(fft.ifft(torch.from_numpy(modes)).transpose(-1, -2), n=self.side).numpy()
 
     def advance(self, modes: np.ndarray, steps: int) -> None:
         """Take steps in place. The first ever has no advection of the step before: it is Euler's."""
