@@ -79,6 +79,8 @@ def test_codes_are_the_radii_of_the_void():
     assert 0.2 < every.min() < 0.25
     assert 0.35 < every.max() < 0.4
     assert abs(every.mean() - 0.3) < 0.005
+    g = np.log((every - 0.2) / (0.4 - every))
+    assert abs((g**2).mean() - SHAPE.spread**2) <= 0.1 * SHAPE.spread**2
 
 
 def test_second_order_around_a_void():

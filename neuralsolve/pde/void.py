@@ -78,7 +78,7 @@ class VoidPoisson:
     outer: float = 0.4
     alpha: float = 3.0
     tau: float = 10.0
-    spread: float = 1.5
+    spread: float = 1.0
     rtol: float = 1e-8
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ class VoidElasticity:
     outer: float = 0.4
     alpha: float = 3.0
     tau: float = 10.0
-    spread: float = 1.5
+    spread: float = 1.0
     ratio: float = 0.3
     plane: str = "strain"
     rtol: float = 1e-8
@@ -184,7 +184,7 @@ def radii(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     waves = np.fft.fftfreq(CODES, 1 / CODES)[1:]
     density = ((2 * np.pi * waves) ** 2 + shape.tau**2) ** -shape.alpha
     # `periodic` has this variance at every point, whatever alpha and tau
-    variance = 4 * shape.tau ** (2 * shape.alpha - 1) * density.sum()
+    variance = 2 * shape.tau ** (2 * shape.alpha - 1) * density.sum()
     g = periodic((CODES,), shape.alpha, shape.tau, generator) * (shape.spread / math.sqrt(variance))
     return shape.inner + (shape.outer - shape.inner) / (1 + np.exp(-g))
 
