@@ -52,6 +52,7 @@ class Trained:
     results : what it is worth, rows as JSON holds them
     curves : (step, loss) by name, for a figure
     loss : what these losses are
+    told : of the results, a line each
     """
 
     tensors: dict[str, Tensor]
@@ -61,6 +62,7 @@ class Trained:
     results: list[dict[str, Any]]
     curves: dict[str, list[tuple[float, float]]]
     loss: str
+    told: list[str]
 
 
 class Data(Table):
@@ -206,6 +208,7 @@ class TrainCase(CaseTable):
             results,
             {label: [(row["step"], row[name]) for row in rows] for label, name in named.items()},
             "mean loss",
+            [_beside_cg(row) for row in results],
         )
 
     def results(self, net: nn.Module) -> list[dict[str, Any]]:
@@ -252,6 +255,15 @@ def _rejected(explanation: str) -> int:
     """Return how many of the network's directions DCDM's explanation says were rejected."""
     found = re.search(r"(\d+) of the network's first", explanation)
     return int(found[1]) if found else 0
+
+
+def _beside_cg(row: dict[str, Any]) -> str:
+    return (
+        f"{' x '.join(map(str, row['shape']))}, {row['right_side']}, "
+        f"seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
+        f"{row['iterations']:g} iterations, CG {row['cg_iterations']:g}, ratio {row['ratio']:.3g} (worst "
+        f"{row['worst_ratio']:.3g}); {row['seconds']:.2g} s, CG {row['cg_seconds']:.2g} s"
+    )
 
 
 def provenance(

@@ -46,7 +46,8 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
         if json:
             print_json(facts)
         else:
-            typer.echo("\n".join(_lines(facts)))
+            done = f"{label}: {trained.steps} steps in {seconds(trained.seconds)}"
+            typer.echo("\n".join([done, *trained.told, *(f"wrote {file}" for file in files)]))
 
 
 def _picture(folder: Path, label: str, trained: Any) -> Path:
@@ -55,25 +56,3 @@ def _picture(folder: Path, label: str, trained: Any) -> Path:
     target = folder / "loss.png"
     save(training_figure(trained.curves, trained.loss, f"Training of {label}"), target, overwrite=True)
     return target
-
-
-def _lines(facts: dict[str, Any]) -> list[str]:
-    lines = [f"{facts['case']}: {facts['steps']} steps in {seconds(facts['seconds'])}"]
-    lines += [_of_grids(row) if "grid" in row else _beside_cg(row) for row in facts["results"]]
-    return [*lines, *(f"wrote {file}" for file in facts["files"])]
-
-
-def _beside_cg(row: dict[str, Any]) -> str:
-    return (
-        f"{' x '.join(map(str, row['shape']))}, {row['right_side']}, "
-        f"seeds {row['seeds'][0]} to {row['seeds'][1]}, to {row['rtol']:g}: "
-        f"{row['iterations']:g} iterations, CG {row['cg_iterations']:g}, ratio {row['ratio']:.3g} (worst "
-        f"{row['worst_ratio']:.3g}); {seconds(row['seconds'])}, CG {seconds(row['cg_seconds'])}"
-    )
-
-
-def _of_grids(row: dict[str, Any]) -> str:
-    return (
-        f"{row['grid']}: loss {row['after']:.3f}, before {row['before']:.3f}, in {seconds(row['seconds'])}; "
-        f"on scenes not trained on, seeds {row['seeds'][0]} to {row['seeds'][1]}"
-    )

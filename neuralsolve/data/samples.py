@@ -7,6 +7,7 @@ as channels, in the order of time.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -101,8 +102,8 @@ class Samples:
         if values.ndim != 2 + len(wanted) or values.shape[2:] != wanted or not values.size:
             msg = (
                 f"{name} have the shape {values.shape}; (samples, channels, "
-                f"{', '.join(map(str, wanted))}) is needed by {nodes}, one sample at least: move the axes with "
-                "numpy.moveaxis, or give the axes that belong to the data"
+                f"{', '.join(map(str, wanted))}) is needed by {nodes}, one sample at least: move the axes "
+                "with numpy.moveaxis, or give the axes that belong to the data"
             )
             raise ShapeError(msg)
         names = self.layout.inputs if name == "inputs" else self.layout.outputs
@@ -154,7 +155,7 @@ class Samples:
         edges = [0, *np.cumsum(counts).tolist()]
         if edges[-1] < len(self):
             edges.append(len(self))
-        return tuple(self.take(slice(a, b)) for a, b in zip(edges, edges[1:], strict=False))
+        return tuple(self.take(slice(a, b)) for a, b in itertools.pairwise(edges))
 
     def every(self, stride: int | Sequence[int]) -> Samples:
         """Return every `stride`-th node of each axis, the first among them.

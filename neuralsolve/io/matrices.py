@@ -171,7 +171,9 @@ def _read_matlab(path: Path, key: str):
         )
         raise broken(path, what, f"a matrix {key!r}")
     A, B = found[key], found.get("B") if key != "B" else None
-    usable = isinstance(B, np.ndarray) and B.dtype.kind == "f" and B.ndim == 2 and len(B) == (A.shape or (0,))[0]
+    usable = (
+        isinstance(B, np.ndarray) and B.dtype.kind == "f" and B.ndim == 2 and len(B) == (A.shape or (0,))[0]
+    )
     return A, np.ascontiguousarray(B) if usable else None
 
 

@@ -216,6 +216,11 @@ class CycleTrainer:
         with torch.no_grad():
             return float(np.mean([float(self.model.loss(each, unrolled)) for each in self.held]))
 
+    @property
+    def every(self) -> int:
+        """Steps of one row of the log."""
+        return max(1, self.steps // 100)
+
     def advance(self) -> Row:
         """Take one step of Adam; return the row of the log, now and then with the loss of the validation."""
         start, o, part = time.perf_counter(), self.training, _rate(self.step, self.steps)

@@ -118,6 +118,11 @@ class Trainer:
         """Of the schedule."""
         return self.schedule.steps
 
+    @property
+    def every(self) -> int:
+        """Steps of one row of the log."""
+        return max(1, self.steps // 100)
+
     def advance(self) -> Row:
         """Take one step of training; return the row of the log."""
         started, s = time.perf_counter(), self.schedule

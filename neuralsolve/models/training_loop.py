@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +36,12 @@ class Trains(Protocol):
 
     @property
     def steps(self) -> int:
-        """How many there are to take."""
+        """How many there are to take; fewer, once there is nothing more to win."""
+        ...
+
+    @property
+    def every(self) -> int:
+        """Steps of one row of the log."""
         ...
 
     def advance(self) -> Row:
@@ -57,11 +63,20 @@ def train(
     tell: Callable[[int, str], None] = lambda done, note: None,
     save_every: float = 60.0,
     stop_at: int | None = None,
+    writes: bool = True,
+    saved: Callable[[], None] = lambda: None,
+    tensorboard: bool = False,
 ) -> list[Row]:
     """Train to the last step, or go on from the checkpoint in `folder`; return the log.
 
     Writes ``checkpoint.safetensors`` every `save_every` seconds, at the end and when interrupted, and
-    ``log.csv``, one row per hundredth of the steps: means over them.
+    ``log.csv``, a row for every `Trains.every` steps: means over them.
+
+    Parameters
+    ----------
+    writes : False in all processes but the first, where several share a training
+    saved : called after every checkpoint
+    tensorboard : write the rows as TensorBoard's events into ``folder/tensorboard`` too
     """
     checkpoint, log = folder / CHECKPOINT, folder / LOG
     if checkpoint.exists():
@@ -70,20 +85,46 @@ def train(
     last = min(stop_at or trainer.steps, trainer.steps)
 
     def save() -> None:
-        tensors, facts = trainer.state()
-        write_checkpoint(checkpoint, tensors, facts, trainer.options)
-        write_log(log, rows)
+        if writes:
+            tensors, facts = trainer.state()
+            write_checkpoint(checkpoint, tensors, facts, trainer.options)
+            write_log(log, rows)
+            saved()
 
     try:
-        for row in _averaged(trainer, last):
-            rows.append(row)
-            tell(trainer.step, f"loss {row['loss']:.3f}")
-            if trainer.step >= last or _due(checkpoint, save_every):
-                save()
+        with _events(folder, tensorboard and writes, trainer.step) as event:
+            for row in _averaged(trainer, last):
+                rows.append(row)
+                event(row)
+                better = f", validation {row['validation']:.4g}" if "validation" in row else ""
+                tell(trainer.step, f"loss {row['loss']:.3g}{better}")
+                if trainer.step >= min(last, trainer.steps) or _due(checkpoint, save_every):
+                    save()
     except KeyboardInterrupt:
         save()
         raise
     return rows
+
+
+@contextmanager
+def _events(folder: Path, wanted: bool, step: int) -> Iterator[Callable[[Row], None]]:
+    """Give what writes a row for TensorBoard; what an older run wrote beyond `step` is left out there."""
+    if not wanted:
+        yield lambda row: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        msg = "events for TensorBoard need it: pip install 'neuralsolve[train]'"
+        raise OptionError(msg) from None
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1) as writer:
+
+        def event(row: Row) -> None:
+            for name, value in row.items():
+                if name != "step" and not math.isnan(value):
+                    writer.add_scalar(name, value, int(row["step"]))
+
+        yield event
 
 
 def _restore(trainer: Trains, checkpoint: Path) -> None:
@@ -129,17 +170,17 @@ def _foreign(path: Path, error: Exception) -> FormatError:
 
 
 def _averaged(trainer: Trains, last: int) -> Iterator[Row]:
-    """Yield a row of the log for every hundredth of the steps: means of them, and their last state."""
-    every, gathered = max(1, trainer.steps // 100), []
-    while trainer.step < last:
+    """Yield a row of the log for every so many steps: means of them, and their last state."""
+    every, gathered = trainer.every, []
+    while trainer.step < min(last, trainer.steps):
         gathered.append(trainer.advance())
         if not math.isfinite(gathered[-1]["loss"]):
             msg = f"the loss is {gathered[-1]['loss']} at step {trainer.step}: it diverged; lower the rates"
             raise OptionError(msg)
         if trainer.step % every == 0 or trainer.step == last:
             means = {
-                name: _mean([row[name] for row in gathered])
-                for name in gathered[-1]
+                name: _mean([row.get(name, math.nan) for row in gathered])
+                for name in dict.fromkeys(name for row in gathered for name in row)
                 if name not in AS_THEY_STAND
             }
             yield gathered[-1] | means
@@ -158,7 +199,8 @@ def _due(checkpoint: Path, save_every: float) -> bool:
 def write_log(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows of a training as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else AS_THEY_STAND)
+        names = list(dict.fromkeys(name for row in rows for name in row)) or AS_THEY_STAND
+        writer = csv.DictWriter(file, names, restval="nan")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -174,18 +216,28 @@ def read_log(path: Path) -> list[Row]:
         ]
 
 
-def learned_state(net: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
+def learned_state(net: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return weights and Adam's moments by name."""
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for k, parameter in enumerate(net.parameters()):
-        for name, value in adam.state.get(parameter, {}).items():
-            tensors[f"adam.{k}.{name}"] = value
-    return tensors
+    return {f"net.{name}": value for name, value in net.state_dict().items()} | adam_moments(net, adam)
 
 
-def restore_learned(net: nn.Module, adam: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Take weights and moments, in the memory format of the network at hand."""
+def adam_moments(net: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return Adam's moments by the number of the parameter."""
+    return {
+        f"adam.{k}.{name}": value
+        for k, parameter in enumerate(net.parameters())
+        for name, value in adam.state.get(parameter, {}).items()
+    }
+
+
+def restore_learned(net: nn.Module, adam: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take weights and moments."""
     net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+    restore_moments(net, adam, tensors)
+
+
+def restore_moments(net: nn.Module, adam: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take Adam's moments, in the memory format of the network at hand."""
     for k, parameter in enumerate(net.parameters()):
         start = f"adam.{k}."
         moments = {name[len(start) :]: v.clone() for name, v in tensors.items() if name.startswith(start)}

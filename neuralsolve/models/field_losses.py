@@ -1,0 +1,52 @@
+"""How far fields ``(n, channels, *shape)`` are from the truth, relative to it, sample by sample: ``(n,)``.
+
+    l2          ||u - t|| / ||t||
+    h1          sqrt(||u - t||^2 + ||grad(u - t)||^2) / sqrt(||t||^2 + ||grad t||^2), grad per unit of the
+    coordinates derivative  ||grad(u - t)|| / ||grad t||
+
+Gradients are differences of neighbours. On meshes l2 alone is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+TINY = 1e-30
+
+FieldLoss = Callable[[Tensor, Tensor, Sequence[float]], Tensor]
+
+
+def _squares(u: Tensor) -> Tensor:
+    return u.flatten(1).square().sum(1)
+
+
+def _slopes(u: Tensor, spacing: Sequence[float]) -> Tensor:
+    total = u.new_zeros(len(u))
+    for axis, h in enumerate(spacing):
+        total = total + _squares(u.diff(dim=2 + axis)) / h**2
+    return total
+
+
+def l2(u: Tensor, truth: Tensor, spacing: Sequence[float] = ()) -> Tensor:
+    """Return the relative error.
+
+    >>> float(l2(torch.ones(1, 1, 4), 2 * torch.ones(1, 1, 4)))
+    0.5
+    """
+    return (_squares(u - truth) / _squares(truth).clamp(min=TINY)).sqrt()
+
+
+def h1(u: Tensor, truth: Tensor, spacing: Sequence[float]) -> Tensor:
+    """Return the relative error of values and slopes."""
+    error, size = u - truth, _squares(truth) + _slopes(truth, spacing)
+    return ((_squares(error) + _slopes(error, spacing)) / size.clamp(min=TINY)).sqrt()
+
+
+def derivative(u: Tensor, truth: Tensor, spacing: Sequence[float]) -> Tensor:
+    """Return the relative error of slopes."""
+    return (_slopes(u - truth, spacing) / _slopes(truth, spacing).clamp(min=TINY)).sqrt()
+
+
+FIELD_LOSSES: dict[str, FieldLoss] = {"l2": l2, "h1": h1, "derivative": derivative}

@@ -1,0 +1,329 @@
+"""Training of networks on pairs of fields: what a step is; `training_loop.train` does the rest.
+
+A step: a batch of samples, moved by a symmetry of the equation where one is named; the loss of what the model
+makes of it, in physical units; Adam. At the end of every epoch the validation samples are looked at, and the
+weights that did best on them are kept; where the weights are averaged (EMA), it is the average that is looked
+at.
+
+Everything drawn at random is a function of the seed and the step alone, so a run that goes on from a
+checkpoint is the run that was never cut off, bit for bit. Under `torchrun` every process takes its part of a
+batch of `batch` samples each: two processes are one with twice the batch, but for batch normalisation, whose
+means are those of a process.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.data.samples import Samples
+from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.models import symmetry
+from neuralsolve.models.field_losses import FIELD_LOSSES, l2
+from neuralsolve.models.parallel import Parallel
+from neuralsolve.models.rates import SCHEDULES, rate
+from neuralsolve.models.surrogate import Surrogate, load_tensors, mesh_of, tensors_of
+from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
+
+RESIDUAL = "residual"
+Residual = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FieldTraining:
+    """How to train a model of fields.
+
+    Parameters
+    ----------
+    epochs : passes over the samples
+    batch : samples a step, of every process
+    learning_rate : the highest
+    schedule : "onecycle", "cosine", "step", "constant"; `rise`, `period` (epochs), `factor` as of
+        `rates.rate`
+    optimizer : "adamw", or "adam" with the decay inside the gradient
+    weight_decay : of all weights
+    loss : weights of "l2", "h1", "derivative", "residual" (of the equation that made the data), which add up
+    clip : norm to which a longer gradient is cut; None never
+    symmetry : "none", "square" or "shifts": see `neuralsolve.models.symmetry`
+    ema : of the weights, a step; 0 for none
+    patience : epochs without a better validation after which it ends; None: never
+    rollout : steps of a roll-out that the loss goes through; 0: all outputs at once
+    precision : "float32", or "bfloat16" for what is safe in it (transforms never are)
+    seed : of weights, order and motions
+
+    Raises
+    ------
+    OptionError
+    """
+
+    epochs: int = 100
+    batch: int = 20
+    learning_rate: float = 1e-3
+    schedule: str = "onecycle"
+    rise: float = 0.3
+    period: int = 100
+    factor: float = 0.5
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-5
+    loss: dict[str, float] = field(default_factory=lambda: {"l2": 1.0})
+    clip: float | None = None
+    symmetry: str = "none"
+    ema: float = 0.0
+    patience: int | None = None
+    rollout: int = 0
+    precision: str = "float32"
+    seed: int = 1905
+
+    def __post_init__(self) -> None:
+        words = {
+            "schedule": SCHEDULES,
+            "optimizer": ("adamw", "adam"),
+            "symmetry": symmetry.KINDS,
+            "precision": ("float32", "bfloat16"),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                msg = f"{name} = {getattr(self, name)!r}{nearest(str(getattr(self, name)), known)}"
+                raise OptionError(msg)
+        for name in self.loss:
+            if name not in (*FIELD_LOSSES, RESIDUAL):
+                msg = f"loss {name!r}{nearest(name, (*FIELD_LOSSES, RESIDUAL))}"
+                raise OptionError(msg)
+        counts = min(self.epochs, self.batch, self.period, self.patience or 1) >= 1 and self.rollout >= 0
+        parts = 0 <= self.rise < 1 and 0 <= self.ema < 1 and 0 < self.factor <= 1 and self.weight_decay >= 0
+        sizes = self.learning_rate > 0 and (self.clip is None or self.clip > 0) and self.seed >= 0
+        if not (counts and parts and sizes and self.loss and all(w >= 0 for w in self.loss.values())):
+            msg = (
+                f"got {self}; epochs, batch, period, patience >= 1, rollout, weight_decay, seed and weights "
+                "of the loss >= 0, rise and ema in [0, 1), factor in (0, 1], positive learning_rate and clip "
+                "are needed"
+            )
+            raise OptionError(msg)
+
+
+class FieldTrainer:
+    """A model on its way; drives no loop itself, see `neuralsolve.models.training_loop.Trains`.
+
+    Parameters
+    ----------
+    model : its weights are changed
+    samples, validation : to train on, and to choose by
+    options : FieldTraining
+    about : what else the run depends on, as JSON holds it
+    residual : (inputs, outputs) -> (n,), differentiable; where the loss has a weight for it
+    parallel : the processes that share the batch
+
+    Raises
+    ------
+    ShapeError
+        Samples and validation of different sizes, or a symmetry that the grid does not have.
+    OptionError
+        A loss that the data cannot have.
+    """
+
+    def __init__(
+        self,
+        model: Surrogate,
+        samples: Samples,
+        validation: Samples,
+        options: FieldTraining,
+        about: dict[str, Any] | None = None,
+        residual: Residual | None = None,
+        parallel: Parallel | None = None,
+    ):
+        if samples.inputs.shape[1:] != validation.inputs.shape[1:]:
+            msg = (
+                f"samples are {samples.inputs.shape[1:]} and the validation {validation.inputs.shape[1:]}; "
+                "the same channels and nodes are needed"
+            )
+            raise ShapeError(msg)
+        self.model, self.samples, self.validation, self.schedule = model, samples, validation, options
+        self.residual, self.parallel = residual, parallel or Parallel()
+        self.options = {"about": about or {}, "network": model.network} | asdict(options)
+        self.options["processes"] = self.parallel.count
+        self.device = self.parallel.device
+        self.spacing = [float(axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in samples.layout.axes]
+        self._check()
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
+        model.to(self.device)
+        self.adam = kind(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.forward = self.parallel.shared(model)
+        self.average = copy.deepcopy(model) if options.ema else model
+        self.inputs, self.outputs = (self._tensor(v) for v in (samples.inputs, samples.outputs))
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_epoch = math.inf, 0
+        self.best_tensors = {name: value.clone() for name, value in tensors_of(model).items()}
+
+    def _check(self) -> None:
+        options, samples = self.schedule, self.samples
+        symmetry.motions(options.symmetry, samples.shape)
+        needs = [name for name in options.loss if name != "l2"] + ["symmetry"] * (options.symmetry != "none")
+        if needs and samples.points is not None:
+            msg = f"{', '.join(needs)} on a mesh; only the loss 'l2' and no symmetry are known there"
+            raise OptionError(msg)
+        if RESIDUAL in options.loss and self.residual is None:
+            msg = "the loss 'residual' needs data whose equation is known and tells its residual"
+            raise OptionError(msg)
+        channels = self.model.network["outputs"]
+        if options.rollout * channels > samples.outputs.shape[1]:
+            given = samples.outputs.shape[1]
+            msg = f"a roll-out of {options.rollout} steps needs as many frames; outputs have {given}"
+            raise ShapeError(msg)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch; what is left of a batch waits for the next epoch's order."""
+        return max(1, len(self.samples) // (self.schedule.batch * self.parallel.count))
+
+    @property
+    def every(self) -> int:
+        """Steps of one row of the log: an epoch."""
+        return self.per_epoch
+
+    @property
+    def steps(self) -> int:
+        """Of the training; those taken, once patience is at an end."""
+        patience, epoch = self.schedule.patience, self.step // self.per_epoch
+        if patience is not None and epoch - self.best_epoch >= patience and self.step % self.per_epoch == 0:
+            return self.step
+        return self.schedule.epochs * self.per_epoch
+
+    def advance(self) -> Row:
+        """Take one step; return the row of the log."""
+        started, s = time.perf_counter(), self.schedule
+        epoch, place = divmod(self.step, self.per_epoch)
+        which = self._batch(epoch, place)
+        part = rate(
+            s.schedule, self.step, s.epochs * self.per_epoch, s.rise, s.period * self.per_epoch, s.factor
+        )
+        for group in self.adam.param_groups:
+            group["lr"] = s.learning_rate * part
+        self.model.train()
+        loss = self._loss(which)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if s.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), s.clip, norm)
+        if bool(torch.isfinite(norm)):
+            self.adam.step()
+        self._follow()
+        self.step += 1
+        row = {
+            "step": self.step,
+            "seconds": 0.0,
+            "learning_rate": s.learning_rate * part,
+            "loss": self.parallel.mean(loss.detach()),
+            "gradient_norm": float(norm),
+        }
+        if self.step % self.per_epoch == 0:
+            row["validation"] = self._validate()
+        self.seconds += time.perf_counter() - started
+        return row | {"seconds": round(self.seconds, 2)}
+
+    def _batch(self, epoch: int, place: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.schedule.seed + 7919 * (epoch + 1))
+        order = torch.randperm(len(self.samples), generator=generator)
+        size = self.schedule.batch * self.parallel.count
+        return order[place * size : (place + 1) * size][self.parallel.rank :: self.parallel.count]
+
+    def _loss(self, which: Tensor) -> Tensor:
+        s, generator = (
+            self.schedule,
+            torch.Generator().manual_seed(self.schedule.seed + 104_729 * (self.step + 1)),
+        )
+        x, y = self.inputs[which], self.outputs[which]
+        if s.symmetry != "none":
+            motion = symmetry.drawn(s.symmetry, x.shape[2:], generator)
+            x, y = motion(x), motion(y)
+        x, y = x.to(self.device), y.to(self.device)
+        mesh = () if self.samples.points is None else mesh_of(self.samples, which.numpy(), self.device)
+        if not s.rollout:
+            return self._weighed(x, self._seen(x, *mesh), y).mean()
+        total, channels = x.new_zeros(()), self.model.network["outputs"]
+        for k in range(s.rollout):
+            made = self._seen(x)
+            total = total + self._weighed(x, made, y[:, k * channels : (k + 1) * channels]).mean()
+            x = torch.cat([x[:, channels:], made], 1)
+        return total / s.rollout
+
+    def _seen(self, *fields: Tensor | None) -> Tensor:
+        half = self.schedule.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self.forward(*fields).float()
+
+    def _weighed(self, x: Tensor, made: Tensor, truth: Tensor) -> Tensor:
+        total = made.new_zeros(len(made))
+        for name, weight in self.schedule.loss.items():
+            if name == RESIDUAL:
+                assert self.residual is not None
+                total = total + weight * self.residual(x, made)
+            else:
+                total = total + weight * FIELD_LOSSES[name](made, truth, self.spacing)
+        return total
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Let the average follow the weights; its whole numbers are theirs."""
+        decay = self.schedule.ema
+        if not decay:
+            return
+        warm = min(decay, (self.step + 1) / (self.step + 10))
+        for mean, value in zip(
+            self.average.state_dict().values(), self.model.state_dict().values(), strict=True
+        ):
+            if isinstance(mean, Tensor):
+                if mean.is_floating_point() or mean.is_complex():
+                    mean.lerp_(value, 1 - warm)
+                else:
+                    mean.copy_(value)
+
+    def _validate(self) -> float:
+        steps = self.validation.outputs.shape[1] // self.model.network["outputs"]
+        made = self.average.predict(self.validation, steps=steps if self.schedule.rollout else None)
+        error = float(l2(torch.from_numpy(made), self._tensor(self.validation.outputs)).mean())
+        if error < self.best:
+            self.best, self.best_epoch = error, self.step // self.per_epoch
+            self.best_tensors = {name: value.clone() for name, value in tensors_of(self.average).items()}
+        return error
+
+    def best_model(self) -> Surrogate:
+        """Return the model that did best on the validation."""
+        best = copy.deepcopy(self.average)
+        load_tensors(best, self.best_tensors)
+        return best.eval()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything that the next step depends on: tensors, and numbers as JSON holds them."""
+        tensors = {f"net.{name}": value for name, value in tensors_of(self.model).items()}
+        tensors |= adam_moments(self.model, self.adam)
+        tensors |= {f"best.{name}": value for name, value in self.best_tensors.items()}
+        if self.schedule.ema:
+            tensors |= {f"average.{name}": value for name, value in tensors_of(self.average).items()}
+        facts = {"step": self.step, "seconds": self.seconds, "best_epoch": self.best_epoch}
+        return tensors, facts | ({"best": self.best} if math.isfinite(self.best) else {})
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take the place of the trainer whose `state` this is."""
+        load_tensors(self.model, _under(tensors, "net."))
+        restore_moments(self.model, self.adam, tensors)
+        if self.schedule.ema:
+            load_tensors(self.average, _under(tensors, "average."))
+        self.best_tensors = _under(tensors, "best.")
+        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+        self.best, self.best_epoch = float(facts.get("best", math.inf)), int(facts["best_epoch"])
+
+
+def _under(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}

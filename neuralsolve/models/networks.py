@@ -1,0 +1,47 @@
+"""The networks that fields are learned with, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from neuralsolve.errors import OptionError, nearest
+from neuralsolve.models.fno import FNO
+from neuralsolve.models.lsm import LatentSpectral
+from neuralsolve.models.unet import UNet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"lsm": LatentSpectral, "unet": UNet, "fno": FNO}
+
+
+def make_network(name: str, **options: Any) -> nn.Module:
+    """Return a network by name, of `NETWORKS`; weights are drawn from torch's global generator.
+
+    Raises
+    ------
+    OptionError
+        An unknown name or option.
+
+    Examples
+    --------
+    >>> type(make_network("unet", dim=1, inputs=1, outputs=1, width=8)).__name__
+    'UNet'
+    """
+    if name not in NETWORKS:
+        msg = f"no network {name!r}{nearest(name, NETWORKS)}"
+        raise OptionError(msg)
+    try:
+        return NETWORKS[name](**options)
+    except TypeError as error:
+        msg = f"network {name!r}: {error}"
+        raise OptionError(msg) from None
+
+
+def parameters_of(module: nn.Module) -> int:
+    """Return the number of real parameters; a complex one counts twice.
+
+    >>> parameters_of(nn.Linear(3, 2))
+    8
+    """
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,79 @@
+"""Fields of mean zero and size one, and back.
+
+"pointwise": mean and deviation of every node over the samples, as for Darcy in Li et al. (2021).
+"channel": one mean and deviation a channel. "none": as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.errors import OptionError, nearest
+from neuralsolve.models.resampling import Resampling
+
+KINDS = ("pointwise", "channel", "none")
+EPS = 1e-5  # added to a pointwise deviation, relative to that of all
+
+
+class Normaliser(nn.Module):
+    """The map of one kind of field, ``(n, channels, *shape)``.
+
+    Attributes
+    ----------
+    mean, deviation : (channels, *shape), of one node along every axis unless pointwise
+
+    Examples
+    --------
+    >>> u = 3 + 2 * torch.randn(50, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+    >>> to_unit = Normaliser.of("channel", u)
+    >>> v = to_unit(u)
+    >>> bool(abs(v.mean()) < 1e-5), bool(torch.allclose(to_unit.back(v), u, atol=1e-5))
+    (True, True)
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    @classmethod
+    def of(cls, kind: str, fields: Tensor) -> Normaliser:
+        """Return that of fields ``(n, channels, *shape)``.
+
+        Raises
+        ------
+        OptionError
+            An unknown kind; a pointwise one of less than two samples.
+        """
+        if kind not in KINDS:
+            msg = f"normaliser {kind!r}{nearest(kind, KINDS)}"
+            raise OptionError(msg)
+        if kind == "none":
+            ones = torch.ones(fields.shape[1], *[1] * (fields.ndim - 2))
+            return cls(0 * ones, ones)
+        if kind == "pointwise" and len(fields) < 2:
+            msg = 'a pointwise normaliser needs two samples at least; use "channel" or "none"'
+            raise OptionError(msg)
+        over = [0] if kind == "pointwise" else [0, *range(2, fields.ndim)]
+        wide = fields.double()
+        deviation = wide.std(over, keepdim=True, unbiased=False)[0]
+        overall = wide.std([0, *range(2, fields.ndim)], keepdim=True, unbiased=False)[0]
+        floor = EPS * overall + torch.finfo(fields.dtype).tiny
+        return cls(wide.mean(over, keepdim=True)[0].to(fields.dtype), (deviation + floor).to(fields.dtype))
+
+    def forward(self, fields: Tensor) -> Tensor:
+        return (fields - self.mean) / self.deviation
+
+    def back(self, fields: Tensor) -> Tensor:
+        """Return fields as they were."""
+        return fields * self.deviation + self.mean
+
+    def on(self, resampling: Resampling) -> Normaliser:
+        """Return that of another grid: a pointwise one is interpolated."""
+        if self.mean[0].numel() == 1:
+            return self
+        return Normaliser(resampling(self.mean), resampling(self.deviation).clamp(min=self.deviation.min()))

@@ -1,0 +1,257 @@
+"""A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
+
+A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
+without the code that trained it. Fields of another grid are resampled to that of the training and back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.data.samples import Layout, Samples
+from neuralsolve.errors import FormatError, OptionError, ShapeError
+from neuralsolve.models.networks import make_network
+from neuralsolve.models.normaliser import Normaliser
+from neuralsolve.models.resampling import Resampling
+from neuralsolve.preconditioners.weights import read_tensors, write_tensors
+
+VERSION = 1
+
+
+class Surrogate(nn.Module):
+    """A network between two normalisers; physical fields ``(n, channels, *shape)`` in and out.
+
+    Parameters
+    ----------
+    network : name and options of the network, as of `make_network`, JSON
+    net : the network
+    before, after : normalisers of inputs and outputs
+    layout : of the data that it is trained on
+
+    Examples
+    --------
+    >>> data = Samples(np.ones((3, 1, 8, 8)), np.ones((3, 1, 8, 8)), Layout((np.arange(8) / 8,) * 2))
+    >>> model = Surrogate.of({"name": "unet", "width": 8, "levels": 2}, data)
+    >>> model.predict(np.ones((5, 1, 8, 8))).shape
+    (5, 1, 8, 8)
+    """
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        net: nn.Module,
+        before: Normaliser,
+        after: Normaliser,
+        layout: Layout | None = None,
+    ):
+        super().__init__()
+        self.network, self.net, self.before, self.after = network, net, before, after
+        self.layout = layout or Layout()
+
+    @classmethod
+    def of(
+        cls,
+        network: dict[str, Any],
+        samples: Samples,
+        normaliser: str = "channel",
+        frames: int | None = None,
+    ) -> Surrogate:
+        """Return the untrained model of a data set; the weights are drawn from torch's global generator.
+
+        Parameters
+        ----------
+        network : {"name": as of `make_network`, option: value, ...}
+        samples : what it is to be trained on
+        normaliser : of inputs and outputs, see `neuralsolve.models.normaliser`
+        frames : channels of one step of a roll-out; None: all outputs at once
+        """
+        inputs, outputs = (
+            torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
+        )
+        before = Normaliser.of(normaliser, inputs)
+        after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
+        sizes = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
+        sizes["outputs"] = outputs.shape[1] if frames is None else frames
+        if samples.layout.axes:
+            sizes["closed"] = [bool(abs(axis[-1] - 1) < 1e-6) for axis in samples.layout.axes]
+        options = sizes | network
+        return cls(options, make_network(**options), before, after, samples.layout)
+
+    def forward(self, x: Tensor, points: Tensor | None = None, codes: Tensor | None = None) -> Tensor:
+        """Return outputs for inputs on the grid, or at the points, of the training."""
+        seen = self.before(x)
+        found = self.net(seen) if points is None else self.net(seen, points, codes)
+        return self.after.back(found.to(x.dtype))
+
+    def rollout(self, x: Tensor, steps: int) -> Tensor:
+        """Return `steps` steps ``(n, steps * channels, *shape)``, each of the frames before it."""
+        frames = []
+        for _ in range(steps):
+            frames.append(self(x))
+            x = torch.cat([x[:, frames[-1].shape[1] :], frames[-1]], 1)
+        return torch.cat(frames, 1)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        data: Samples | np.ndarray,
+        axes: Sequence[np.ndarray] | None = None,
+        steps: int | None = None,
+        batch: int = 50,
+    ) -> np.ndarray:
+        """Return the outputs, ``(n, channels, *shape)``, on the grid of the inputs.
+
+        Parameters
+        ----------
+        data : samples, whose outputs are not looked at, or inputs ``(n, channels, *shape)``
+        axes : coordinates of the nodes of an array; those of the training where the shape is the same
+        steps : of a roll-out
+        batch : samples at a time
+
+        Raises
+        ------
+        ShapeError
+        """
+        samples = data if isinstance(data, Samples) else None
+        inputs = samples.inputs if samples is not None else np.asarray(data)
+        if inputs.ndim < 3 or inputs.shape[1] != self.network["inputs"]:
+            msg = (
+                f"inputs have the shape {inputs.shape}; (samples, {self.network['inputs']} channels, nodes) "
+                "is needed"
+            )
+            raise ShapeError(msg)
+        if axes is None:
+            axes = samples.layout.axes if samples is not None else self._axes_like(inputs)
+        to, back = self._resampling(axes)
+        device, training = next(self.parameters()).device, self.training
+        self.eval()
+        found = []
+        for start in range(0, len(inputs), batch):
+            part = slice(start, start + batch)
+            x = to(torch.from_numpy(np.ascontiguousarray(inputs[part], np.float32)).to(device))
+            if samples is not None and samples.points is not None:
+                y = self(x, *mesh_of(samples, part, device))
+            else:
+                y = self(x) if steps is None else self.rollout(x, steps)
+            found.append(back(y).cpu().numpy())
+        self.train(training)
+        return np.concatenate(found)
+
+    def _axes_like(self, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        if inputs.shape[2:] != self.layout.shape and self.layout.axes:
+            msg = (
+                f"inputs on {inputs.shape[2:]} nodes, the model was trained on {self.layout.shape}; pass "
+                "their axes=, coordinates along each axis"
+            )
+            raise ShapeError(msg)
+        return self.layout.axes
+
+    def _resampling(self, axes: Sequence[np.ndarray]) -> tuple[Any, Any]:
+        own = self.layout.axes
+        if len(axes) != len(own):
+            msg = f"fields on {len(axes)} axes; the model was trained on {len(own)}"
+            raise ShapeError(msg)
+        boundary = self.layout.boundary
+        return Resampling(axes, own), Resampling(own, axes, boundary)
+
+    def save(self, path: Path, about: dict[str, str] | None = None) -> None:
+        """Write a safetensors file, in one step; `about` is more metadata."""
+        layout = self.layout
+        facts = {
+            "version": VERSION,
+            "network": self.network,
+            "axes": [axis.tolist() for axis in layout.axes],
+            "inputs": layout.inputs,
+            "outputs": layout.outputs,
+            "units": layout.units,
+            "boundary": layout.boundary,
+            "equation": layout.equation,
+        }
+        write_tensors(path, tensors_of(self), {"surrogate": json.dumps(facts)} | (about or {}))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Surrogate:
+        """Return the model of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+        FormatError
+            Another format, version or architecture.
+        """
+        path = Path(path)
+        tensors, metadata = read_tensors(path)
+        try:
+            facts = json.loads(metadata["surrogate"])
+            version, network = facts["version"], facts["network"]
+        except (KeyError, TypeError, ValueError):
+            msg = f"{path} holds no model of fields; one that `neuralsolve train` wrote is needed"
+            raise FormatError(msg) from None
+        if version != VERSION:
+            msg = f"{path} is of version {version}; this package reads {VERSION}: train it again"
+            raise FormatError(msg)
+        try:
+            layout = Layout(
+                tuple(np.asarray(axis) for axis in facts["axes"]),
+                tuple(facts["inputs"]),
+                tuple(facts["outputs"]),
+                facts["units"],
+                tuple(facts["boundary"]),
+                facts["equation"],
+            )
+            normalisers = [
+                Normaliser(tensors[f"{k}.mean"], tensors[f"{k}.deviation"]) for k in ("before", "after")
+            ]
+            with torch.random.fork_rng():
+                model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout)
+            load_tensors(model, tensors)
+        except (OptionError, KeyError, TypeError, RuntimeError) as error:
+            msg = f"{path}: its weights do not fit the network that it names ({error})"
+            raise FormatError(msg) from None
+        return model.eval()
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers by name; what else a state holds is left out."""
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Take weights and buffers.
+
+    Raises
+    ------
+    RuntimeError
+        Names or shapes that do not fit.
+    """
+    own = tensors_of(module)
+    if own.keys() != tensors.keys():
+        missing, foreign = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        msg = f"missing {missing[:3]}, not known {foreign[:3]}"
+        raise RuntimeError(msg)
+    module.load_state_dict(tensors, strict=False)
+
+
+def mesh_of(samples: Samples, which: Any, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
+    """Return the points ``(n, points, dim)`` and codes ``(n, k)`` of some samples of a mesh."""
+    assert samples.points is not None
+    part = samples.take(which)
+    points, codes = part.points, part.codes
+    assert points is not None
+    if points.ndim == 2:
+        points = np.broadcast_to(points, (len(part), *points.shape))
+    found = torch.from_numpy(np.ascontiguousarray(points, np.float32)).to(device)
+    if codes is None:
+        return found, None
+    return found, torch.from_numpy(np.ascontiguousarray(codes, np.float32)).to(device)
+
+
+def _dimension(samples: Samples) -> int:
+    return len(samples.layout.axes) if samples.points is None else samples.points.shape[-1]

@@ -1,0 +1,71 @@
+"""Symmetries that a solution operator commutes with: more data for nothing.
+
+"square": flips along every axis and swaps of the axes, the 8 of a square and the 48 of a cube; of scalar
+fields on grids of equal sides, where the equation, its source and its boundary have them (Darcy with a
+constant source). "shifts": translations of a periodic box. "none".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import OptionError, ShapeError, nearest
+
+KINDS = ("none", "square", "shifts")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """One of them: a permutation of the axes, flips, shifts in nodes."""
+
+    order: tuple[int, ...]
+    flips: tuple[bool, ...]
+    shifts: tuple[int, ...]
+
+    def __call__(self, fields: Tensor) -> Tensor:
+        dim = len(self.order)
+        moved = fields.permute(0, 1, *(2 + a for a in self.order))
+        flipped = [2 + a for a in range(dim) if self.flips[a]]
+        moved = moved.flip(flipped) if flipped else moved
+        return moved.roll(self.shifts, tuple(range(2, 2 + dim))) if any(self.shifts) else moved
+
+
+def motions(kind: str, shape: Sequence[int]) -> list[Motion]:
+    """Return all of "square", else the one that does nothing.
+
+    Raises
+    ------
+    OptionError
+        An unknown kind.
+    ShapeError
+        "square" on a grid of unequal sides.
+    """
+    dim = len(shape)
+    still = Motion(tuple(range(dim)), (False,) * dim, (0,) * dim)
+    if kind not in KINDS:
+        msg = f"symmetry {kind!r}{nearest(kind, KINDS)}"
+        raise OptionError(msg)
+    if kind != "square":
+        return [still]
+    if len(set(shape)) > 1:
+        msg = f'symmetry "square" on a grid of {tuple(shape)}; equal sides are needed: use "none"'
+        raise ShapeError(msg)
+    return [
+        Motion(order, flips, still.shifts)
+        for order in itertools.permutations(range(dim))
+        for flips in itertools.product((False, True), repeat=dim)
+    ]
+
+
+def drawn(kind: str, shape: Sequence[int], generator: torch.Generator) -> Motion:
+    """Return a motion at random."""
+    known = motions(kind, shape)
+    if kind == "shifts":
+        shifts = tuple(int(torch.randint(n, (), generator=generator)) for n in shape)
+        return Motion(known[0].order, known[0].flips, shifts)
+    return known[int(torch.randint(len(known), (), generator=generator))]
