@@ -117,8 +117,9 @@ def equation_from(name: str, sizes: dict[str, int | None], settings: Sequence[st
 
     Examples
     --------
-    >>> equation_from("darcy", {"grid": 33, "stride": None}, ["faces=harmonic", "high=6"])
-    Darcy(grid=33, stride=1, high=6.0, ...faces='harmonic', rtol=1e-08)
+    >>> darcy = equation_from("darcy", {"grid": 33, "stride": None}, ["faces=harmonic", "high=6"])
+    >>> darcy.grid, darcy.faces, darcy.high
+    (33, 'harmonic', 6.0)
     """
     known = equations()
     if name not in known:
