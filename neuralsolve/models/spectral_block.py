@@ -79,6 +79,9 @@ class SpectralBlock(nn.Module):
         self.latent = nn.Parameter(torch.rand(heads, tokens, d) / channels)
         self.sines = nn.Parameter(torch.rand(channels, basis) / channels)
         self.cosines = nn.Parameter(torch.rand(channels, basis) / channels)
+        c = torch.arange(channels)
+        places = ((c // d // LANES) * d + c % d) * LANES + c // d % LANES  # of the channels in (G, d, 8)
+        self.register_buffer("places", places, persistent=False)
         self.mixer = nn.MultiheadAttention(channels, heads, batch_first=True) if mixing else None
 
     def forward(self, x: Tensor, patch: Sequence[int]) -> Tensor:
@@ -91,7 +94,7 @@ class SpectralBlock(nn.Module):
             z = self._mixed(z, batch)
         weight = self._by_lanes(self._scale() * self.queries.weight).flatten(0, 2)
         bias = self._by_lanes(self._scale() * self.queries.bias).flatten()
-        out = decode(points, weight, bias, self._transformed(z), self._places(x.device), shape, patch)
+        out = decode(points, weight, bias, self._transformed(z), self.places, shape, patch)
         return out.to(x.dtype).view(batch, *shape, C).movedim(-1, 1)
 
     def _encoded(self, points: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
@@ -112,17 +115,12 @@ class SpectralBlock(nn.Module):
         return series(seen, sines, cosines) + (z - seen)
 
     def _by_lanes(self, v: Tensor) -> Tensor:
-        """Return what belongs to heads, ``(h, n, ...)`` or ``(C, ...)``, as ``(G, n, 8, ...)``."""
-        v = v if v.shape[0] == self.heads and v.ndim == 3 else v.view(self.heads, -1, *v.shape[1:])
+        """Return what belongs to heads, ``(h, n, m)``, or channels, ``(C,)`` or ``(C, m)``, as ``(G, n, 8, ...)``."""
+        if v.ndim < 3:
+            v = v.view(self.heads, -1, *v.shape[1:])
         if self.heads % LANES:
             v = torch.cat([v, v.new_zeros(-self.heads % LANES, *v.shape[1:])])
         return v.view(-1, LANES, *v.shape[1:]).transpose(1, 2)
-
-    def _places(self, device: torch.device) -> Tensor:
-        """Return where the channels are in (G, D, 8)."""
-        c, d = torch.arange(self.channels, device=device), self.channels // self.heads
-        head = c // d
-        return ((head // LANES) * d + c % d) * LANES + head % LANES
 
     def _scale(self) -> float:
         return math.sqrt(self.heads / self.channels) if self.scaled else 1.0

@@ -148,7 +148,9 @@ class UNet(nn.Module):
         self.patch = patch if isinstance(patch, str) else tuple(patch)
         self.closed = (closed,) * dim if isinstance(closed, bool) else tuple(closed)
         if (self.patch != "auto" and len(self.patch) != dim) or len(self.closed) != dim:
-            msg = f"patch = {patch!r}, closed = {closed!r}; 'auto' or one number per axis, of {dim}, is needed"
+            msg = (
+                f"patch = {patch!r}, closed = {closed!r}; 'auto' or one number per axis, of {dim}, is needed"
+            )
             raise OptionError(msg)
         self.lift = nn.Linear(inputs + dim, width)
         self.body = UNetBody(dim, width, levels, norm, block)

@@ -113,7 +113,12 @@ def _offer(symbol: Any, operation: Any) -> None:
     overload(symbol, inline="always")(typed)
 
 
-for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+for _symbol, _name in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     _offer(_symbol, _arithmetic(_name))
 
 

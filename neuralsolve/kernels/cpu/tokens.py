@@ -185,7 +185,11 @@ def _decode_backward(grad, queries, shape, patch, order, tokens, queries_grad, t
             for c in range(C):
                 given[order[c]] = grad[place, c]
             for g in range(G):
-                token, query, found = (number * size + g * T * D * LANES), place * row + g * D * LANES, g * D * LANES
+                token, query, found = (
+                    (number * size + g * T * D * LANES),
+                    place * row + g * D * LANES,
+                    g * D * LANES,
+                )
                 _weigh(asked, query, z, token, T, D, weights)
                 total = load(weights, 0) * 0.0
                 for t in range(T):
@@ -259,7 +263,9 @@ def _series_backward(z, grad, sines, cosines, out, sines_sums, cosines_sums, lo,
                     store(y + y * slope, to, at)
 
 
-def token_encode(points: Tensor, shape: Sequence[int], patch: Sequence[int], latent: Tensor, tokens: Tensor) -> None:
+def token_encode(
+    points: Tensor, shape: Sequence[int], patch: Sequence[int], latent: Tensor, tokens: Tensor
+) -> None:
     """Set tokens to softmax_M(scores) values + latent; scores become their softmax."""
     p, n, sides, learned, out = points.numpy(), _sides(shape), _sides(patch), latent.numpy(), tokens.numpy()
     _in_parts(len(out), p.size, lambda _, lo, hi: _encode(p, n, sides, learned, out, lo, hi))

@@ -41,7 +41,9 @@ def _split(shape: Sequence[int], patch: Sequence[int]) -> list[int]:
     return [part for n, p in zip(shape, patch, strict=True) for part in (n // p, p)]
 
 
-def weighed(points: Tensor, shape: Sequence[int], patch: Sequence[int], latent: Tensor) -> tuple[Tensor, Tensor]:
+def weighed(
+    points: Tensor, shape: Sequence[int], patch: Sequence[int], latent: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return softmax_M(scores) (P, M, G, T, 8) and values (P, M, G, D, 8) of points (n, G (T + D) 8)."""
     G, T, D, _ = latent.shape
     scores, values = cut(points, shape, patch).split([G * T * LANES, G * D * LANES], 2)
@@ -73,7 +75,9 @@ def series(z: Tensor, sines: Tensor, cosines: Tensor) -> Tensor:
     return out
 
 
-def token_encode(points: Tensor, shape: Sequence[int], patch: Sequence[int], latent: Tensor, tokens: Tensor) -> None:
+def token_encode(
+    points: Tensor, shape: Sequence[int], patch: Sequence[int], latent: Tensor, tokens: Tensor
+) -> None:
     """Tokens of patches by attention of learned queries to the points: softmax_M(scores) values + latent.
 
     Parameters
