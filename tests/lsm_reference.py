@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 # what the parts of the plain module are called in the fast one
 PARTS = {
     "lift": "net.lift",

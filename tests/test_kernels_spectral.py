@@ -1,8 +1,9 @@
-"""Kernels of attention between points and tokens: both implementations agree, and obey the law on rounding."""
+"""Kernels of attention between points and tokens: both implementations agree, within the law on rounding."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ CASES = pytest.mark.parametrize(
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 
 
-def given(generator, dtype, batch, shape, patch, heads, width, tokens, basis):
+def given(generator, dtype, batch, shape, patch, heads, width, tokens, basis) -> dict[str, Any]:
     """Arguments of all kernels, by name."""
     G, n = -(-heads // LANES), batch * math.prod(shape)
     P, c = n // math.prod(patch), torch.arange(heads * width)

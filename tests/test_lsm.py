@@ -1,9 +1,10 @@
-"""Latent Spectral Models: sizes, the block against its definition, any grid, equal to the plain transcription."""
+"""Latent Spectral Models: sizes, the block and its definition, any grid, equal to the plain transcription."""
 
 from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from neuralsolve.models.lsm import LatentSpectral
 from neuralsolve.models.spectral_block import SpectralBlock
 from neuralsolve.models.unet import UNet
 
+Block = TypeVar("Block", bound=torch.nn.Module)
 
-def randomised(module: torch.nn.Module, generator: torch.Generator, size: float = 0.5) -> torch.nn.Module:
+
+def randomised(module: Block, generator: torch.Generator, size: float = 0.5) -> Block:
     """Every parameter normal, so that nothing is small by its initial value."""
     with torch.no_grad():
         for p in module.parameters():
@@ -187,8 +190,9 @@ def test_the_fast_model_equals_its_transcription(generator, width, side):
         assert (p.grad - grad.reshape(p.shape)).norm() <= 1e-4 * (grad.norm() + 1e-3 * whole)
 
 
-@pytest.mark.parametrize("n", [5, 7, 16, 29, 43, 61, 97, 130])
-@pytest.mark.parametrize("levels", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("n", "levels"), [(5, 4), (7, 2), (16, 3), (29, 4), (43, 2), (61, 3), (97, 2), (130, 4)]
+)
 def test_any_side_is_padded_and_cut_off_again(generator, n, levels):
     line = LatentSpectral(1, 2, 3, 8, levels, tokens=2, basis=3).eval()
     with torch.no_grad():
@@ -239,9 +243,11 @@ def test_threads_do_not_change_the_block(generator, one_thread):
 
 
 def test_bad_options_are_refused():
-    for options in ({"heads": 5}, {"tokens": 0}, {"basis": 0}, {"width": 0}, {"norm": "layer"}, {"dim": 4}):
+    bad: list[tuple[str, Any]] = [("heads", 5), ("tokens", 0), ("basis", 0), ("width", 0), ("norm", "layer")]
+    for name, value in [*bad, ("dim", 4)]:
+        sizes: dict[str, Any] = {"dim": 2, "inputs": 1, "outputs": 1, "width": 16}
         with pytest.raises(OptionError):
-            LatentSpectral(**({"dim": 2, "inputs": 1, "outputs": 1, "width": 16} | options))
+            LatentSpectral(**(sizes | {name: value}))
     with pytest.raises(OptionError):
         LatentSpectral(2, 1, 1, 16, patch=(3,))
     block = SpectralBlock(8)

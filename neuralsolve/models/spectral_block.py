@@ -1,4 +1,4 @@
-"""The patched latent spectral block of LSM: attention to a few tokens, a trigonometric series, attention back.
+"""The patched latent spectral block of LSM: attention to some tokens, a trigonometric series, attention back.
 
 Fields are cut into patches of M points; all below is of one patch and one of h heads, d = channels / h.
 
@@ -6,16 +6,17 @@ Fields are cut into patches of M points; all below is of one patch and one of h 
     z' = z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K)      elementwise, a, b by channel
     y  = x + softmax_T(q z'^T) z'         q: a linear map of x
 
-Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3, with the frequencies pi k / K
-of the released module and, as there, no 1 / sqrt(d).
+Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3, with the frequencies pi
+k / K of the released module and, as there, no 1 / sqrt(d).
 
 How it is computed: the scores z0 k^T are one linear map of x, since z0 is the same for all patches (what is
-constant over a patch leaves the softmax alone), and one product with all points gives them and v. Weights are put
-in an order in which eight heads are neighbours, which the kernels do at once; the bias of v moves to z0.
+constant over a patch leaves the softmax alone), and one product with all points gives them and v. Weights
+are put in an order in which eight heads are neighbours, which the kernels do at once; the bias of v moves
+to z0.
 
-Options that the source does not have: `scaled` divides scores by sqrt(d), `bounded` takes the series of
-2 K tanh(z / (2 K)), so that no token leaves the interval on which the series is monotonic in frequency, `mixing`
-lets the tokens of all patches of a field attend to each other before the series.
+Options that the source does not have: `scaled` divides scores by sqrt(d), `bounded` takes the series of 2 K
+tanh(z / (2 K)), so that no token leaves the interval on which the series is monotonic in frequency,
+`mixing` lets the tokens of all patches of a field attend to each other before the series.
 """
 
 from __future__ import annotations
@@ -81,11 +82,12 @@ class SpectralBlock(nn.Module):
         self.cosines = nn.Parameter(torch.rand(channels, basis) / channels)
         c = torch.arange(channels)
         places = ((c // d // LANES) * d + c % d) * LANES + c // d % LANES  # of the channels in (G, d, 8)
+        self.places: Tensor
         self.register_buffer("places", places, persistent=False)
         self.mixer = nn.MultiheadAttention(channels, heads, batch_first=True) if mixing else None
 
     def forward(self, x: Tensor, patch: Sequence[int]) -> Tensor:
-        """Return the field, in the memory format channels_last; sides of a patch divide those of the field."""
+        """Return the field, channels last in memory; sides of a patch divide those of the field."""
         shape, batch, C = x.shape[2:], len(x), self.channels
         self._check(x, patch)
         points = x.movedim(1, -1).reshape(-1, C)
@@ -115,7 +117,7 @@ class SpectralBlock(nn.Module):
         return series(seen, sines, cosines) + (z - seen)
 
     def _by_lanes(self, v: Tensor) -> Tensor:
-        """Return what belongs to heads, ``(h, n, m)``, or channels, ``(C,)`` or ``(C, m)``, as ``(G, n, 8, ...)``."""
+        """Return ``(G, n, 8, ...)`` of numbers of heads ``(h, n, m)`` or of channels ``(C,)``, ``(C, m)``."""
         if v.ndim < 3:
             v = v.view(self.heads, -1, *v.shape[1:])
         if self.heads % LANES:
@@ -137,7 +139,10 @@ class SpectralBlock(nn.Module):
     def _check(self, x: Tensor, patch: Sequence[int]) -> None:
         sides = tuple(x.shape[2:])
         if x.shape[1] != self.channels or len(sides) != len(patch) or len(sides) > 3:
-            msg = f"a field {tuple(x.shape)} with patch {tuple(patch)}; {self.channels} channels, 1 to 3 axes are needed"
+            msg = (
+                f"a field {tuple(x.shape)} with patch {tuple(patch)}; {self.channels} channels, 1 to 3 axes "
+                "and a side of the patch for each are needed"
+            )
             raise ShapeError(msg)
         if any(n % p for n, p in zip(sides, patch, strict=True)):
             msg = f"sides {sides} are no multiples of those of a patch, {tuple(patch)}; pad the field before"

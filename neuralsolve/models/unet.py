@@ -1,12 +1,13 @@
 """A U-Net on grids of one to three axes and any size, with room for a block on every skip connection.
 
-    coordinates in [0, 1] appended, lifted to `width` channels, zeros at the far ends up to a multiple of 2^levels,
-    levels times {max-pool 2, two convolutions}, channels w, 2w, 4w, 8w, ..., the last as many as the one before,
-    the way back: linear upsampling (corners aligned), what was skipped beside it, two convolutions,
-    1x1 convolution, what was padded cut off, width -> 128 -> out with GELU
+    coordinates in [0, 1] appended, lifted to `width` channels, zeros at the far ends up to a multiple of
+    2^levels, levels times {max-pool 2, two convolutions}, channels w, 2w, 4w, 8w, ..., the last as many as
+    the one before, the way back: linear upsampling (corners aligned), what was skipped beside it, two
+    convolutions, 1x1 convolution, what was padded cut off, width -> 128 -> out with GELU
 
-Two convolutions: {3^d, no bias, norm, ReLU} twice. `block(level)` says what every skip passes through; the coarsest
-one passes too before it goes up. With spectral blocks this is LSM (Wu et al. 2023), with none its own baseline.
+Two convolutions: {3^d, no bias, norm, ReLU} twice. `block(level)` says what every skip passes through; the
+coarsest one passes too before it goes up. With spectral blocks this is LSM (Wu et al. 2023), with none its
+own baseline.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ HEAD = 128  # channels between the last two linear maps, from the source
 
 
 def norm_of(kind: str, dim: int, channels: int) -> nn.Module:
-    """Return a normalisation of `channels`: "batch", "instance" (its own mean and size) or "group" (of eight)."""
+    """Return a normalisation: "batch", "instance" (every channel by itself) or "group" (of eight)."""
     if kind == "batch":
         return BATCH_NORM[dim](channels)
     return nn.GroupNorm(channels if kind == "instance" else min(8, channels), channels)
@@ -161,8 +162,8 @@ class UNet(nn.Module):
         shape = x.shape[2:]
         if len(shape) != self.dim or x.shape[1] != self.inputs:
             msg = (
-                f"fields have the shape {tuple(x.shape)}; (batch, {self.inputs} channels, {self.dim} axes) is "
-                "needed"
+                f"fields have the shape {tuple(x.shape)}; (batch, {self.inputs} channels, {self.dim} axes) "
+                "is needed"
             )
             raise ShapeError(msg)
         padded, patch = self.padded(shape)
@@ -174,10 +175,7 @@ class UNet(nn.Module):
     def padded(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return the sides that a grid is padded to, and nodes of a patch, along each axis."""
         unit = 2**self.levels
-        if self.patch == "auto":
-            patch = [-(-n // unit) for n in shape]
-        else:
-            patch = [int(p) for p in self.patch]
+        patch = [-(-n // unit) for n in shape] if self.patch == "auto" else [int(p) for p in self.patch]
         return [-(-n // (unit * p)) * unit * p for n, p in zip(shape, patch, strict=True)], patch
 
     def _coordinates(self, x: Tensor) -> Tensor:

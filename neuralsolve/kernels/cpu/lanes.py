@@ -1,10 +1,12 @@
 """Eight numbers at once in numba: values of the type `Lanes` are vectors of LLVM and live in registers.
 
-Loops over eight neighbours are left to the compiler elsewhere; where such loops are short and many, its tests
-whether arrays overlap take longer than the arithmetic. Here a load, a product or a sum of eight numbers is one
-instruction. Compile with `ordered`: the reductions of arguments rely on the order of their operations.
+Loops over eight neighbours are left to the compiler elsewhere; where such loops are short and many, its
+tests whether arrays overlap take longer than the arithmetic. Here a load, a product or a sum of eight
+numbers is one instruction. Compile with `ordered`: the reductions of arguments rely on the order of their
+operations.
 
-`exp_lanes` and `turn_lanes` err by a few units in the last place, of float32 and float64; not a number stays so.
+`exp_lanes` and `turn_lanes` err by a few units in the last place, of float32 and float64; not a number
+stays so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Attention between points and tokens of patches, numba. Definitions: `neuralsolve.kernels.reference.tokens`.
 
-Heads are the lanes of a vector. What sums over patches is cut into parts whose number depends on the size of the
-problem alone, so that results are the same whatever the number of threads.
+Heads are the lanes of a vector. What sums over patches is cut into parts whose number depends on the size
+of the problem alone, so that results are the same whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _sides(shape: Sequence[int]) -> tuple[int, int, int]:
 @ordered
 def _find_points(number, shape, patch, places):
     """Set the places of the points of a patch in the field."""
-    (nz, ny, nx), (pz, py, px) = shape, patch
+    (_, ny, nx), (pz, py, px) = shape, patch
     across, number = number % (nx // px), number // (nx // px)
     down, number = number % (ny // py), number // (ny // py)
     first = (number * pz * ny + down * py) * nx + across * px

@@ -1,12 +1,12 @@
 """Attention between the points and the tokens of patches of fields, plain torch: the definition.
 
-A field has the shape (batch, *shape, channels), flattened to rows (n, channels); it is cut into patches of M
-points each, P in all, in C order: batch first, then along the axes. Heads come in G groups of 8, filled up with
-heads of zeros: whatever belongs to a head has them as its last axis, (G, ..., 8). D is the number of channels of a
-head, T that of tokens.
+A field has the shape (batch, *shape, channels), flattened to rows (n, channels); it is cut into patches of
+M points each, P in all, in C order: batch first, then along the axes. Heads come in G groups of 8, filled
+up with heads of zeros: whatever belongs to a head has them as its last axis, (G, ..., 8). D is the number
+of channels of a head, T that of tokens.
 
-`encoded`, `decoded` and `series` are functions that autograd can follow; a kernel writes what they return, and
-one with the name `_backward` their gradients.
+`encoded`, `decoded` and `series` are functions that autograd can follow; a kernel writes what they return,
+and one with the name `_backward` their gradients.
 
 Source of the attention: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3.
 """
@@ -67,7 +67,7 @@ def decoded(
 
 
 def series(z: Tensor, sines: Tensor, cosines: Tensor) -> Tensor:
-    """Return z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K) of z (P, G, T, D, 8), a and b (G, K, D, 8)."""
+    """Return z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K), z (P, G, T, D, 8), a, b (G, K, D, 8)."""
     K, out = sines.shape[1], z
     for k in range(K):
         angle = (math.pi * k / K) * z
@@ -92,8 +92,8 @@ def token_encode(
 
     Notes
     -----
-    A token errs by about (M + 4) eps of the sum of the absolute terms, as any sum of M rounded products; a weight
-    by the rounding of its score, eps |score|, and a few eps.
+    A token errs by about (M + 4) eps of the sum of the absolute terms, as any sum of M rounded products; a
+    weight by the rounding of its score, eps |score|, and a few eps.
     """
     weights, _ = weighed(points, shape, patch, latent)
     tokens.copy_(encoded(points, shape, patch, latent))
@@ -166,7 +166,7 @@ def token_decode_backward(
     queries_grad: Tensor,
     tokens_grad: Tensor,
 ) -> None:
-    """Gradients of `token_decode` with respect to queries and tokens; that with respect to x is the given one.
+    """Gradients of `token_decode` for its queries and its tokens; that for x is the given one.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ def token_series(z: Tensor, sines: Tensor, cosines: Tensor, out: Tensor) -> None
 
     Notes
     -----
-    The sine of pi k z / K errs by the rounding of its argument, pi k |z| / K eps, and, where it follows from those
-    of smaller k by turning, by about 4 k eps.
+    The sine of pi k z / K errs by the rounding of its argument, pi k |z| / K eps, and, where it follows from
+    those of smaller k by turning, by about 4 k eps.
     """
     out.copy_(series(z, sines, cosines))
 
