@@ -114,6 +114,8 @@ def test_gradients_of_the_block(generator, options):
         return torch.func.functional_call(block, named, (x, (2, 2)))
 
     assert torch.autograd.gradcheck(output, (x, *leaves))
+    if not options:
+        assert torch.autograd.gradgradcheck(output, (x, *leaves), fast_mode=True)
 
 
 @pytest.mark.parametrize("options", [(), ("scaled", "bounded", "mixing")], ids=str)

@@ -1,20 +1,19 @@
 """Attention from tokens to the points of patches and back, with gradients, by kernels where there are some.
 
-Layouts and definitions: `neuralsolve.kernels.reference.tokens`. On CPUs in float32 and float64 (under
-autocast in float32) the kernels do it, and their gradients cannot be differentiated again; elsewhere, and
-inside the transforms of `torch.func`, plain torch does.
+Layouts and definitions: `neuralsolve.kernels.reference.tokens`. On CPUs in float32
+and float64 (under autocast in float32) the kernels do it; elsewhere, inside the transforms of `torch.func`, and
+for gradients that will be differentiated again, plain torch does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.amp.autocast_mode import custom_bwd, custom_fwd
-from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
 from neuralsolve.kernels.reference.tokens import decoded, encoded
@@ -32,8 +31,8 @@ def encode(x: Tensor, weight: Tensor, latent: Tensor, shape: Sequence[int], patc
     latent : (G, T, D, 8)
     shape, patch : sides of the field and of a patch
     """
-    if _plain(x):
-        return encoded(x @ weight.T, shape, patch, latent)
+    if without_kernels(x):
+        return _encode(x, weight, latent, shape, patch)
     return _Encode.apply(x, weight, latent.contiguous(), shape, patch)  # type: ignore[return-value]
 
 
@@ -50,22 +49,46 @@ def decode(
 
     The places of the channels of x in (G, D, 8) are given by order (C,).
     """
-    if _plain(x):
-        return decoded(x, torch.addmm(bias, x, weight.T), shape, patch, order, tokens)
+    if without_kernels(x):
+        return _decode(x, weight, bias, tokens, order, shape, patch)
     return _Decode.apply(x, weight, bias, tokens.contiguous(), order, shape, patch)  # type: ignore[return-value]
 
 
 def series(z: Tensor, sines: Tensor, cosines: Tensor) -> Tensor:
     """Return z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K) of tokens z, a and b (G, K, D, 8)."""
-    if _plain(z):
+    if without_kernels(z):
         return plain_series(z, sines, cosines)
     return _Series.apply(z.contiguous(), sines.contiguous(), cosines.contiguous())  # type: ignore[return-value]
 
 
-def _plain(x: Tensor) -> bool:
+def without_kernels(x: Tensor) -> bool:
+    """Return whether plain torch has to do it."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
     return x.dtype not in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+
+
+def _encode(x: Tensor, weight: Tensor, latent: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
+    return encoded(x @ weight.T, shape, patch, latent)
+
+
+def _decode(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    tokens: Tensor,
+    order: Tensor,
+    shape: Sequence[int],
+    patch: Sequence[int],
+) -> Tensor:
+    return decoded(x, torch.addmm(bias, x, weight.T), shape, patch, order, tokens)
+
+
+def differentiable(ctx: Any, plain: Callable[..., Tensor], given: Sequence[Any], grad: Tensor) -> Any:
+    """Return gradients with respect to what is given, as functions that can be differentiated."""
+    wanted = [value for value, needed in zip(given, ctx.needs_input_grad, strict=True) if needed]
+    found = iter(torch.autograd.grad(plain(*given), wanted, grad, create_graph=True))
+    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
 
 
 _in_float32 = custom_fwd(device_type="cpu", cast_inputs=torch.float32)
@@ -81,19 +104,20 @@ class _Encode(torch.autograd.Function):
         points = x @ weight.T
         tokens = latent.new_empty(len(x) // math.prod(patch), *latent.shape)
         table(x.device).token_encode(points, shape, patch, latent.detach(), tokens)
-        ctx.save_for_backward(x, weight, points)
+        ctx.save_for_backward(x, weight, latent, points)
         ctx.sides = shape, patch
         return tokens
 
     @staticmethod
-    @once_differentiable
     @_as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, points = ctx.saved_tensors
+        x, weight, latent, points = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiable(ctx, _encode, (x, weight, latent, *ctx.sides), grad)
         grad = grad.contiguous()
-        slopes, latent = torch.empty_like(points), torch.empty_like(grad[0])
-        table(x.device).token_encode_backward(points, *ctx.sides, grad, slopes, latent)
-        return slopes @ weight, slopes.T @ x, latent, None, None
+        slopes, total = torch.empty_like(points), torch.empty_like(latent)
+        table(x.device).token_encode_backward(points, *ctx.sides, grad, slopes, total)
+        return slopes @ weight, slopes.T @ x, total, None, None
 
 
 class _Decode(torch.autograd.Function):
@@ -111,15 +135,16 @@ class _Decode(torch.autograd.Function):
     ) -> Tensor:
         queries, out = torch.addmm(bias, x, weight.T), torch.empty_like(x)
         table(x.device).token_decode(x.detach(), queries, shape, patch, order, tokens.detach(), out)
-        ctx.save_for_backward(x, weight, tokens, order, queries)
+        ctx.save_for_backward(x, weight, bias, tokens, order, queries)
         ctx.sides = shape, patch
         return out
 
     @staticmethod
-    @once_differentiable
     @_as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, tokens, order, queries = ctx.saved_tensors
+        x, weight, bias, tokens, order, queries = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiable(ctx, _decode, (x, weight, bias, tokens, order, *ctx.sides), grad)
         grad = grad.contiguous()
         slopes, of_tokens = torch.empty_like(queries), torch.empty_like(tokens)
         table(x.device).token_decode_backward(grad, queries, *ctx.sides, order, tokens, slopes, of_tokens)
@@ -137,10 +162,11 @@ class _Series(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     @_as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         z, sines, cosines = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiable(ctx, plain_series, (z, sines, cosines), grad)
         grads = torch.empty_like(z), torch.empty_like(sines), torch.empty_like(cosines)
         table(z.device).token_series_backward(z, grad.contiguous(), sines, cosines, *grads)
         return grads

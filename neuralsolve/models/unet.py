@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.models.pointwise_head import two_layers
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
@@ -170,7 +171,9 @@ class UNet(nn.Module):
         x = self.lift(torch.cat([x, self._coordinates(x)], 1).movedim(1, -1)).movedim(-1, 1)
         room = [side for n, full in zip(shape[::-1], padded[::-1], strict=True) for side in (0, full - n)]
         x = self.last(self.body(F.pad(x, room), patch).movedim(1, -1))
-        return self.head(x[(slice(None), *(slice(n) for n in shape))]).movedim(-1, 1)
+        x = x[(slice(None), *(slice(n) for n in shape))].reshape(-1, self.last.out_features)
+        out = two_layers(x, self.head[0].weight, self.head[0].bias, self.head[2].weight, self.head[2].bias)
+        return out.view(-1, *shape, self.outputs).movedim(-1, 1)
 
     def padded(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return the sides that a grid is padded to, and nodes of a patch, along each axis."""
