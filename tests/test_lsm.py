@@ -10,10 +10,12 @@ import pytest
 import torch
 from kernel_laws import normal
 from lsm_reference import PARTS, PlainLSM, same_weights
+from torch.nn import functional as F
 
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.kernels import use
 from neuralsolve.models.lsm import LatentSpectral
+from neuralsolve.models.pointwise_head import two_layers
 from neuralsolve.models.spectral_block import SpectralBlock
 from neuralsolve.models.unet import UNet
 
@@ -259,3 +261,27 @@ def test_bad_options_are_refused():
         block(torch.zeros(1, 16, 4, 4), (2, 2))
     with pytest.raises(ShapeError):
         LatentSpectral(2, 1, 1, 16)(torch.zeros(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_head_in_pieces_is_two_linear_maps(generator, monkeypatch, outputs):
+    monkeypatch.setattr("neuralsolve.models.pointwise_head.PIECE", 28)  # four rows of 11
+    given = [normal(generator, *sides) for sides in ((11, 3), (7, 3), (7,), (outputs, 7), (outputs,))]
+    leaves = [v.requires_grad_() for v in given]
+    x, first, bias, second, offset = leaves
+    expected = F.linear(F.gelu(F.linear(x, first, bias)), second, offset)
+    assert (two_layers(x, first, bias, second, offset) - expected).abs().max() <= 1e-14
+    assert torch.autograd.gradcheck(two_layers, leaves)
+    assert torch.autograd.gradgradcheck(two_layers, leaves, fast_mode=True)
+
+
+def test_small_pieces_do_not_change_the_model(generator, monkeypatch):
+    model = LatentSpectral(2, 1, 2, 8, 2).double()
+    x = normal(generator, 2, 1, 13, 9)
+    found = []
+    for piece in (10, 10**6):
+        monkeypatch.setattr("neuralsolve.models.pointwise_head.PIECE", piece)
+        y = model(x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= 1e-12 * (1 + theirs.norm())

@@ -1,8 +1,8 @@
 """The last two linear maps of a network and the GELU between them, in pieces that stay in the cache.
 
-What lies between is four times the width of the field or more, and as much again for its gradients: most of the
-memory of a U-Net, and a quarter of its time at width 16, all spent on waiting. Here a piece is computed, used
-and forgotten; the way back computes it once more.
+What lies between has 128 channels at full size, and as many for its gradients: most of the memory of a narrow
+U-Net, and a quarter of its time, spent on waiting for memory. Here a piece is computed, used and forgotten; the
+way back computes it once more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PIECE = 128 * 1024  # numbers of a piece: 512 kB in float32
 
 
 def two_layers(x: Tensor, first: Tensor, bias: Tensor, second: Tensor, offset: Tensor) -> Tensor:
-    """Return GELU(x first^T + bias) second^T + offset for x ``(n, C)``, first ``(H, C)``, second ``(O, H)``."""
+    """Return GELU(x first^T + bias) second^T + offset, x ``(n, C)``, first ``(H, C)``, second ``(O, H)``."""
     if without_kernels(x) or torch.is_autocast_enabled("cpu"):
         return _plain(x, first, bias, second, offset)
     return _TwoLayers.apply(x, first, bias, second, offset)  # type: ignore[return-value]

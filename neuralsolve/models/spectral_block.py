@@ -94,15 +94,15 @@ class SpectralBlock(nn.Module):
         z = self._encoded(points, shape, patch)
         if self.mixer is not None:
             z = self._mixed(z, batch)
-        weight = self._by_lanes(self._scale() * self.queries.weight).flatten(0, 2)
-        bias = self._by_lanes(self._scale() * self.queries.bias).flatten()
+        weight = self._by_lanes(self._scaled(self.queries.weight)).flatten(0, 2)
+        bias = self._by_lanes(self._scaled(self.queries.bias)).flatten()
         out = decode(points, weight, bias, self._transformed(z), self.places, shape, patch)
         return out.to(x.dtype).view(batch, *shape, C).movedim(-1, 1)
 
     def _encoded(self, points: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
         C, latent = self.channels, self.latent
         keys = self.keys_values.weight[:C].view(self.heads, -1, C)
-        scores = self._by_lanes(self._scale() * (latent @ keys))
+        scores = self._by_lanes(self._scaled(latent @ keys))
         values, bias = self._by_lanes(self.keys_values.weight[C:]), self._by_lanes(self.keys_values.bias[C:])
         weight = torch.cat([scores.flatten(0, 2), values.flatten(0, 2)])
         return encode(points, weight, self._by_lanes(latent).movedim(3, 2) + bias[:, None], shape, patch)
@@ -124,8 +124,8 @@ class SpectralBlock(nn.Module):
             v = torch.cat([v, v.new_zeros(-self.heads % LANES, *v.shape[1:])])
         return v.view(-1, LANES, *v.shape[1:]).transpose(1, 2)
 
-    def _scale(self) -> float:
-        return math.sqrt(self.heads / self.channels) if self.scaled else 1.0
+    def _scaled(self, v: Tensor) -> Tensor:
+        return v / math.sqrt(self.channels // self.heads) if self.scaled else v
 
     def _mixed(self, z: Tensor, batch: int) -> Tensor:
         """Return the tokens of every field after they have attended to each other."""

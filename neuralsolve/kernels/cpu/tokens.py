@@ -13,9 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.lanes import LANES, exp_lanes, load, store, turn_lanes, where_less
+from neuralsolve.kernels.cpu.prefetch import prefetch
 from neuralsolve.kernels.cpu.threads import ordered, side_by_side, thread_count
 
 PARTS = 16
+LINE = 16  # float32 of a cache line
 PART = 40_000  # numbers of a part at least: about 50 us
 
 
@@ -51,6 +53,21 @@ def _find_points(number, shape, patch, places):
             for x in range(px):
                 places[m] = start + x
                 m += 1
+
+
+@ordered
+def _ask_for(number, shape, patch, rows):
+    """Ask for the rows (n, F) of a patch before they are needed: short pieces far from each other."""
+    (_, ny, nx), (pz, py, px), F = shape, patch, rows.shape[1]
+    across, number = number % (nx // px), number // (nx // px)
+    down, number = number % (ny // py), number // (ny // py)
+    first = (number * pz * ny + down * py) * nx + across * px
+    flat = rows.reshape(-1)
+    for z in range(pz):
+        for y in range(py):
+            start = (first + (z * ny + y) * nx) * F
+            for i in range(start, start + px * F, LINE):
+                prefetch(flat, i)
 
 
 @ordered
@@ -94,6 +111,8 @@ def _encode_backward(points, shape, patch, grad, out, sums, lo, hi):
     places = np.empty(M, np.int64)
     for number in range(lo, hi):
         _find_points(number, shape, patch, places)
+        _ask_for(number + 1, shape, patch, points)
+        _ask_for(number + 1, shape, patch, out)
         for i in range(0, size, LANES):
             store(load(sums, i) + load(given, number * size + i), sums, i)
         for g in range(G):
@@ -179,6 +198,9 @@ def _decode_backward(grad, queries, shape, patch, order, tokens, queries_grad, t
     given, scores = np.zeros(row, grad.dtype), np.empty(T * LANES, grad.dtype)
     for number in range(lo, hi):
         _find_points(number, shape, patch, places)
+        _ask_for(number + 1, shape, patch, queries)
+        _ask_for(number + 1, shape, patch, grad)
+        _ask_for(number + 1, shape, patch, queries_grad)
         slopes[number * size : number * size + size] = 0
         for m in range(M):
             place = places[m]
