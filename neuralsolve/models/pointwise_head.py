@@ -1,8 +1,8 @@
 """The last two linear maps of a network and the GELU between them, in pieces that stay in the cache.
 
-What lies between has 128 channels at full size, and as many for its gradients: most of the memory of a narrow
-U-Net, and a quarter of its time, spent on waiting for memory. Here a piece is computed, used and forgotten; the
-way back computes it once more.
+What lies between has 128 channels at full size, and as many for its gradients: most of the memory of a
+narrow U-Net, and a quarter of its time, spent on waiting for memory. Here a piece is computed, used and
+forgotten; the way back computes it once more.
 """
 
 from __future__ import annotations

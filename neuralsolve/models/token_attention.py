@@ -1,8 +1,8 @@
 """Attention from tokens to the points of patches and back, with gradients, by kernels where there are some.
 
-Layouts and definitions: `neuralsolve.kernels.reference.tokens`. On CPUs in float32 and float64 (under autocast
-in float32) the kernels do it; elsewhere, inside the transforms of `torch.func`, and for gradients that will be
-differentiated again, plain torch does.
+Layouts and definitions: `neuralsolve.kernels.reference.tokens`. On CPUs in float32 and float64 (under
+autocast in float32) the kernels do it; elsewhere, inside the transforms of `torch.func`, and for gradients
+that will be differentiated again, plain torch does.
 """
 
 from __future__ import annotations
