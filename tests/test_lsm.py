@@ -285,3 +285,11 @@ def test_small_pieces_do_not_change_the_model(generator, monkeypatch):
         found.append([y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))])
     for ours, theirs in zip(*found, strict=True):
         assert (ours - theirs).norm() <= 1e-12 * (1 + theirs.norm())
+
+
+def test_gradients_by_torch_func_are_those_of_autograd(generator):
+    model = LatentSpectral(2, 1, 1, 8, 2, tokens=2, basis=3, norm="group").double()
+    x = normal(generator, 2, 1, 7, 6).requires_grad_()
+    (expected,) = torch.autograd.grad(model(x).square().sum(), x)
+    got = torch.func.grad(lambda v: model(v).square().sum())(x.detach())
+    assert (got - expected).norm() <= 1e-12 * (1 + expected.norm())
