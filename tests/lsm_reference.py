@@ -8,6 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# what the parts of the plain module are called in the fast one
+PARTS = {
+    "lift": "net.lift",
+    "down": "net.body.down",
+    "blocks": "net.body.blocks",
+    "up": "net.body.up",
+    "last": "net.last",
+    "out": "net.head",
+}
+
 
 class PlainBlock(nn.Module):
     """A patched latent spectral block in 2D, patch by patch joined to the batch, head by head."""
@@ -95,21 +105,9 @@ class PlainLSM(nn.Module):
 
 def same_weights(plain: PlainLSM, fast: nn.Module) -> None:
     """Give the fast module the weights of the plain one: both name their parts in the same order."""
-    ours, theirs = fast.state_dict(), plain.state_dict()
-    named = {name.split(".")[0]: [] for name in theirs}
-    for name in theirs:
-        named[name.split(".")[0]].append(name)
-    order = {"lift": "net.lift", "down": "net.body.down", "blocks": "net.body.blocks", "up": "net.body.up"}
-    order |= {"last": "net.last", "out": "net.head"}
-    new = {}
-    for part, start in order.items():
+    theirs, ours, new = plain.state_dict(), fast.state_dict(), {}
+    for part, start in PARTS.items():
+        names = [name for name in theirs if name.startswith(part + ".")]
         keys = [key for key in ours if key.startswith(start + ".")]
-        new |= {
-            key: theirs[name].reshape(ours[key].shape)
-            for key, name in zip(_sorted(keys), _sorted(named[part]), strict=True)
-        }
+        new |= {key: theirs[name].reshape(ours[key].shape) for key, name in zip(keys, names, strict=True)}
     fast.load_state_dict(new)
-
-
-def _sorted(keys: list[str]) -> list[str]:
-    return keys

@@ -1,7 +1,8 @@
-"""Trainings against each other: one thread each, two side by side, as many epochs as a budget of CPU seconds holds.
+"""Trainings against each other: a thread each, two side by side, as many epochs as a budget of seconds holds.
 
 The seconds of a step are the least of many, all networks in turn, so that whatever else runs on the machine
-meets them alike; they and the results are kept in the folder, and a contest that was cut off goes on from there.
+meets them alike; they and the results are kept in the folder, and a contest that was cut off goes on from
+there.
 """
 
 from __future__ import annotations

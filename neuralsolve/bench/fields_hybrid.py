@@ -1,7 +1,8 @@
 """A network and the exact solver: prediction as first guess, from its own grid to that of the equation.
 
-The network sees every tenth vertex of 421^2; splines carry its prediction to all of them, CG with multigrid goes on
-from there. Beside it the same solver from zero, and what the true values at every tenth vertex would be worth.
+The network sees every tenth vertex of 421^2; splines carry its prediction to all of them, CG with multigrid
+goes on from there. Beside it the same solver from zero, and what the true values at every tenth vertex would
+be worth.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ from neuralsolve.solvers.solve import prepare
 
 SEED, SAMPLES = 9002, 20
 RTOL = 1e-8
+STAGES = {
+    "error": "of the prediction",
+    "after_1": "an iteration after the prediction",
+    "after_2": "two iterations after the prediction",
+    "cold_1": "an iteration after zero",
+    "cold_2": "two iterations after zero",
+}
 
 
 def hybrid(settings: Settings) -> Iterator[BarRow]:
@@ -44,16 +52,13 @@ def hybrid(settings: Settings) -> Iterator[BarRow]:
         return [each[name] for each in found]
 
     ratio = [each["iterations"] / each["cold_iterations"] for each in found]
-    yield row("hybrid", problem, "iterations to 1e-8 from a prediction / from zero", "x", Bars(0.75), ratio, **more)
+    quantity = "iterations to 1e-8 from a prediction / from zero"
+    yield row("hybrid", problem, quantity, "x", Bars(0.75), ratio, **more)
     ratio = [each["true_iterations"] / each["cold_iterations"] for each in found]
     yield row("hybrid", problem, "the same, from true values at every tenth vertex", "x", None, ratio, **more)
-    for name in ("error", "after_1", "after_2"):
-        quantity = {"error": "relative L2 of the prediction", "after_1": "after an iteration", "after_2": "after two"}
+    for name, where in STAGES.items():
         bars = Bars(1e-3) if name == "after_2" else None
-        yield row("hybrid", problem, f"{quantity[name]}", "", bars, values(name), **more)
-    for name in ("cold_1", "cold_2"):
-        quantity = {"cold_1": "from zero, after an iteration", "cold_2": "from zero, after two"}
-        yield row("hybrid", problem, f"relative L2 {quantity[name]}", "", None, values(name), **more)
+        yield row("hybrid", problem, f"relative L2 {where}", "", bars, values(name), **more)
     share = [each["seconds"] / each["cold_seconds"] for each in found]
     base = {"baseline": "a solve from zero to 1e-8", "baseline_s": median(values("cold_seconds"))}
     quantity = "time of the network, splines and two iterations / of a solve"
@@ -106,5 +111,3 @@ def _seconds(call: Callable[[], Any], rounds: int = 5) -> float:
         call()
         found.append(time.perf_counter() - started)
     return median(found)
-
-

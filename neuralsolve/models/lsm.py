@@ -1,8 +1,8 @@
 """Latent Spectral Models: a U-Net whose skip connections pass through patched latent spectral blocks.
 
 Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664). The padding and the patches follow the one
-rule behind all published settings: sides are padded to S, the next multiple of 2^levels, and patches have S /
-2^levels nodes a side, so that the coarsest level is one patch.
+rule behind all published settings: sides are padded to S, the next multiple of 2^levels, and patches have S
+/ 2^levels nodes a side, so that the coarsest level is one patch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The patched latent spectral block of LSM: attention to few tokens, a trigonometric series, and back.
+"""The patched latent spectral block of LSM: attention to some tokens, a trigonometric series, attention back.
 
 Fields are cut into patches of M points; all below is of one patch and one of h heads, d = channels / h.
 
@@ -6,16 +6,16 @@ Fields are cut into patches of M points; all below is of one patch and one of h 
     z' = z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K)      elementwise, a, b by channel
     y  = x + softmax_T(q z'^T) z'         q: a linear map of x
 
-Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3, with the frequencies pi k
-/ K of the released module and, as there, no 1 / sqrt(d).
+Source: Wu, Hu, Luo, Wang and Long (ICML 2023, arXiv 2301.12664), sec. 3.2 and 3.3, with the frequencies pi
+k / K of the released module and, as there, no 1 / sqrt(d).
 
 How it is computed: the scores z0 k^T are one linear map of x, since z0 is the same for all patches (what is
-constant over a patch leaves the softmax alone); with v and q they are one product with all points. The heads
-of a patch are then one product with a block diagonal of tokens: h times the arithmetic of the definition, in
-batches of matrices that a library is fast at. The series is one kernel.
+constant over a patch leaves the softmax alone), and one product with all points gives them and v. Weights
+are put in an order in which eight heads are neighbours, which the kernels do at once; the bias of v moves
+to z0.
 
-Options that the source does not have: `scaled` divides scores by sqrt(d), `bounded` takes the series of
-2 K tanh(z / (2 K)), so that no token leaves the interval on which the series is monotonic in frequency,
+Options that the source does not have: `scaled` divides scores by sqrt(d), `bounded` takes the series of 2 K
+tanh(z / (2 K)), so that no token leaves the interval on which the series is monotonic in frequency,
 `mixing` lets the tokens of all patches of a field attend to each other before the series.
 """
 
@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralsolve.errors import OptionError
-from neuralsolve.models.trigonometric import trigonometric
+from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.kernels.reference.tokens import LANES
+from neuralsolve.models.token_attention import decode, encode, series
 
 
 class SpectralBlock(nn.Module):
@@ -79,80 +80,70 @@ class SpectralBlock(nn.Module):
         self.latent = nn.Parameter(torch.rand(heads, tokens, d) / channels)
         self.sines = nn.Parameter(torch.rand(channels, basis) / channels)
         self.cosines = nn.Parameter(torch.rand(channels, basis) / channels)
+        c = torch.arange(channels)
+        places = ((c // d // LANES) * d + c % d) * LANES + c // d % LANES  # of the channels in (G, d, 8)
+        self.places: Tensor
+        self.register_buffer("places", places, persistent=False)
         self.mixer = nn.MultiheadAttention(channels, heads, batch_first=True) if mixing else None
 
     def forward(self, x: Tensor, patch: Sequence[int]) -> Tensor:
-        shape, batch = x.shape[2:], len(x)
-        points = to_patches(x, patch)
-        return from_patches(points + self.of_points(points, batch), batch, shape, patch)
-
-    def of_points(self, x: Tensor, batch: int) -> Tensor:
-        """Return what is added to the points ``(batch * patches, M, C)``."""
-        h, T, C = self.heads, self.tokens, self.channels
-        keys = self.keys_values.weight[:C].view(h, C // h, C)
-        scores = (self._scale() * (self.latent @ keys)).transpose(0, 1).reshape(T * h, C)
-        weight = torch.cat([scores, self.keys_values.weight[C:], self._scale() * self.queries.weight])
-        bias = [scores.new_zeros(T * h), self.keys_values.bias[C:], self._scale() * self.queries.bias]
-        scores, values, queries = F.linear(x, weight, torch.cat(bias)).split([T * h, C, C], 2)
-        z = self.encoded(scores, values)
+        """Return the field, channels last in memory; sides of a patch divide those of the field."""
+        shape, batch, C = x.shape[2:], len(x), self.channels
+        self._check(x, patch)
+        points = x.movedim(1, -1).reshape(-1, C)
+        z = self._encoded(points, shape, patch)
         if self.mixer is not None:
             z = self._mixed(z, batch)
-        return self.decoded(queries, self.series(z))
+        weight = self._by_lanes(self._scaled(self.queries.weight)).flatten(0, 2)
+        bias = self._by_lanes(self._scaled(self.queries.bias)).flatten()
+        out = decode(points, weight, bias, self._transformed(z), self.places, shape, patch)
+        return out.to(x.dtype).view(batch, *shape, C).movedim(-1, 1)
 
-    def encoded(self, scores: Tensor, values: Tensor) -> Tensor:
-        """Return tokens ``(patches, T, h, d)`` of scores ``(patches, M, T h)`` and values."""
-        h, T, C = self.heads, self.tokens, self.channels
-        pooled = scores.softmax(1).transpose(1, 2) @ values  # of every head by all; its own are wanted
-        own = torch.diagonal(pooled.view(-1, T, h, h, C // h), 0, 2, 3)
-        return own.movedim(-1, 2) + self.latent.transpose(0, 1)
+    def _encoded(self, points: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
+        C, latent = self.channels, self.latent
+        keys = self.keys_values.weight[:C].view(self.heads, -1, C)
+        scores = self._by_lanes(self._scaled(latent @ keys))
+        values, bias = self._by_lanes(self.keys_values.weight[C:]), self._by_lanes(self.keys_values.bias[C:])
+        weight = torch.cat([scores.flatten(0, 2), values.flatten(0, 2)])
+        return encode(points, weight, self._by_lanes(latent).movedim(3, 2) + bias[:, None], shape, patch)
 
-    def series(self, z: Tensor) -> Tensor:
-        """Return z + sum_k a_k sin(pi k z / K) + b_k cos(pi k z / K)."""
-        flat = z.reshape(-1, self.channels)
+    def _transformed(self, z: Tensor) -> Tensor:
+        """Return the tokens and their trigonometric series."""
+        sines, cosines = (self._by_lanes(v).movedim(3, 1) for v in (self.sines, self.cosines))
+        if not self.bounded:
+            return series(z, sines, cosines)
         span = 2 * self.basis
-        seen = span * torch.tanh(flat / span) if self.bounded else flat
-        return (flat + trigonometric(seen, self.sines, self.cosines)).view_as(z)
+        seen = span * torch.tanh(z / span)
+        return series(seen, sines, cosines) + (z - seen)
 
-    def decoded(self, queries: Tensor, z: Tensor) -> Tensor:
-        """Return softmax_T(q z^T) z for queries ``(patches, M, C)`` and tokens ``(patches, T, h, d)``."""
-        patches, points = queries.shape[:2]
-        block = _block_diagonal(z)
-        # tokens outermost: a softmax over four neighbours in memory is twenty times slower
-        scores = (block @ queries.transpose(1, 2)).view(patches, self.tokens, -1)
-        return scores.softmax(1).view(patches, -1, points).transpose(1, 2) @ block
+    def _by_lanes(self, v: Tensor) -> Tensor:
+        """Return ``(G, n, 8, ...)`` of numbers of heads ``(h, n, m)`` or of channels ``(C,)``, ``(C, m)``."""
+        if v.ndim < 3:
+            v = v.view(self.heads, -1, *v.shape[1:])
+        if self.heads % LANES:
+            v = torch.cat([v, v.new_zeros(-self.heads % LANES, *v.shape[1:])])
+        return v.view(-1, LANES, *v.shape[1:]).transpose(1, 2)
 
-    def _scale(self) -> float:
-        return math.sqrt(self.heads / self.channels) if self.scaled else 1.0
+    def _scaled(self, v: Tensor) -> Tensor:
+        return v / math.sqrt(self.channels // self.heads) if self.scaled else v
 
     def _mixed(self, z: Tensor, batch: int) -> Tensor:
+        """Return the tokens of every field after they have attended to each other."""
         assert self.mixer is not None
-        rows = z.reshape(batch, -1, self.channels)
-        return (rows + self.mixer(rows, rows, rows, need_weights=False)[0]).view_as(z)
+        by_head = z.permute(0, 2, 1, 4, 3)  # (P, T, G, 8, D)
+        rows = by_head.reshape(batch, -1, z[0, :, 0].numel())
+        more = self.mixer(*3 * (rows[..., : self.channels],), need_weights=False)[0]
+        more = F.pad(more, [0, rows.shape[-1] - self.channels]).view_as(by_head)
+        return z + more.permute(0, 2, 1, 4, 3)
 
-
-def _block_diagonal(z: Tensor) -> Tensor:
-    """Return the tokens of all heads ``(patches, T h, C)``, zero outside of a head's own channels."""
-    patches, T, h, d = z.shape
-    out = z.new_zeros(patches, T, h, h, d)
-    return torch.diagonal_scatter(out, z.movedim(2, -1), 0, 2, 3).view(patches, T * h, h * d)
-
-
-def to_patches(x: Tensor, patch: Sequence[int]) -> Tensor:
-    """Return fields ``(batch, C, *shape)`` as points ``(batch * patches, M, C)``; patches in C order."""
-    dim, batch, channels = len(patch), len(x), x.shape[1]
-    split = [part for n, p in zip(x.shape[2:], patch, strict=True) for part in (n // p, p)]
-    cut = x.movedim(1, -1).reshape(batch, *split, channels)
-    return cut.permute(*_order(dim)).reshape(-1, math.prod(patch), channels)
-
-
-def from_patches(points: Tensor, batch: int, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """Return points as fields ``(batch, C, *shape)``: the way back from `to_patches`."""
-    dim = len(patch)
-    counts = [n // p for n, p in zip(shape, patch, strict=True)]
-    cut = points.view(batch, *counts, *patch, points.shape[-1])
-    back = [0, *(place for a in range(dim) for place in (1 + a, 1 + dim + a)), 1 + 2 * dim]
-    return cut.permute(*back).reshape(batch, *shape, points.shape[-1]).movedim(-1, 1)
-
-
-def _order(dim: int) -> list[int]:
-    return [0, *range(1, 2 * dim, 2), *range(2, 2 * dim + 1, 2), 2 * dim + 1]
+    def _check(self, x: Tensor, patch: Sequence[int]) -> None:
+        sides = tuple(x.shape[2:])
+        if x.shape[1] != self.channels or len(sides) != len(patch) or len(sides) > 3:
+            msg = (
+                f"a field {tuple(x.shape)} with patch {tuple(patch)}; {self.channels} channels, 1 to 3 axes "
+                "and a side of the patch for each are needed"
+            )
+            raise ShapeError(msg)
+        if any(n % p for n, p in zip(sides, patch, strict=True)):
+            msg = f"sides {sides} are no multiples of those of a patch, {tuple(patch)}; pad the field before"
+            raise ShapeError(msg)

@@ -52,6 +52,14 @@ from neuralsolve.kernels.cpu.spans import code_changes, spans_around, spans_atta
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.cpu.sweeps import csr_color_sweep, csr_sor_sweep
+from neuralsolve.kernels.cpu.tokens import (
+    token_decode,
+    token_decode_backward,
+    token_encode,
+    token_encode_backward,
+    token_series,
+    token_series_backward,
+)
 from neuralsolve.kernels.cpu.transfers import level_prolong, level_restrict
 from neuralsolve.kernels.cpu.vector import (
     axpy,
@@ -141,6 +149,12 @@ __all__ = [
     "stencil_matvec_dot",
     "stencil_regions",
     "subtract_means",
+    "token_decode",
+    "token_decode_backward",
+    "token_encode",
+    "token_encode_backward",
+    "token_series",
+    "token_series_backward",
     "transposed_copy",
     "tridiagonal_factor",
     "tridiagonal_solve",

@@ -77,6 +77,14 @@ from neuralsolve.kernels.reference.sweeps import (
     faces_redblack_sweep,
     faces_sor_sweep,
 )
+from neuralsolve.kernels.reference.tokens import (
+    token_decode,
+    token_decode_backward,
+    token_encode,
+    token_encode_backward,
+    token_series,
+    token_series_backward,
+)
 from neuralsolve.kernels.reference.vector import (
     axpy,
     cg_update,
@@ -164,6 +172,12 @@ __all__ = [
     "stencil_matvec_dot",
     "stencil_regions",
     "subtract_means",
+    "token_decode",
+    "token_decode_backward",
+    "token_encode",
+    "token_encode_backward",
+    "token_series",
+    "token_series_backward",
     "transposed_copy",
     "tridiagonal_factor",
     "tridiagonal_solve",
