@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from neuralsolve.models.parallel import processes
 
 
 @contextmanager
@@ -19,6 +20,7 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
 
     Examples
     --------
+    >>> import os
     >>> with held_interrupts() as asked:
     ...     os.kill(os.getpid(), signal.SIGINT)
     ...     asked()
@@ -28,7 +30,7 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: Any) -> None:
         nonlocal pressed
-        if pressed and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if pressed and processes() == 1:
             raise KeyboardInterrupt
         pressed = True
 
