@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from neuralsolve.data import Samples
 from neuralsolve.errors import ShapeError
@@ -60,7 +61,8 @@ def draw_strips(axes: Axes, errors: Mapping[str, np.ndarray]) -> None:
     for k, (place, values) in enumerate(zip(places, errors.values(), strict=True)):
         ink = INKS[k % len(INKS)]
         spread = 0.26 * np.sin(2.4 * np.arange(len(values)))  # apart, and the same in every picture
-        axes.plot(values, place + spread, ".", color=ink, markersize=3.5, alpha=0.55, markeredgewidth=0)
+        size = 3.5 if len(values) > 40 else 6
+        axes.plot(values, place + spread, ".", color=ink, markersize=size, alpha=0.6, markeredgewidth=0)
         middle = float(np.median(values))
         axes.plot([middle, middle], [place - 0.36, place + 0.36], color=ink, linewidth=2)
         axes.annotate(
@@ -73,14 +75,21 @@ def draw_strips(axes: Axes, errors: Mapping[str, np.ndarray]) -> None:
             fontsize=7.5,
             color=INK,
         )
-    axes.set_xscale("log")
+    _percents(axes)
     axes.set_yticks(places, list(errors), fontsize=8)
     axes.set_ylim(-0.6, len(errors) - 0.4)
     axes.set_xlabel("relative L2 error of a sample; bars and figures: the median", fontsize=8)
     axes.grid(True, axis="x", which="major", color=GROUND)
     axes.set_axisbelow(True)
     plain_axes(axes)
-    axes.tick_params(which="both", labelsize=8)
+
+
+def _percents(axes: Axes) -> None:
+    """Make the abscissa logarithmic, its ticks 1, 2, 5, 10 % and so on."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def spectrum(fields: np.ndarray) -> np.ndarray:

@@ -145,7 +145,8 @@ def _draw_mesh(axes: Axes, samples: Samples, k: int, values: np.ndarray, norm: A
     axes.spines[:].set_visible(False)
     flat = points.shape[1] == 2 and samples.cells is not None and samples.cells.shape[1] in (3, 4)
     if not flat or samples.cells is None:
-        return axes.scatter(points[:, 0], points[:, 1], c=values, s=3, norm=norm, cmap=colours, linewidths=0)
+        size = float(np.clip(6000 / len(points), 1.5, 18))
+        return axes.scatter(*points.T[:2], c=values, s=size, norm=norm, cmap=colours, linewidths=0)
     cells = samples.cells
     if cells.shape[1] == 4:
         cells = np.concatenate([cells[:, [0, 1, 2]], cells[:, [0, 2, 3]]])
