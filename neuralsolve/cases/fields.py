@@ -22,7 +22,7 @@ from neuralsolve.models.evaluation import errors, evaluated
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer
 from neuralsolve.models.networks import parameters_of
-from neuralsolve.models.parallel import Parallel
+from neuralsolve.models.parallel import Parallel, processes
 from neuralsolve.models.surrogate import Surrogate, tensors_of
 from neuralsolve.models.training_loop import train
 from neuralsolve.pde.equation import equation_of, equations
@@ -143,12 +143,16 @@ class FieldCase(CaseTable):
     def steps(self) -> int:
         """Of the training, before its data are known: epochs times whole batches."""
         plan = self.plan()
-        return plan.epochs * max(1, self.data.train // plan.batch)
+        return plan.epochs * self._per_epoch
 
     def with_steps(self, steps: int) -> FieldCase:
         """Return the case with as many epochs as these steps need."""
-        per_epoch = max(1, self.data.train // self.plan().batch)
-        return self.model_copy(update={"schedule": self.schedule | {"epochs": -(-steps // per_epoch)}})
+        epochs = -(-steps // self._per_epoch)
+        return self.model_copy(update={"schedule": self.schedule | {"epochs": epochs}})
+
+    @property
+    def _per_epoch(self) -> int:
+        return max(1, self.data.train // (self.plan().batch * processes()))
 
     def folders(self, folder: Path) -> list[Path]:
         """Return where the log and the checkpoint go."""

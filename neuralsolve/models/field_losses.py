@@ -33,7 +33,7 @@ def _slopes(u: Tensor, spacing: Sequence[float]) -> Tensor:
 
 def _root(squares: Tensor) -> Tensor:
     """Return square roots whose slope at zero is taken as zero."""
-    known = squares > 0
+    known = squares != 0  # true of NaN
     return torch.where(known, torch.where(known, squares, 1.0).sqrt(), 0.0)
 
 

@@ -5,6 +5,8 @@ torchrun --standalone --nproc_per_node=2 -m neuralsolve train CASE
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 import time
 from datetime import timedelta
@@ -72,7 +74,10 @@ class Parallel:
                 msg = "several processes need Lightning Fabric: pip install 'neuralsolve[train]'"
                 raise OptionError(msg) from None
             local = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
-            strategy = DDPStrategy(timeout=PATIENCE, broadcast_buffers=False)
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+            known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+            buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            strategy = DDPStrategy(timeout=PATIENCE, **{buffers: False})
             self.fabric = Fabric(
                 accelerator=device, devices=local, num_nodes=self.count // local, strategy=strategy
             )
