@@ -130,7 +130,7 @@ class Surrogate(nn.Module):
         if axes is None:
             axes = samples.layout.axes if samples is not None else self._axes_like(inputs)
         to, back = self._resampling(axes, inputs.shape[2:] if samples is None else samples.layout.shape)
-        device, training = next(self.parameters()).device, self.training
+        device, training = self.before.mean.device, self.training
         self.eval()
         found = []
         try:
@@ -209,7 +209,7 @@ class Surrogate(nn.Module):
             raise FormatError(msg)
         try:
             layout = Layout(
-                tuple(np.asarray(axis) for axis in facts["axes"]),
+                tuple(np.array(axis, np.float64, ndmin=1) for axis in facts["axes"]),
                 tuple(facts["inputs"]),
                 tuple(facts["outputs"]),
                 facts["units"],
