@@ -1,4 +1,4 @@
-"""``neuralsolve train``, ``evaluate``, ``predict``, ``compare`` of models of fields, from a case to a table."""
+"""``train``, ``evaluate``, ``predict`` and ``compare`` of models of fields, from a case to a table."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from neuralsolve import plot
 from neuralsolve.data import Layout, Samples
 from neuralsolve.errors import ShapeError
 from neuralsolve.io import grid_mesh
-from neuralsolve.plot.errors import by_frame, relative, spectrum
+from neuralsolve.plot.errors import by_frame, relative_errors, spectrum
 from neuralsolve.plot.solution import SIGNED
 
 rng = np.random.default_rng(5127)
@@ -45,7 +45,7 @@ def test_rows_are_samples_and_columns_input_truth_prediction_and_error():
         assert truth.get_clim() == found.get_clim()
         assert error.get_clim()[0] == -error.get_clim()[1] == pytest.approx(-np.abs(wanted[3]).max())
         assert error.get_cmap().name == SIGNED
-        size = 100 * relative(made, samples.outputs)[k]
+        size = 100 * relative_errors(made, samples.outputs)[k]
         assert row[0].get_ylabel() == f"{['worst', 'median', 'best'][k]}\n{size:.3g} %"
     assert [axes.get_title() for axes in panels[:4]] == ["input a", "truth u", "prediction", "error"]
     assert figure.get_suptitle().startswith("darcy")
@@ -81,7 +81,7 @@ def test_a_comparison_has_one_scale_a_row_and_a_strip_a_model():
     samples = on_grid(8, 8, n=5)
     made = {"good": noisy(samples), "bad": samples.outputs * 1.5}
     figure = plot.comparison_figure(samples, made)
-    errors = relative(made["good"], samples.outputs)
+    errors = relative_errors(made["good"], samples.outputs)
     rows = [axes for axes in figure.axes if axes.get_ylabel().startswith("sample")]
     order = np.argsort(errors)
     assert [axes.get_ylabel() for axes in rows] == [f"sample {order[-1]}", f"sample {order[2]}"]

@@ -11,7 +11,7 @@ from neuralsolve.plot.charts import (
     smoke_figure,
     training_figure,
 )
-from neuralsolve.plot.errors import errors_figure, rollout_figure, spectra_figure
+from neuralsolve.plot.errors import errors_figure, relative_errors, rollout_figure, spectra_figure
 from neuralsolve.plot.fields import comparison_figure, fields_figure
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
@@ -25,6 +25,7 @@ __all__ = [
     "fields_figure",
     "history_figure",
     "measures_figure",
+    "relative_errors",
     "rollout_figure",
     "save",
     "smoke_figure",

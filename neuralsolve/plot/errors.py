@@ -20,10 +20,10 @@ INKS = (OURS, SHORT, "#7a6aa8", "#4f8a4c", "#c79a2b", INK)  # of models, in thei
 BINS = 24
 
 
-def relative(made: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def relative_errors(made: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return ||u - t|| / ||t|| of every sample, of as many channels as were made.
 
-    >>> relative(np.ones((1, 1, 4)), np.full((1, 1, 4), 2.0)).tolist()
+    >>> relative_errors(np.ones((1, 1, 4)), np.full((1, 1, 4), 2.0)).tolist()
     [0.5]
     """
     t = truth[:, : made.shape[1]].reshape(len(truth), -1).astype(float)
@@ -180,4 +180,4 @@ def by_frame(made: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the relative errors (n, frames) of fields ``(n, frames, *shape)``."""
     frames = made.shape[1]
     pairs = (values[:, :frames].reshape(-1, 1, *truth.shape[2:]) for values in (made, truth))
-    return relative(*pairs).reshape(-1, frames)
+    return relative_errors(*pairs).reshape(-1, frames)

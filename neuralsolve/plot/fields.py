@@ -12,7 +12,7 @@ from matplotlib.tri import Triangulation
 
 from neuralsolve.data import Samples
 from neuralsolve.errors import ShapeError
-from neuralsolve.plot.errors import INKS, draw_strips, relative
+from neuralsolve.plot.errors import INKS, draw_strips, relative_errors
 from neuralsolve.plot.solution import SIGNED, colour_scale
 from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, new_figure, plain_axes
 
@@ -42,7 +42,7 @@ def fields_figure(
     channels : of inputs and outputs
     """
     _same(samples, made)
-    errors, deep = relative(made, samples.outputs), len(samples.layout.axes) == 3
+    errors, deep = relative_errors(made, samples.outputs), len(samples.layout.axes) == 3
     names = [*names] or [f"sample {k}" for k in range(len(samples))]
     heads = [f"input {_name(samples.layout.inputs, channels[0], 'a')}", "truth", "prediction", "error"]
     heads[1] = f"truth {_name(samples.layout.outputs, channels[1], 'u')}"
@@ -93,7 +93,7 @@ def comparison_figure(
     found = {}
     for name, values in made.items():
         _same(samples, values)
-        found[name] = relative(values, samples.outputs)
+        found[name] = relative_errors(values, samples.outputs)
     order = np.argsort(next(iter(found.values())))[::-1]
     which = list(dict.fromkeys(int(order[place]) for place in (0, len(order) // 2)))[:rows]
     width, height = _size(samples, 1 + len(made))
