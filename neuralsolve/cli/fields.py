@@ -101,10 +101,11 @@ def predict(
         predicted = _as_samples(samples, made, model, data, steps)
         with told_of("--out"):
             if out.suffix.lower() == ".npz":
-                arrays = {f"axis{k}": axis for k, axis in enumerate(samples.layout.axes)}
+                arrays: dict[str, Any] = {f"axis{k}": axis for k, axis in enumerate(samples.layout.axes)}
+                arrays |= {"inputs": predicted.inputs, "outputs": predicted.outputs}
                 arrays |= {} if samples.points is None else {"points": samples.points}
                 with replacing(out, force) as temporary, temporary.open("wb") as stream:
-                    np.savez(stream, inputs=predicted.inputs, outputs=predicted.outputs, **arrays)
+                    np.savez(stream, **arrays)
             else:
                 write_samples(out, predicted, overwrite=force)
         files = [str(out)]

@@ -276,4 +276,4 @@ def _under(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
 def _mark(*sets: Samples) -> list[Any]:
     """Return what tells these samples from others: sizes and sums of bytes."""
     fields = [values for each in sets for values in (each.inputs, each.outputs)]
-    return [[*values.shape, zlib.crc32(np.ascontiguousarray(values))] for values in fields]
+    return [[*values.shape, zlib.crc32(np.ascontiguousarray(values).data)] for values in fields]

@@ -69,7 +69,7 @@ class Parallel:
         if self.count > 1:
             try:
                 from lightning_fabric import Fabric
-                from lightning_fabric.strategies import DDPStrategy
+                from lightning_fabric.strategies.ddp import DDPStrategy
             except ImportError:
                 msg = "several processes need Lightning Fabric: pip install 'neuralsolve[train]'"
                 raise OptionError(msg) from None
@@ -77,7 +77,8 @@ class Parallel:
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
             buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            strategy = DDPStrategy(timeout=PATIENCE, **{buffers: False})
+            options: dict[str, Any] = {buffers: False}
+            strategy = DDPStrategy(timeout=PATIENCE, **options)
             self.fabric = Fabric(
                 accelerator=device, devices=local, num_nodes=self.count // local, strategy=strategy
             )

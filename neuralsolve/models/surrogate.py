@@ -77,7 +77,7 @@ class Surrogate(nn.Module):
         )
         before = Normaliser.of(normaliser, inputs)
         after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
-        sizes = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
+        sizes: dict[str, Any] = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
         if samples.layout.axes:
             sizes["closed"] = [bool(abs(axis[-1] - 1) < 1e-6) for axis in samples.layout.axes]
