@@ -11,7 +11,7 @@ import pytest
 from test_cli import answer, run
 
 from neuralsolve.cases import load_case
-from neuralsolve.data import read_samples, write_samples
+from neuralsolve.data import Layout, Samples, read_samples, write_samples
 from neuralsolve.errors import OptionError
 from neuralsolve.models import Surrogate
 from neuralsolve.models.training_loop import CHECKPOINT, LOG, read_log
@@ -206,3 +206,32 @@ def test_what_cannot_be_measured_is_refused(folder, tmp_path):
     facts, result = answer("evaluate", model, foreign)  # the equation is not known: the rest is told
     assert result.exit_code == 0
     assert "residual" not in facts["metrics"]
+
+
+def test_a_roll_out_is_trained_and_measured_over_all_frames(tmp_path):
+    first = np.random.default_rng(409).standard_normal((12, 1, 8, 8))
+    series = np.concatenate([first * 0.9**k for k in range(5)], 1).astype(np.float32)
+    axis = np.arange(8) / 8
+    data = Samples(series[:, :2], series[:, 2:], Layout((axis, axis), boundary=("periodic",) * 2))
+    write_samples(tmp_path / "series.h5", data)
+    case = tmp_path / "train_rolled.toml"
+    case.write_text(
+        'kind = "train"\nnetwork = "unet"\n[options]\nwidth = 8\nlevels = 1\n[data]\nfile = "series.h5"\n'
+        "train = 8\nvalidation = 2\ntest = 2\n"
+        '[schedule]\nepochs = 2\nbatch = 4\nrollout = 3\nsymmetry = "shifts"\n'
+    )
+    facts, result = answer("train", case, "--out-dir", tmp_path)
+    assert result.exit_code == 0
+    model = tmp_path / "rolled.safetensors"
+    whole, _ = answer("evaluate", model, tmp_path / "series.h5", "--first", 10, "--plot", tmp_path / "e.png")
+    assert whole["metrics"]["l2"]["mean"] == pytest.approx(facts["results"][0]["l2"], abs=1e-5)
+    one, _ = answer("evaluate", model, tmp_path / "series.h5", "--first", 10, "--steps", 1)
+    made = Surrogate.load(model).predict(data.take(slice(10, None)), steps=1)
+    truth = data.outputs[10:, :1]
+    error = np.linalg.norm((made - truth).reshape(2, -1), axis=1) / np.linalg.norm(
+        truth.reshape(2, -1), axis=1
+    )
+    assert one["metrics"]["l2"]["mean"] == pytest.approx(error.mean(), rel=1e-5)
+    assert run("compare", model, tmp_path / "series.h5", "--plot", tmp_path / "c.png").exit_code == 0
+    too_many = run("evaluate", model, tmp_path / "series.h5", "--steps", 4)
+    assert "fewer steps" in too_many.stderr

@@ -265,10 +265,10 @@ class FieldCase(CaseTable):
 
 
 def _shown(model: Surrogate, samples: Samples, steps: int | None) -> Shown:
-    """Return the best, the median and the worst prediction of some samples."""
+    """Return the worst, the median and the best prediction of some samples."""
     made = model.predict(samples, steps=steps)
     order = np.argsort(errors(made, samples.outputs[:, : made.shape[1]])["l2"])
-    which = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    which = {"worst": order[-1], "median": order[len(order) // 2], "best": order[0]}
     return Shown(samples.take(list(which.values())), made[list(which.values())], list(which))
 
 

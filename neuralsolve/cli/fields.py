@@ -148,10 +148,9 @@ def compare(
             frames = min(made.shape[1] for _, made in found)
             shown = {label: made[:, :frames] for label, (_, made) in zip(_labels(rows), found, strict=True)}
             title = f"Errors on {len(samples)} samples of {Path(data).name}"
+            channel = _shown(samples, frames)[1]
             with told_of("--plot"):
-                save(
-                    comparison_figure(samples, shown, title, channel=frames - 1 if steps else 0), plot, force
-                )
+                save(comparison_figure(samples, shown, title, channel=channel, first=part[0]), plot, force)
         files = [str(path) for path in (csv, plot) if path is not None]
         if json:
             print_json({"data": data, "samples": len(samples), "models": rows, "files": files})
@@ -242,10 +241,15 @@ def _draw_fields(path: Path, samples: Samples, made: np.ndarray, title: str, for
     which = list(dict.fromkeys(int(order[k]) for k in (0, len(order) // 2, -1)))
     names = ["worst", "median", "best"] if len(which) == 3 else [f"sample {k}" for k in which]
     shown = samples.take(which)
-    rolled = samples.inputs.shape[1] > 1 and made.shape[1] > 1
-    channels = (-1, made.shape[1] - 1) if rolled else (0, 0)
     with told_of("--plot"):
-        save(fields_figure(shown, made[which], names, title, channels), path, force)
+        figure = fields_figure(shown, made[which], names, title, _shown(samples, made.shape[1]))
+        save(figure, path, force)
+
+
+def _shown(samples: Samples, made: int) -> tuple[int, int]:
+    """Return the channels of inputs and outputs to draw: the first, of frames the last."""
+    frames = samples.inputs.shape[1] > 1 and made > 1
+    return (samples.inputs.shape[1] - 1, made - 1) if frames else (0, 0)
 
 
 def _targets(targets: dict[str, Path | None], force: bool) -> None:

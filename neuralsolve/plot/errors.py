@@ -69,13 +69,12 @@ def draw_strips(axes: Axes, errors: Mapping[str, np.ndarray]) -> None:
             f"{100 * middle:.3g} %",
             (1.0, place),
             xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
+            ha="right",
             va="center",
             fontsize=7.5,
             color=INK,
         )
-    _percents(axes)
+    _percents(axes, np.concatenate(list(errors.values())))
     axes.set_yticks(places, list(errors), fontsize=8)
     axes.set_ylim(-0.6, len(errors) - 0.4)
     axes.set_xlabel("relative L2 error of a sample; bars and figures: the median", fontsize=8)
@@ -84,10 +83,16 @@ def draw_strips(axes: Axes, errors: Mapping[str, np.ndarray]) -> None:
     plain_axes(axes)
 
 
-def _percents(axes: Axes) -> None:
-    """Make the abscissa logarithmic, its ticks 1, 2, 5, 10 % and so on."""
+def _percents(axes: Axes, values: np.ndarray) -> None:
+    """Make the abscissa logarithmic, its ticks 1, 2, 5, 10 % and so on, with room for words at the right."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    known = values[(values > 0) & np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.01, 0.1)
+    ratio = high / low
+    axes.set_xlim(low / max(1.1, ratio**0.04), high * max(1.15, ratio**0.16))
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if ratio < 12 else (1.0, 2.0, 5.0))
+    )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
 

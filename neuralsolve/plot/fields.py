@@ -78,6 +78,7 @@ def comparison_figure(
     title: str = "",
     rows: int = 2,
     channel: int = 0,
+    first: int = 0,
 ) -> Figure:
     """Return the errors of several models on the same samples, one scale a row, and all of them as strips.
 
@@ -89,6 +90,7 @@ def comparison_figure(
     made : model -> (n, channels, *shape), the best model first
     rows : of samples
     channel : of the outputs
+    first : number of the first sample, for its name
     """
     found = {}
     for name, values in made.items():
@@ -113,7 +115,7 @@ def comparison_figure(
             scale = _about_zero(np.stack(differences))
             for axes, each in zip(panels[1:], differences, strict=True):
                 _bar(figure, draw_field(axes, samples, k, each, *scale), axes)
-        panels[0].set_ylabel(f"sample {k}", fontsize=8, color=INK)
+        panels[0].set_ylabel(f"sample {first + k}", fontsize=8, color=INK)
         for axes, name in zip(panels[1:], made, strict=True):
             axes.set_title(f"{name}: {100 * found[name][k]:.3g} %", fontsize=8, color=INK)
         panels[0].set_title(f"truth {_name(samples.layout.outputs, channel, 'u')}", fontsize=8, color=INK)
