@@ -80,7 +80,7 @@ def same(whole, parts):
 def test_a_run_cut_off_at_any_step_is_the_whole_one_bit_for_bit(net, options, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, trainer(net, **options))
-    for pressed in (5, 8, 9, 13):  # within epochs of 3 steps, and at the end of one
+    for pressed in (5, 9, 13) if options is EVERYTHING else (7,):  # within epochs of 3 steps, at an end
 
         def press(one=None, pressed=pressed):
             advance = one.advance
@@ -204,7 +204,7 @@ def test_the_loss_of_a_roll_out_is_zero_for_the_exact_model_and_flows_through_al
     loss = off._loss(torch.arange(6))
     loss.backward()
     # mean over k of 1 - (w / 0.9)^k; its slope has a term from every step
-    assert float(loss) == pytest.approx(np.mean([1 - (w / 0.9) ** k for k in range(1, 6)]), rel=1e-5)
+    assert loss.item() == pytest.approx(np.mean([1 - (w / 0.9) ** k for k in range(1, 6)]), rel=1e-5)
     slope = -np.mean([k * w ** (k - 1) / 0.9**k for k in range(1, 6)])
     assert float(off.model.net.weight.grad) == pytest.approx(slope, rel=1e-5)
 
