@@ -61,7 +61,8 @@ class Source(Table):
         else:
             path = folder / name
             self._made(path, tell)
-        found = read_data(path, frames=None if self.frames is None else tuple(self.frames))
+        frames = None if self.frames is None else (self.frames[0], self.frames[1])
+        found = read_data(path, frames=frames)
         return found if self.stride == 1 else found.every(self.stride)
 
     def _made(self, path: Path, tell: Tell) -> None:
@@ -190,7 +191,7 @@ class FieldCase(CaseTable):
         return parts[0], parts[1], tests
 
     def trainer(
-        self, samples: Samples, validation: Samples, parallel: Parallel | None = None
+        self, samples: Samples, validation: Samples, *, parallel: Parallel | None = None
     ) -> FieldTrainer:
         """Return the model before its first step, with its data."""
         plan, parallel = self.plan(), parallel or Parallel(self.device)
@@ -216,7 +217,7 @@ class FieldCase(CaseTable):
         sets = self.sets(folder, tell) if first else None
         parallel.wait()
         samples, validation, tests = sets or self.sets(folder, tell)
-        trainer = self.trainer(samples, validation, parallel)
+        trainer = self.trainer(samples, validation, parallel=parallel)
 
         def saved() -> None:
             facts = self._facts(trainer) | {"steps": str(trainer.step)}
