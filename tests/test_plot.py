@@ -82,18 +82,18 @@ def test_a_bare_matrix_shows_its_history_only():
 
 def test_signed_solutions_have_white_at_zero_and_others_use_the_full_range():
     signed, positive = np.linspace(-1, 3, 50), np.linspace(2, 3, 50)
-    from neuralsolve.plot.solution import SIGNED, UNSIGNED, _scale
+    from neuralsolve.plot.solution import SIGNED, UNSIGNED, colour_scale
 
-    norm, colours = _scale(signed)
+    norm, colours = colour_scale(signed)
     assert colours == SIGNED
     assert norm(0.0) == 0.5
-    norm, colours = _scale(positive)
+    norm, colours = colour_scale(positive)
     assert colours == UNSIGNED
     assert (norm(2.0), norm(3.0)) == (0.0, 1.0)
-    norm, _ = _scale(np.full(5, 4.0))
+    norm, _ = colour_scale(np.full(5, 4.0))
     assert norm(4.0) == 0.0
     with_a_peak = np.append(rng.random(20_000), 1e9)
-    assert _scale(with_a_peak)[0].vmax < 10
+    assert colour_scale(with_a_peak)[0].vmax < 10
 
 
 @pytest.mark.parametrize("kind", ["quad", "hexahedron"])

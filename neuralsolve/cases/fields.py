@@ -10,18 +10,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from neuralsolve.cases.files import referenced_file
 from neuralsolve.cases.schema import CaseTable, Table
-from neuralsolve.cases.training import Tell, Trained, provenance
-from neuralsolve.data import make, read_data
+from neuralsolve.cases.training import Shown, Tell, Trained, provenance
+from neuralsolve.data import make, read_data, read_header
 from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, nearest
-from neuralsolve.models.evaluation import evaluated
-from neuralsolve.models.field_training import FieldTrainer, FieldTraining
+from neuralsolve.models.evaluation import errors, evaluated
+from neuralsolve.models.field_options import FieldTraining
+from neuralsolve.models.field_training import FieldTrainer
 from neuralsolve.models.networks import parameters_of
-from neuralsolve.models.parallel import Parallel
+from neuralsolve.models.parallel import Parallel, processes
 from neuralsolve.models.surrogate import Surrogate, tensors_of
 from neuralsolve.models.training_loop import train
 from neuralsolve.pde.equation import equation_of, equations
@@ -59,18 +60,31 @@ class Source(Table):
             path = referenced_file(case, self.file)
         else:
             path = folder / name
-            if not path.exists():
-                assert self.equation is not None
-                assert self.count is not None
-                try:
-                    equation = equations()[self.equation](**self.parameters)
-                except TypeError as error:
-                    msg = f"parameters of {self.equation}: {error}"
-                    raise OptionError(msg) from None
-                told = lambda done, note: tell(0, f"{done} samples, {note}")  # noqa: E731
-                make(equation, self.count, path, self.seed, self.first, tell=told)
-        found = read_data(path, frames=None if self.frames is None else tuple(self.frames))
+            self._made(path, tell)
+        frames = None if self.frames is None else (self.frames[0], self.frames[1])
+        found = read_data(path, frames=frames)
         return found if self.stride == 1 else found.every(self.stride)
+
+    def _made(self, path: Path, tell: Tell) -> None:
+        """Make the samples of the equation, unless they are there; refuse others in their place."""
+        assert self.equation is not None
+        assert self.count is not None
+        try:
+            equation = equations()[self.equation](**self.parameters)
+        except TypeError as error:
+            msg = f"parameters of {self.equation}: {error}"
+            raise OptionError(msg) from None
+        if not path.exists() or path.with_name(f"{path.name}.parts").exists():
+            told = lambda done, note: tell(0, f"{done} samples, {note}")  # noqa: E731
+            make(equation, self.count, path, self.seed, self.first, tell=told)
+        layout = read_header(path).layout
+        wanted = json.loads(json.dumps(equation.layout().equation, default=str))
+        wanted |= {"seed": self.seed, "first": self.first, "count": self.count}
+        held = {**layout.origin, **layout.equation}
+        other = {name: held.get(name) for name, value in wanted.items() if held.get(name) != value}
+        if other:
+            msg = f"{path} holds samples made with {other}; delete it, or train into another --out-dir"
+            raise OptionError(msg)
 
 
 class Data(Source):
@@ -80,11 +94,19 @@ class Data(Source):
     validation: PositiveInt
     test: NonNegativeInt = 0
 
+    @model_validator(mode="after")
+    def _enough(self) -> Data:
+        wanted = self.train + self.validation + self.test
+        if self.count is not None and self.count < wanted:
+            msg = f"data.count = {self.count}; train, validation and test are {wanted} samples together"
+            raise OptionError(msg)
+        return self
+
 
 class Test(Source):
     """Further samples that the trained model is measured on, of any resolution; `steps` of a roll-out."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     use: PositiveInt | None = None
     steps: PositiveInt | None = None
 
@@ -93,6 +115,7 @@ class FieldCase(CaseTable):
     """A model of fields: its network and that one's `options`, the data, and how it is trained."""
 
     command: ClassVar[str] = "train"
+    shared: ClassVar[bool] = True
 
     network: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -111,18 +134,26 @@ class FieldCase(CaseTable):
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
         self.plan()
+        names = ["data", "test", *(each.name for each in self.tests)]
+        if len(set(names)) < len(names):
+            msg = f"tests are named {', '.join(names[2:])}; each needs its own, not 'data' or 'test'"
+            raise OptionError(msg)
         return self
 
     @property
     def steps(self) -> int:
         """Of the training, before its data are known: epochs times whole batches."""
         plan = self.plan()
-        return plan.epochs * max(1, self.data.train // plan.batch)
+        return plan.epochs * self._per_epoch
 
     def with_steps(self, steps: int) -> FieldCase:
         """Return the case with as many epochs as these steps need."""
-        per_epoch = max(1, self.data.train // self.plan().batch)
-        return self.model_copy(update={"schedule": self.schedule | {"epochs": -(-steps // per_epoch)}})
+        epochs = -(-steps // self._per_epoch)
+        return self.model_copy(update={"schedule": self.schedule | {"epochs": epochs}})
+
+    @property
+    def _per_epoch(self) -> int:
+        return max(1, self.data.train // (self.plan().batch * processes()))
 
     def folders(self, folder: Path) -> list[Path]:
         """Return where the log and the checkpoint go."""
@@ -130,7 +161,14 @@ class FieldCase(CaseTable):
 
     def plan(self) -> FieldTraining:
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
-        return TypeAdapter(FieldTraining).validate_python({"seed": self.seed} | self.schedule)
+        try:
+            return TypeAdapter(FieldTraining).validate_python({"seed": self.seed} | self.schedule)
+        except ValidationError as error:
+            complaint = error.errors(include_url=False)[0]
+            where = ".".join(map(str, ("schedule", *complaint["loc"])))
+            text = complaint.get("ctx", {}).get("error", f"{complaint['input']!r:.100}: {complaint['msg']}")
+            msg = f"{where}: {text}"
+            raise OptionError(msg) from None
 
     def sets(
         self, folder: Path, tell: Tell
@@ -152,9 +190,11 @@ class FieldCase(CaseTable):
             )
         return parts[0], parts[1], tests
 
-    def trainer(self, samples: Samples, validation: Samples) -> FieldTrainer:
+    def trainer(
+        self, samples: Samples, validation: Samples, *, parallel: Parallel | None = None
+    ) -> FieldTrainer:
         """Return the model before its first step, with its data."""
-        plan, parallel = self.plan(), Parallel(self.device)
+        plan, parallel = self.plan(), parallel or Parallel(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             network = {"name": self.network} | self.options
@@ -168,33 +208,32 @@ class FieldCase(CaseTable):
         return equation_of(samples.layout) if samples.layout.equation else None
 
     def train(self, folder: Path, tell: Tell) -> Trained:
-        """Train, or go on from the checkpoint in a folder; measure what did best on the validation."""
-        samples, validation, tests = self.sets(folder, tell)
-        trainer = self.trainer(samples, validation)
-        first = trainer.parallel.rank == 0
+        """Train, or go on from the checkpoint in a folder; measure what did best on the validation.
+
+        Of several processes the first makes the data, writes and measures.
+        """
+        parallel = Parallel(self.device)
+        first = parallel.rank == 0
+        sets = self.sets(folder, tell) if first else None
+        parallel.wait()
+        samples, validation, tests = sets or self.sets(folder, tell)
+        trainer = self.trainer(samples, validation, parallel=parallel)
 
         def saved() -> None:
-            trainer.best_model().save(folder / BEST)
-            trainer.average.save(folder / LAST)
+            facts = self._facts(trainer) | {"steps": str(trainer.step)}
+            facts["wall_seconds"] = f"{trainer.seconds:.0f}"
+            trainer.best_model().save(folder / BEST, facts)
+            trainer.average.save(folder / LAST, facts)
 
-        rows = train(trainer, folder, tell, writes=first, saved=saved, tensorboard=self.tensorboard)
-        model, results = trainer.best_model(), []
-        for name, (each, steps) in tests.items():
-            row = {"test": name, "samples": len(each), "shape": list(each.shape)}
-            results.append(row | self._measured(model, each, steps))
-        facts = {
-            "schedule": json.dumps(dataclasses.asdict(trainer.schedule)),
-            "seed": str(trainer.schedule.seed),
-            "parameters": str(parameters_of(model)),
-            "data": json.dumps(self.data.model_dump(mode="json")),
-        }
-        facts |= provenance(self, trainer.step, trainer.seconds, results)
-        if first:
-            model.save(folder / BEST, facts)
+        options = {"writes": first, "saved": saved, "tensorboard": self.tensorboard, "agreed": parallel.any}
+        rows = train(trainer, folder, tell, **options)
+        model = trainer.best_model()
+        results = [self._row(model, name, *each) for name, each in tests.items()] if first else []
+        facts = self._facts(trainer) | provenance(self, trainer.step, trainer.seconds, results)
         named = {"training": "loss", "validation": "validation"}
         return Trained(
             tensors_of(model),
-            facts,
+            model.metadata() | facts,
             trainer.step,
             trainer.seconds,
             results,
@@ -204,13 +243,34 @@ class FieldCase(CaseTable):
             },
             "loss, relative",
             [_told(row) for row in results],
+            _shown(model, *next(iter(tests.values()))) if first and tests else None,
         )
+
+    def _facts(self, trainer: FieldTrainer) -> dict[str, str]:
+        return {
+            "schedule": json.dumps(dataclasses.asdict(trainer.schedule)),
+            "seed": str(trainer.schedule.seed),
+            "parameters": str(parameters_of(trainer.model)),
+            "data": json.dumps(self.data.model_dump(mode="json")),
+        }
+
+    def _row(self, model: Surrogate, name: str, samples: Samples, steps: int | None) -> dict[str, Any]:
+        row = {"test": name, "samples": len(samples), "shape": list(samples.shape)}
+        return row | self._measured(model, samples, steps)
 
     def _measured(self, model: Surrogate, samples: Samples, steps: int | None) -> dict[str, float]:
         residual: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
         residual = getattr(self._equation(samples), "residual", None)
         found = evaluated(model, samples, steps, residual)
         return {name: round(value, 6) for name, value in found.items()}
+
+
+def _shown(model: Surrogate, samples: Samples, steps: int | None) -> Shown:
+    """Return the worst, the median and the best prediction of some samples."""
+    made = model.predict(samples, steps=steps)
+    order = np.argsort(errors(made, samples.outputs[:, : made.shape[1]])["l2"])
+    which = {"worst": order[-1], "median": order[len(order) // 2], "best": order[0]}
+    return Shown(samples.take(list(which.values())), made[list(which.values())], list(which))
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -102,7 +102,9 @@ class FreeSurface(Table):
 
 
 class CaseTable(Table):
-    """What every kind has."""
+    """What every kind has; `shared` tells whether several processes may train it."""
+
+    shared: ClassVar[bool] = False
 
     title: str = ""
     solve: SolveOptions = SolveOptions()

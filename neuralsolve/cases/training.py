@@ -22,6 +22,7 @@ from pydantic import Field, PositiveInt, TypeAdapter, model_validator
 from torch import Tensor, nn
 
 from neuralsolve.cases.schema import CaseTable, Table, Wall
+from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.fields import Ritz, System, smoothed
 from neuralsolve.models.neural import NeuralDirection, make_network
@@ -42,6 +43,15 @@ Tell = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
+class Shown:
+    """Predictions for a figure: samples, what a model makes of them, names of the samples."""
+
+    samples: Samples
+    made: np.ndarray
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training ends in.
 
@@ -53,6 +63,7 @@ class Trained:
     curves : (step, loss) by name, for a figure
     loss : what these losses are
     told : of the results, a line each
+    shown : predictions, of a model of fields
     """
 
     tensors: dict[str, Tensor]
@@ -63,6 +74,7 @@ class Trained:
     curves: dict[str, list[tuple[float, float]]]
     loss: str
     told: list[str]
+    shown: Shown | None = None
 
 
 class Data(Table):

@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 
 THREADS = 2
+QUIET = ("simulate", "train", "tune", "data", "evaluate", "predict", "compare")  # with threads that sleep
 
 Method = Annotated[
     str | None,
@@ -148,6 +149,69 @@ def train(
     from neuralsolve.cli.train import run
 
     run(case, out_dir, steps, restart=restart, json=json)
+
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="samples: .h5, .mat, .npy, .npz, .pt, ...")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="a .safetensors file of `neuralsolve train`")]
+Steps = Annotated[int | None, typer.Option(min=1, help="of a roll-out; all frames of DATA if left out")]
+First = Annotated[int, typer.Option(min=0, help="number of the first sample")]
+Count = Annotated[int | None, typer.Option(min=1, help="how many samples; all that follow if left out")]
+Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE.csv", help="write the rows")]
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    steps: Steps = None,
+    first: First = 0,
+    count: Count = None,
+    plot: Plot = None,
+    csv: Csv = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Measure a trained model of fields on samples, at their own resolution."""
+    from neuralsolve.cli.fields import evaluate as run
+
+    run(model, data, steps, (first, count), plot, csv, json=json, force=force)
+
+
+@app.command()
+def predict(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="FILE.h5|.npz", help="where the predictions go")],
+    steps: Steps = None,
+    first: First = 0,
+    count: Count = None,
+    plot: Plot = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Write what a trained model of fields makes of the inputs of samples."""
+    from neuralsolve.cli.fields import predict as run
+
+    run(model, data, out, steps, (first, count), plot, json=json, force=force)
+
+
+@app.command()
+def compare(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="MODEL... DATA", help="models, and last the samples")
+    ],
+    steps: Steps = None,
+    first: First = 0,
+    count: Count = None,
+    plot: Plot = None,
+    csv: Csv = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Measure several trained models of fields on the same samples, in one table."""
+    from neuralsolve.cli.fields import compare as run
+
+    run(sources, steps, (first, count), plot, csv, json=json, force=force)
 
 
 @app.command()
@@ -289,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["bench"]:
         _with_two_threads(arguments)
-    if arguments[:1] in (["simulate"], ["train"], ["tune"], ["data"]):
+    if arguments[:1] and arguments[0] in QUIET:
         _with_quiet_threads(arguments)
     app(arguments)
 

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from neuralsolve.errors import InputError, SolveError
+from neuralsolve.models.parallel import rank
 
 INTERRUPTED = 130  # as a shell says it of a program that ended by Ctrl-C
 PATIENCE = 2.0  # seconds before progress is shown
@@ -31,7 +32,7 @@ def answered(as_json: bool) -> Iterator[None]:
         text = " ".join(str(error).split())
         if as_json:
             print_json({"error": text, "kind": type(error).__name__})
-        typer.echo(f"error: {text}", err=True)
+        say(f"error: {text}")
         raise typer.Exit(1 if isinstance(error, SolveError) else 2) from None
 
 
@@ -44,7 +45,7 @@ def going_on_from(folder: Path, as_json: bool) -> Iterator[None]:
         text = f"interrupted; the same command goes on from {folder}"
         if as_json:
             print_json({"error": text, "kind": "KeyboardInterrupt"})
-        typer.echo(text, err=True)
+        say(text)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -61,7 +62,15 @@ def told_of(option: str) -> Iterator[None]:
 
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object; NaN and infinity, which JSON lacks, become null."""
-    typer.echo(json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    if not rank():
+        typer.echo(text)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error; of several processes the first alone does."""
+    if not rank():
+        typer.echo(text, err=True)
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,10 @@ from typing import Any
 import typer
 
 from neuralsolve.cases import find_case, load_case
+from neuralsolve.cases.training import Trained
 from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
+from neuralsolve.models.parallel import processes, rank
 from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
 
@@ -22,6 +24,9 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
         if getattr(case, "command", "") != "train":
             msg = f"{path} trains nothing; `neuralsolve cases` lists what it is for"
             raise OptionError(msg)
+        if processes() > 1 and not case.shared:
+            msg = f"{path} is trained by one process; models of fields alone are trained by several"
+            raise OptionError(msg)
         if steps is not None:
             case = case.with_steps(steps)
         label = path.stem.removeprefix("train_")
@@ -29,13 +34,16 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
         with told_of("--out-dir"):
             for each in case.folders(folder):
                 each.mkdir(parents=True, exist_ok=True)
-                for old in (CHECKPOINT, LOG) if restart else ():
+                for old in (CHECKPOINT, LOG) if restart and not rank() else ():
                     (each / old).unlink(missing_ok=True)
-        with going_on_from(folder, json), progress(f"train {label}", case.steps, quiet=json) as tell:
+        quiet = json or rank() > 0
+        with going_on_from(folder, json), progress(f"train {label}", case.steps, quiet=quiet) as tell:
             trained = case.train(folder, tell)
+        if rank():  # the first process tells and writes
+            return
         weights = folder / f"{label}{SUFFIX}"
         write_tensors(weights, trained.tensors, trained.provenance)
-        files = [weights, *(each / LOG for each in case.folders(folder)), _picture(folder, label, trained)]
+        files = [weights, *(each / LOG for each in case.folders(folder)), *_pictures(folder, label, trained)]
         facts: dict[str, Any] = {
             "case": label,
             "steps": trained.steps,
@@ -50,9 +58,15 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             typer.echo("\n".join([done, *trained.told, *(f"wrote {file}" for file in files)]))
 
 
-def _picture(folder: Path, label: str, trained: Any) -> Path:
-    from neuralsolve.plot import save, training_figure
+def _pictures(folder: Path, label: str, trained: Trained) -> list[Path]:
+    """Draw the loss, and of a model of fields what it predicts."""
+    from neuralsolve.plot import fields_figure, save, training_figure
 
-    target = folder / "loss.png"
-    save(training_figure(trained.curves, trained.loss, f"Training of {label}"), target, overwrite=True)
-    return target
+    figures = {"loss.png": training_figure(trained.curves, trained.loss, f"Training of {label}")}
+    if trained.shown is not None:
+        shown = trained.shown
+        title = f"{label}: test samples that it has not been trained on"
+        figures["fields.png"] = fields_figure(shown.samples, shown.made, shown.names, title)
+    for name, figure in figures.items():
+        save(figure, folder / name, overwrite=True)
+    return [folder / name for name in figures]

@@ -1,1 +1,41 @@
-"""Torch modules that propose directions, their losses and data, and the one loop that trains them."""
+"""Torch modules: those that propose directions to a solver, and models of fields; losses, data, training.
+
+What is named here is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralsolve.models.evaluation import evaluated as evaluated
+    from neuralsolve.models.field_options import FieldTraining as FieldTraining
+    from neuralsolve.models.fitting import train as train
+    from neuralsolve.models.fno import FNO as FNO
+    from neuralsolve.models.lsm import LatentSpectral as LatentSpectral
+    from neuralsolve.models.networks import make_network as make_network
+    from neuralsolve.models.surrogate import Surrogate as Surrogate
+    from neuralsolve.models.unet import UNet as UNet
+
+_PLACES = {
+    "FNO": "fno",
+    "FieldTraining": "field_options",
+    "LatentSpectral": "lsm",
+    "Surrogate": "surrogate",
+    "UNet": "unet",
+    "evaluated": "evaluation",
+    "make_network": "networks",
+    "train": "fitting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACES])

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.data.samples import Samples
+from neuralsolve.errors import ShapeError
 from neuralsolve.models.field_losses import TINY, h1, l2
 from neuralsolve.models.surrogate import Surrogate
 
@@ -91,14 +92,44 @@ def evaluated(
     ----------
     steps : of a roll-out; None: one step gives all outputs
     residual : of the equation that the samples obey
+
+    Raises
+    ------
+    ShapeError
+        The model makes more than the samples have to compare with.
     """
-    made = model.predict(samples, steps=steps)
-    truth = samples.outputs[:, : made.shape[1]]
-    axes = samples.layout.axes
-    found = errors(made, truth, [float(axis[1] - axis[0]) for axis in axes if len(axis) > 1])
+    found = measured(samples, model.predict(samples, steps=steps), residual)
     row: dict[str, Any] = {name: float(value.mean()) for name, value in found.items()}
-    row["worst"] = float(found["l2"].max())
+    return row | {"worst": float(found["l2"].max())}
+
+
+def measured(
+    samples: Samples,
+    made: np.ndarray,
+    residual: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the errors of predictions, of every sample, and of the equation where it is known.
+
+    Raises
+    ------
+    ShapeError
+        The samples have fewer outputs to compare with.
+    """
+    if made.shape[1] > samples.outputs.shape[1]:
+        msg = (
+            f"{made.shape[1]} channels were predicted, the data have {samples.outputs.shape[1]}; fewer "
+            "steps of the roll-out, or data with more frames are needed"
+        )
+        raise ShapeError(msg)
+    truth, axes = samples.outputs[:, : made.shape[1]], samples.layout.axes
+    found = errors(made, truth, [float(axis[1] - axis[0]) for axis in axes if len(axis) > 1])
     if residual is not None:
-        row["residual"] = float(np.mean(residual(samples.inputs, made)))
-        row["residual_truth"] = float(np.mean(residual(samples.inputs, truth)))
-    return row
+        found["residual"] = np.asarray(residual(samples.inputs, made))
+        found["residual_truth"] = np.asarray(residual(samples.inputs, truth))
+    return found
+
+
+def steps_for(model: Surrogate, samples: Samples) -> int | None:
+    """Return the steps that give all frames, of a model that makes a part of them at a time."""
+    frames, outputs = samples.outputs.shape[1], model.network["outputs"]
+    return frames // outputs if frames > outputs else None

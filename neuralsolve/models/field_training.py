@@ -14,10 +14,12 @@ means are those of a process.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
+import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,88 +27,16 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.data.samples import Samples
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES, l2
+from neuralsolve.models.field_options import RESIDUAL, FieldTraining
 from neuralsolve.models.parallel import Parallel
-from neuralsolve.models.rates import SCHEDULES, rate
+from neuralsolve.models.rates import rate
 from neuralsolve.models.surrogate import Surrogate, load_tensors, mesh_of, tensors_of
 from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
 
-RESIDUAL = "residual"
 Residual = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class FieldTraining:
-    """How to train a model of fields.
-
-    Parameters
-    ----------
-    epochs : passes over the samples
-    batch : samples a step, of every process
-    learning_rate : the highest
-    schedule : "onecycle", "cosine", "step", "constant"; `rise`, `period` (epochs), `factor` as of
-        `rates.rate`
-    optimizer : "adamw", or "adam" with the decay inside the gradient
-    weight_decay : of all weights
-    loss : weights of "l2", "h1", "derivative", "residual" (of the equation that made the data), which add up
-    clip : norm to which a longer gradient is cut; None never
-    symmetry : "none", "square" or "shifts": see `neuralsolve.models.symmetry`
-    ema : of the weights, a step; 0 for none
-    patience : epochs without a better validation after which it ends; None: never
-    rollout : steps of a roll-out that the loss goes through; 0: all outputs at once
-    precision : "float32", or "bfloat16" for what is safe in it (transforms never are)
-    seed : of weights, order and motions
-
-    Raises
-    ------
-    OptionError
-    """
-
-    epochs: int = 100
-    batch: int = 20
-    learning_rate: float = 1e-3
-    schedule: str = "onecycle"
-    rise: float = 0.3
-    period: int = 100
-    factor: float = 0.5
-    optimizer: str = "adamw"
-    weight_decay: float = 1e-5
-    loss: dict[str, float] = field(default_factory=lambda: {"l2": 1.0})
-    clip: float | None = None
-    symmetry: str = "none"
-    ema: float = 0.0
-    patience: int | None = None
-    rollout: int = 0
-    precision: str = "float32"
-    seed: int = 1905
-
-    def __post_init__(self) -> None:
-        words = {
-            "schedule": SCHEDULES,
-            "optimizer": ("adamw", "adam"),
-            "symmetry": symmetry.KINDS,
-            "precision": ("float32", "bfloat16"),
-        }
-        for name, known in words.items():
-            if getattr(self, name) not in known:
-                msg = f"{name} = {getattr(self, name)!r}{nearest(str(getattr(self, name)), known)}"
-                raise OptionError(msg)
-        for name in self.loss:
-            if name not in (*FIELD_LOSSES, RESIDUAL):
-                msg = f"loss {name!r}{nearest(name, (*FIELD_LOSSES, RESIDUAL))}"
-                raise OptionError(msg)
-        counts = min(self.epochs, self.batch, self.period, self.patience or 1) >= 1 and self.rollout >= 0
-        parts = 0 <= self.rise < 1 and 0 <= self.ema < 1 and 0 < self.factor <= 1 and self.weight_decay >= 0
-        sizes = self.learning_rate > 0 and (self.clip is None or self.clip > 0) and self.seed >= 0
-        if not (counts and parts and sizes and self.loss and all(w >= 0 for w in self.loss.values())):
-            msg = (
-                f"got {self}; epochs, batch, period, patience >= 1, rollout, weight_decay, seed and weights "
-                "of the loss >= 0, rise and ema in [0, 1), factor in (0, 1], positive learning_rate and clip "
-                "are needed"
-            )
-            raise OptionError(msg)
 
 
 class FieldTrainer:
@@ -124,9 +54,10 @@ class FieldTrainer:
     Raises
     ------
     ShapeError
-        Samples and validation of different sizes, or a symmetry that the grid does not have.
+        Samples and validation of different sizes, other channels than the model's, or a symmetry that the
+        grid does not have.
     OptionError
-        A loss that the data cannot have.
+        A loss that the data cannot have, or fewer samples than processes.
     """
 
     def __init__(
@@ -147,8 +78,9 @@ class FieldTrainer:
             raise ShapeError(msg)
         self.model, self.samples, self.validation, self.schedule = model, samples, validation, options
         self.residual, self.parallel = residual, parallel or Parallel()
-        self.options = {"about": about or {}, "network": model.network} | asdict(options)
-        self.options["processes"] = self.parallel.count
+        told: dict[str, Any] = {"about": about or {}, "network": model.network} | asdict(options)
+        told["processes"], told["data"] = self.parallel.count, _mark(samples, validation)
+        self.options = json.loads(json.dumps(told))
         self.device = self.parallel.device
         self.spacing = [float(axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in samples.layout.axes]
         self._check()
@@ -163,19 +95,28 @@ class FieldTrainer:
         self.best_tensors = {name: value.clone() for name, value in tensors_of(model).items()}
 
     def _check(self) -> None:
-        options, samples = self.schedule, self.samples
-        symmetry.motions(options.symmetry, samples.shape)
+        options, samples, network = self.schedule, self.samples, self.model.network
+        symmetry.fits(options.symmetry, samples.layout, samples.shape)
         needs = [name for name in options.loss if name != "l2"] + ["symmetry"] * (options.symmetry != "none")
+        needs += ["rollout"] * (options.rollout > 0)
         if needs and samples.points is not None:
-            msg = f"{', '.join(needs)} on a mesh; only the loss 'l2' and no symmetry are known there"
+            msg = f"{', '.join(needs)} on a mesh; the loss 'l2' alone is known there"
             raise OptionError(msg)
         if RESIDUAL in options.loss and self.residual is None:
             msg = "the loss 'residual' needs data whose equation is known and tells its residual"
             raise OptionError(msg)
-        channels = self.model.network["outputs"]
-        if options.rollout * channels > samples.outputs.shape[1]:
-            given = samples.outputs.shape[1]
-            msg = f"a roll-out of {options.rollout} steps needs as many frames; outputs have {given}"
+        if len(samples) < self.parallel.count:
+            msg = f"{len(samples)} samples for {self.parallel.count} processes; each needs one at least"
+            raise OptionError(msg)
+        inputs, outputs = samples.inputs.shape[1], samples.outputs.shape[1]
+        wanted = f"at least {max(1, options.rollout) * network['outputs']}" if options.rollout else "as many"
+        enough = outputs >= options.rollout * network["outputs"]
+        if inputs != network["inputs"] or not (enough if options.rollout else outputs == network["outputs"]):
+            msg = (
+                f"{inputs} channels of inputs and {outputs} of outputs; the model has {network['inputs']} "
+                f"and {network['outputs']}: {wanted} of outputs are needed"
+                + (f" by a roll-out of {options.rollout} steps" if options.rollout else "")
+            )
             raise ShapeError(msg)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
@@ -213,9 +154,7 @@ class FieldTrainer:
         loss = self._loss(which)
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        if s.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), s.clip, norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), s.clip or math.inf)
         if bool(torch.isfinite(norm)):
             self.adam.step()
         self._follow()
@@ -290,13 +229,18 @@ class FieldTrainer:
                     mean.copy_(value)
 
     def _validate(self) -> float:
-        steps = self.validation.outputs.shape[1] // self.model.network["outputs"]
-        made = self.average.predict(self.validation, steps=steps if self.schedule.rollout else None)
-        error = float(l2(torch.from_numpy(made), self._tensor(self.validation.outputs)).mean())
+        """Return the error on the validation, of the first process, and keep what did best."""
+        error = self.parallel.of_first(self._error() if self.parallel.rank == 0 else math.nan)
         if error < self.best:
             self.best, self.best_epoch = error, self.step // self.per_epoch
             self.best_tensors = {name: value.clone() for name, value in tensors_of(self.average).items()}
         return error
+
+    def _error(self) -> float:
+        outputs = self.validation.outputs
+        steps = outputs.shape[1] // self.model.network["outputs"] if self.schedule.rollout else None
+        made = self.average.predict(self.validation, steps=steps)
+        return float(l2(torch.from_numpy(made), self._tensor(outputs[:, : made.shape[1]])).mean())
 
     def best_model(self) -> Surrogate:
         """Return the model that did best on the validation."""
@@ -327,3 +271,9 @@ class FieldTrainer:
 
 def _under(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
     return {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
+
+
+def _mark(*sets: Samples) -> list[Any]:
+    """Return what tells these samples from others: sizes and sums of bytes."""
+    fields = [values for each in sets for values in (each.inputs, each.outputs)]
+    return [[*values.shape, zlib.crc32(np.ascontiguousarray(values).data)] for values in fields]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError, nearest
-from neuralsolve.models.resampling import Resampling
 
 KINDS = ("pointwise", "channel", "none")
-EPS = 1e-5  # added to a pointwise deviation, relative to that of all
+EPS = 1e-5  # added to a deviation, relative to that of all nodes
+ROUNDING = 1e-7  # a channel that varies less, relative to its size, is constant: it is only moved to zero
 
 
 class Normaliser(nn.Module):
@@ -62,8 +62,9 @@ class Normaliser(nn.Module):
         wide = fields.double()
         deviation = wide.std(over, keepdim=True, unbiased=False)[0]
         overall = wide.std([0, *range(2, fields.ndim)], keepdim=True, unbiased=False)[0]
-        floor = EPS * overall + torch.finfo(fields.dtype).tiny
-        return cls(wide.mean(over, keepdim=True)[0].to(fields.dtype), (deviation + floor).to(fields.dtype))
+        mean, size = wide.mean(over, keepdim=True)[0], wide.abs().mean([0, *range(2, fields.ndim)], True)[0]
+        deviation = torch.where(overall > ROUNDING * size, deviation + EPS * overall, 1.0)
+        return cls(mean.to(fields.dtype), deviation.to(fields.dtype))
 
     def forward(self, fields: Tensor) -> Tensor:
         return (fields - self.mean) / self.deviation
@@ -71,9 +72,3 @@ class Normaliser(nn.Module):
     def back(self, fields: Tensor) -> Tensor:
         """Return fields as they were."""
         return fields * self.deviation + self.mean
-
-    def on(self, resampling: Resampling) -> Normaliser:
-        """Return that of another grid: a pointwise one is interpolated."""
-        if self.mean[0].numel() == 1:
-            return self
-        return Normaliser(resampling(self.mean), resampling(self.deviation).clamp(min=self.deviation.min()))

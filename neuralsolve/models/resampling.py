@@ -1,7 +1,7 @@
 """From one grid to another by splines, axis by axis: cubic, or linear where there are too few nodes.
 
-The interpolation along an axis is a matrix ``(to, from)``, made once. On a periodic axis it wraps, and beyond
-the last node of a Dirichlet axis that does not reach the wall at 1 lies a zero.
+The interpolation along an axis is a matrix ``(to, from)``, made once. On a periodic axis it wraps; where the
+nodes of a Dirichlet axis do not reach the walls at 0 and 1, a zero lies there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def _matrix(axis: np.ndarray, onto: np.ndarray, boundary: str) -> np.ndarray:
         return np.ones((len(onto), 1))
     if boundary == "periodic":
         nodes, values = np.append(nodes, nodes[0] + 1.0), np.concatenate([values, values[:1]])
-        return make_interp_spline(nodes, values, order, bc_type="periodic" if order == 3 else None)(onto)
+        spline = make_interp_spline(nodes, values, order, bc_type="periodic" if order == 3 else None)
+        return spline(nodes[0] + (np.asarray(onto) - nodes[0]) % 1.0)
+    zero = np.zeros((1, len(axis)))
     if boundary == "dirichlet" and nodes[-1] < 1 - 1e-9:
-        nodes, values = np.append(nodes, 1.0), np.concatenate([values, np.zeros((1, len(axis)))])
+        nodes, values = np.append(nodes, 1.0), np.concatenate([values, zero])
+    if boundary == "dirichlet" and nodes[0] > 1e-9:
+        nodes, values = np.append(0.0, nodes), np.concatenate([zero, values])
     return make_interp_spline(nodes, values, order)(np.clip(onto, nodes[0], nodes[-1]))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples
-from neuralsolve.errors import FormatError, OptionError, ShapeError
+from neuralsolve.errors import FormatError, ShapeError
 from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
 from neuralsolve.models.resampling import Resampling
@@ -77,7 +77,7 @@ class Surrogate(nn.Module):
         )
         before = Normaliser.of(normaliser, inputs)
         after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
-        sizes = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
+        sizes: dict[str, Any] = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
         if samples.layout.axes:
             sizes["closed"] = [bool(abs(axis[-1] - 1) < 1e-6) for axis in samples.layout.axes]
@@ -129,19 +129,21 @@ class Surrogate(nn.Module):
             raise ShapeError(msg)
         if axes is None:
             axes = samples.layout.axes if samples is not None else self._axes_like(inputs)
-        to, back = self._resampling(axes)
-        device, training = next(self.parameters()).device, self.training
+        to, back = self._resampling(axes, inputs.shape[2:] if samples is None else samples.layout.shape)
+        device, training = self.before.mean.device, self.training
         self.eval()
         found = []
-        for start in range(0, len(inputs), batch):
-            part = slice(start, start + batch)
-            x = to(torch.from_numpy(np.ascontiguousarray(inputs[part], np.float32)).to(device))
-            if samples is not None and samples.points is not None:
-                y = self(x, *mesh_of(samples, part, device))
-            else:
-                y = self(x) if steps is None else self.rollout(x, steps)
-            found.append(back(y).cpu().numpy())
-        self.train(training)
+        try:
+            for start in range(0, len(inputs), batch):
+                part = slice(start, start + batch)
+                x = to(torch.from_numpy(np.ascontiguousarray(inputs[part], np.float32)).to(device))
+                if samples is not None and samples.points is not None:
+                    y = self(x, *mesh_of(samples, part, device))
+                else:
+                    y = self(x) if steps is None else self.rollout(x, steps)
+                found.append(back(y).cpu().numpy())
+        finally:
+            self.train(training)
         return np.concatenate(found)
 
     def _axes_like(self, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -153,16 +155,24 @@ class Surrogate(nn.Module):
             raise ShapeError(msg)
         return self.layout.axes
 
-    def _resampling(self, axes: Sequence[np.ndarray]) -> tuple[Any, Any]:
-        own = self.layout.axes
+    def _resampling(self, axes: Sequence[np.ndarray], shape: Sequence[int]) -> tuple[Any, Any]:
+        own, nodes = self.layout.axes, tuple(len(axis) for axis in axes)
         if len(axes) != len(own):
             msg = f"fields on {len(axes)} axes; the model was trained on {len(own)}"
             raise ShapeError(msg)
+        if nodes and nodes != tuple(shape):
+            msg = f"axes of {nodes} nodes for inputs on {tuple(shape)}; one coordinate a node is needed"
+            raise ShapeError(msg)
         boundary = self.layout.boundary
-        return Resampling(axes, own), Resampling(own, axes, boundary)
+        wraps = [kind if kind == "periodic" else "" for kind in boundary]  # walls are those of the outputs
+        return Resampling(axes, own, wraps), Resampling(own, axes, boundary)
 
     def save(self, path: Path, about: dict[str, str] | None = None) -> None:
         """Write a safetensors file, in one step; `about` is more metadata."""
+        write_tensors(path, tensors_of(self), self.metadata() | (about or {}))
+
+    def metadata(self) -> dict[str, str]:
+        """Return all of a file but the tensors: what `load` rebuilds the network from."""
         layout = self.layout
         facts = {
             "version": VERSION,
@@ -174,7 +184,7 @@ class Surrogate(nn.Module):
             "boundary": layout.boundary,
             "equation": layout.equation,
         }
-        write_tensors(path, tensors_of(self), {"surrogate": json.dumps(facts)} | (about or {}))
+        return {"surrogate": json.dumps(facts)}
 
     @classmethod
     def load(cls, path: Path | str) -> Surrogate:
@@ -191,7 +201,7 @@ class Surrogate(nn.Module):
         try:
             facts = json.loads(metadata["surrogate"])
             version, network = facts["version"], facts["network"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             msg = f"{path} holds no model of fields; one that `neuralsolve train` wrote is needed"
             raise FormatError(msg) from None
         if version != VERSION:
@@ -199,7 +209,7 @@ class Surrogate(nn.Module):
             raise FormatError(msg)
         try:
             layout = Layout(
-                tuple(np.asarray(axis) for axis in facts["axes"]),
+                tuple(np.array(axis, np.float64, ndmin=1) for axis in facts["axes"]),
                 tuple(facts["inputs"]),
                 tuple(facts["outputs"]),
                 facts["units"],
@@ -212,7 +222,7 @@ class Surrogate(nn.Module):
             with torch.random.fork_rng():
                 model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout)
             load_tensors(model, tensors)
-        except (OptionError, KeyError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             msg = f"{path}: its weights do not fit the network that it names ({error})"
             raise FormatError(msg) from None
         return model.eval()

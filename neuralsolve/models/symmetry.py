@@ -1,8 +1,8 @@
 """Symmetries that a solution operator commutes with: more data for nothing.
 
 "square": flips along every axis and swaps of the axes, the 8 of a square and the 48 of a cube; of scalar
-fields on grids of equal sides, where the equation, its source and its boundary have them (Darcy with a
-constant source). "shifts": translations of a periodic box. "none".
+fields on grids of equal sides whose nodes lie the same seen from both ends, where the equation, its source
+and its boundary have them (Darcy with a constant source). "shifts": translations of a periodic box. "none".
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuralsolve.data.samples import Layout
 from neuralsolve.errors import OptionError, ShapeError, nearest
 
 KINDS = ("none", "square", "shifts")
@@ -60,6 +61,31 @@ def motions(kind: str, shape: Sequence[int]) -> list[Motion]:
         for order in itertools.permutations(range(dim))
         for flips in itertools.product((False, True), repeat=dim)
     ]
+
+
+def fits(kind: str, layout: Layout, shape: Sequence[int]) -> None:
+    """Refuse a symmetry that a grid does not have.
+
+    Raises
+    ------
+    OptionError
+        An unknown kind; flips where one wall is a node and the other is none; shifts of a box that is closed.
+    ShapeError
+        "square" on a grid of unequal sides.
+    """
+    motions(kind, shape)
+    boundary = layout.boundary or ("",) * len(layout.axes)
+    for axis, known in zip(layout.axes, boundary, strict=True):
+        uneven = abs(axis[0] + axis[-1] - 1) > 1e-6 and known != "periodic"
+        if kind == "square" and uneven and known != "":
+            msg = (
+                f'symmetry "square" with nodes from {axis[0]:.4g} to {axis[-1]:.4g} of the unit box: a flip '
+                'moves the walls; nodes that lie the same from both ends are needed: use "none"'
+            )
+            raise OptionError(msg)
+        if kind == "shifts" and known not in ("", "periodic"):
+            msg = f'symmetry "shifts" on an axis whose boundary is {known!r}; it needs "periodic": use "none"'
+            raise OptionError(msg)
 
 
 def drawn(kind: str, shape: Sequence[int], generator: torch.Generator) -> Motion:

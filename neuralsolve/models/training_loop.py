@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import FormatError, OptionError
-from neuralsolve.preconditioners.weights import read_tensors, write_tensors
+from neuralsolve.models.interrupts import held_interrupts
+from neuralsolve.preconditioners.weights import not_written, read_tensors, write_tensors
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
 AS_THEY_STAND = ("step", "seconds", "learning_rate")  # columns of the log that are no means
@@ -66,43 +68,61 @@ def train(
     writes: bool = True,
     saved: Callable[[], None] = lambda: None,
     tensorboard: bool = False,
+    agreed: Callable[[bool], bool] = bool,
 ) -> list[Row]:
     """Train to the last step, or go on from the checkpoint in `folder`; return the log.
 
     Writes ``checkpoint.safetensors`` every `save_every` seconds, at the end and when interrupted, and
-    ``log.csv``, a row for every `Trains.every` steps: means over them.
+    ``log.csv``, a row for every `Trains.every` steps: means over them. Ctrl-C ends the run after the step
+    that it meets; what is saved is always the state between two steps.
 
     Parameters
     ----------
     writes : False in all processes but the first, where several share a training
     saved : called after every checkpoint
     tensorboard : write the rows as TensorBoard's events into ``folder/tensorboard`` too
+    agreed : whether any of the processes is to stop, of whether this one is
+
+    Raises
+    ------
+    OptionError
+        The loss is no number any more; the last checkpoint stays as it is.
+    FormatError
+        A checkpoint or log of something else.
+    OSError
+        A checkpoint that cannot be written; the one before stays as it is.
     """
     checkpoint, log = folder / CHECKPOINT, folder / LOG
-    if checkpoint.exists():
-        _restore(trainer, checkpoint)
+    gathered = _restore(trainer, checkpoint) if checkpoint.exists() else []
     rows = [row for row in read_log(log) if row["step"] <= trainer.step]
     last = min(stop_at or trainer.steps, trainer.steps)
 
     def save() -> None:
         if writes:
             tensors, facts = trainer.state()
-            write_checkpoint(checkpoint, tensors, facts, trainer.options)
-            write_log(log, rows)
+            write_log(log, rows)  # before the checkpoint: rows beyond it are left out, missing ones are lost
+            write_checkpoint(checkpoint, tensors, facts | {"gathered": gathered}, trainer.options)
             saved()
 
-    try:
-        with _events(folder, tensorboard and writes, trainer.step) as event:
-            for row in _averaged(trainer, last):
-                rows.append(row)
-                event(row)
-                better = f", validation {row['validation']:.4g}" if "validation" in row else ""
-                tell(trainer.step, f"loss {row['loss']:.3g}{better}")
-                if trainer.step >= min(last, trainer.steps) or _due(checkpoint, save_every):
-                    save()
-    except KeyboardInterrupt:
-        save()
-        raise
+    with _events(folder, tensorboard and writes, trainer.step) as event, held_interrupts() as asked:
+        while trainer.step < min(last, trainer.steps):
+            gathered.append(trainer.advance())
+            _finite(gathered[-1], trainer.step)
+            stop = asked()
+            if trainer.step % trainer.every == 0 or trainer.step == last:
+                rows.append(_averaged(gathered))
+                gathered.clear()
+                event(rows[-1])
+                try:
+                    tell(trainer.step, _told(rows[-1]))
+                except KeyboardInterrupt:
+                    stop = True
+            done = trainer.step >= min(last, trainer.steps)
+            stop = agreed(stop)
+            if done or stop or _due(checkpoint, save_every):
+                save()
+            if stop and not done:
+                raise KeyboardInterrupt
     return rows
 
 
@@ -127,11 +147,13 @@ def _events(folder: Path, wanted: bool, step: int) -> Iterator[Callable[[Row], N
         yield event
 
 
-def _restore(trainer: Trains, checkpoint: Path) -> None:
+def _restore(trainer: Trains, checkpoint: Path) -> list[Row]:
+    """Give the trainer its state; return what of the log's next row there is."""
     tensors, facts = read_checkpoint(checkpoint, trainer.options)
     try:
         trainer.restore(tensors, facts)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        return [{str(name): float(value) for name, value in row.items()} for row in facts.get("gathered", [])]
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise _foreign(checkpoint, error) from None
 
 
@@ -166,25 +188,28 @@ def read_checkpoint(path: Path, options: dict[str, Any]) -> tuple[dict[str, Tens
 
 
 def _foreign(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"{path} is no checkpoint of this training ({error}); --restart begins anew")
+    return FormatError(f"{path} is no checkpoint of this training ({error!s:.200}); --restart begins anew")
 
 
-def _averaged(trainer: Trains, last: int) -> Iterator[Row]:
-    """Yield a row of the log for every so many steps: means of them, and their last state."""
-    every, gathered = trainer.every, []
-    while trainer.step < min(last, trainer.steps):
-        gathered.append(trainer.advance())
-        if not math.isfinite(gathered[-1]["loss"]):
-            msg = f"the loss is {gathered[-1]['loss']} at step {trainer.step}: it diverged; lower the rates"
-            raise OptionError(msg)
-        if trainer.step % every == 0 or trainer.step == last:
-            means = {
-                name: _mean([row.get(name, math.nan) for row in gathered])
-                for name in dict.fromkeys(name for row in gathered for name in row)
-                if name not in AS_THEY_STAND
-            }
-            yield gathered[-1] | means
-            gathered = []
+def _finite(row: Row, step: int) -> None:
+    if not math.isfinite(row["loss"]):
+        msg = f"the loss is {row['loss']} at step {step}: it diverged; lower the rates"
+        raise OptionError(msg)
+
+
+def _averaged(gathered: Sequence[Row]) -> Row:
+    """Return a row of the log: means of many, and their last state."""
+    means = {
+        name: _mean([row.get(name, math.nan) for row in gathered])
+        for name in dict.fromkeys(name for row in gathered for name in row)
+        if name not in AS_THEY_STAND
+    }
+    return gathered[-1] | means
+
+
+def _told(row: Row) -> str:
+    better = f", validation {row['validation']:.4g}" if "validation" in row else ""
+    return f"loss {row['loss']:.3g}{better}"
 
 
 def _mean(values: list[float]) -> float:
@@ -197,23 +222,40 @@ def _due(checkpoint: Path, save_every: float) -> bool:
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows of a training as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        names = list(dict.fromkeys(name for row in rows for name in row)) or AS_THEY_STAND
-        writer = csv.DictWriter(file, names, restval="nan")
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write the rows of a training as CSV, in one step."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            names = list(dict.fromkeys(name for row in rows for name in row)) or AS_THEY_STAND
+            writer = csv.DictWriter(file, names, restval="nan")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise not_written(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_log(path: Path) -> list[Row]:
-    """Return the rows of a training log; none where there is no file."""
+    """Return the rows of a training log; none where there is no file.
+
+    Raises
+    ------
+    FormatError
+        A file of something else.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: int(text) if name == "step" else float(text) for name, text in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: int(text) if name == "step" else float(text) for name, text in row.items()}
+                for row in csv.DictReader(file)
+                if row["step"]
+            ]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise _foreign(path, error) from None
 
 
 def learned_state(net: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:

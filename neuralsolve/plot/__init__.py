@@ -1,4 +1,4 @@
-"""Pictures of solutions, convergence, benchmarks and smoke: the one place that knows matplotlib.
+"""Pictures of solutions, convergence, benchmarks, smoke and predictions: the one place that knows matplotlib.
 
 Figures are made without pyplot, so nothing global changes and no window opens.
 """
@@ -11,6 +11,8 @@ from neuralsolve.plot.charts import (
     smoke_figure,
     training_figure,
 )
+from neuralsolve.plot.errors import errors_figure, relative_errors, rollout_figure, spectra_figure
+from neuralsolve.plot.fields import comparison_figure, fields_figure
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
 from neuralsolve.plot.tuning import tuning_figure
@@ -18,11 +20,17 @@ from neuralsolve.plot.tuning import tuning_figure
 __all__ = [
     "bars_figure",
     "bench_figure",
+    "comparison_figure",
+    "errors_figure",
+    "fields_figure",
     "history_figure",
     "measures_figure",
+    "relative_errors",
+    "rollout_figure",
     "save",
     "smoke_figure",
     "solution_figure",
+    "spectra_figure",
     "training_figure",
     "tuning_figure",
 ]

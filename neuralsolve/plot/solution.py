@@ -83,7 +83,7 @@ def _extent(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return points.min(axis=0), points.max(axis=0)
 
 
-def _scale(values: np.ndarray) -> tuple[Any, str]:
+def colour_scale(values: np.ndarray) -> tuple[Any, str]:
     """Return norm and colour map: diverging about zero where both signs matter; lone peaks are cut off."""
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
@@ -108,7 +108,7 @@ def _colour_bar(figure: Figure, image: Any, axes: Any, below: bool = False) -> N
 
 def _image(axes: Axes, u: np.ndarray, grid: Grid) -> Any:
     cells = grid.cells.numpy()
-    norm, colours = _scale(u[cells == FLUID])
+    norm, colours = colour_scale(u[cells == FLUID])
     image = _panel(axes, u, cells, grid.spacing, norm, colours)
     axes.set_xlabel("x", fontsize=8)
     axes.set_ylabel("y", fontsize=8)
@@ -132,7 +132,7 @@ def _panel(
 def _slices(figure: Figure, panels: Any, u: np.ndarray, grid: Grid) -> None:
     """Draw the three planes through the cell where the solution is largest."""
     field, cells = u.reshape(grid.shape), grid.cells.numpy()
-    norm, colours = _scale(field[cells == FLUID])
+    norm, colours = colour_scale(field[cells == FLUID])
     largest = np.unravel_index(np.abs(np.where(cells == FLUID, field, 0)).argmax(), grid.shape)
     image = None
     for axis, axes in enumerate(panels):
@@ -148,7 +148,7 @@ def _slices(figure: Figure, panels: Any, u: np.ndarray, grid: Grid) -> None:
 
 
 def _mesh(axes: Axes, mesh: Mesh, u: np.ndarray) -> Any:
-    norm, colours = _scale(u)
+    norm, colours = colour_scale(u)
     if mesh.points.shape[1] == 3:
         image = _shaded(axes, mesh, u, norm, colours)
     else:

@@ -65,19 +65,37 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file in one step: on failure an older one stays as it is."""
+    """Write a safetensors file in one step: on failure an older one stays as it is.
+
+    Raises
+    ------
+    OSError
+        A full disk, a folder that takes no files.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=SUFFIX, dir=path.parent)
-    os.close(handle)
+    name = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=SUFFIX, dir=path.parent)
+        os.close(handle)
         save_file(
             {key: value.detach().contiguous().clone() for key, value in tensors.items()}, name, metadata
         )
         os.chmod(name, 0o644)
         os.replace(name, path)
+    except (OSError, SafetensorError) as error:
+        raise not_written(path, error) from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+
+
+def not_written(path: Path, error: Exception) -> OSError:
+    """Return the error to raise for a file that cannot be written."""
+    cause = getattr(error, "strerror", None) or error
+    kept = "; the file that is there stays as it is" if path.exists() else ""
+    return OSError(f"{path} cannot be written ({cause}){kept}; free some space, or name another folder")
 
 
 def shipped(recipe: str | None = None) -> dict[str, Path]:

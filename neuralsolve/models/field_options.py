@@ -1,0 +1,94 @@
+"""How a model of fields is trained: numbers and words, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from neuralsolve.errors import OptionError, nearest
+from neuralsolve.models import symmetry
+from neuralsolve.models.field_losses import FIELD_LOSSES
+from neuralsolve.models.rates import SCHEDULES
+
+RESIDUAL = "residual"
+
+
+@dataclass(frozen=True)
+class FieldTraining:
+    """How to train a model of fields.
+
+    Parameters
+    ----------
+    epochs : passes over the samples
+    batch : samples a step, of every process
+    learning_rate : the highest
+    schedule : "onecycle", "cosine", "step", "constant"; `rise`, `period` (epochs), `factor` as of
+        `rates.rate`
+    optimizer : "adamw", or "adam" with the decay inside the gradient
+    weight_decay : of all weights
+    loss : weights of "l2", "h1", "derivative", "residual" (of the equation that made the data), which add up
+    clip : norm to which a longer gradient is cut; None never
+    symmetry : "none", "square" or "shifts": see `neuralsolve.models.symmetry`
+    ema : of the weights, a step; 0 for none
+    patience : epochs without a better validation after which it ends; None: never
+    rollout : steps of a roll-out that the loss goes through; 0: all outputs at once
+    precision : "float32", or "bfloat16" for what is safe in it (transforms never are)
+    seed : of weights, order and motions
+
+    Raises
+    ------
+    OptionError
+    """
+
+    epochs: int = 100
+    batch: int = 20
+    learning_rate: float = 1e-3
+    schedule: str = "onecycle"
+    rise: float = 0.3
+    period: int = 100
+    factor: float = 0.5
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-5
+    loss: dict[str, float] = field(default_factory=lambda: {"l2": 1.0})
+    clip: float | None = None
+    symmetry: str = "none"
+    ema: float = 0.0
+    patience: int | None = None
+    rollout: int = 0
+    precision: str = "float32"
+    seed: int = 1905
+
+    def __post_init__(self) -> None:
+        words = {
+            "schedule": SCHEDULES,
+            "optimizer": ("adamw", "adam"),
+            "symmetry": symmetry.KINDS,
+            "precision": ("float32", "bfloat16"),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                msg = f"{name} = {getattr(self, name)!r}{nearest(str(getattr(self, name)), known)}"
+                raise OptionError(msg)
+        for name in self.loss:
+            if name not in (*FIELD_LOSSES, RESIDUAL):
+                msg = f"loss {name!r}{nearest(name, (*FIELD_LOSSES, RESIDUAL))}"
+                raise OptionError(msg)
+        weights = self.loss.values()
+        fits = {
+            "at least 1": {
+                name: getattr(self, name) is None or getattr(self, name) >= 1
+                for name in ("epochs", "batch", "period", "patience")
+            },
+            "at least 0": {name: getattr(self, name) >= 0 for name in ("rollout", "weight_decay", "seed")},
+            "from 0 to less than 1": {name: 0 <= getattr(self, name) < 1 for name in ("rise", "ema")},
+            "more than 0": {
+                "learning_rate": self.learning_rate > 0,
+                "clip": self.clip is None or self.clip > 0,
+            },
+            "more than 0, at most 1": {"factor": 0 < self.factor <= 1},
+            "no weight below 0, and one above,": {"loss": min(weights, default=0) >= 0 and sum(weights) > 0},
+        }
+        for needed, known in fits.items():
+            for name, good in known.items():
+                if not good:
+                    msg = f"{name} = {getattr(self, name)}; {needed} is needed"
+                    raise OptionError(msg)

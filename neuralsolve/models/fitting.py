@@ -1,0 +1,111 @@
+"""Training from Python: samples in, a model out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from neuralsolve.data.samples import Samples
+from neuralsolve.errors import OptionError
+from neuralsolve.models import training_loop
+from neuralsolve.models.field_options import FieldTraining
+from neuralsolve.models.field_training import FieldTrainer, Residual
+from neuralsolve.models.networks import parameters_of
+from neuralsolve.models.parallel import Parallel
+from neuralsolve.models.surrogate import Surrogate
+
+HELD = 10  # one in so many samples is held back to choose by
+MODEL = "best.safetensors"
+LSM = {"name": "lsm", "width": 32, "levels": 2}
+
+
+def train(
+    samples: Samples,
+    validation: Samples | None = None,
+    network: Mapping[str, Any] = LSM,
+    options: FieldTraining | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    normaliser: str = "channel",
+    residual: Residual | None = None,
+    device: str = "cpu",
+    tell: Callable[[int, str], None] = lambda step, note: None,
+) -> Surrogate:
+    """Train a network on samples and return what did best on the validation.
+
+    Parameters
+    ----------
+    samples : to train on
+    validation : to choose by; None: the last tenth of `samples`, which is not trained on
+    network : {"name": "lsm", "unet" or "fno", option: value, ...}
+    options : FieldTraining; None: its defaults
+    folder : made if need be; checkpoint, log and ``best.safetensors`` go there, and the same call goes on
+        from them after an interruption. None: nothing is kept
+    normaliser : of inputs and outputs: "pointwise", "channel" or "none"
+    residual : (inputs, outputs) -> (n,) of the equation, for the loss "residual"
+    device : "cpu", "cuda" or "auto"
+    tell : called with the step and a line on the loss at the end of every epoch
+
+    Raises
+    ------
+    OptionError, ShapeError
+        Options, network and samples that do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from neuralsolve.data import Layout, Samples
+    >>> from neuralsolve.models import FieldTraining, train
+    >>> a = np.random.default_rng(31).standard_normal((20, 1, 16))
+    >>> data = Samples(a, np.cumsum(a, 2) / 16, Layout((np.linspace(0, 1, 16),)))
+    >>> small = {"name": "unet", "width": 8, "levels": 2}
+    >>> model = train(data, network=small, options=FieldTraining(epochs=2))
+    >>> model.predict(a[:3]).shape
+    (3, 1, 16)
+    """
+    options = options or FieldTraining()
+    if validation is None:
+        held = max(1, len(samples) // HELD)
+        if len(samples) < 2:
+            msg = "one sample alone; give validation=, samples to choose by, or two samples at least"
+            raise OptionError(msg)
+        samples, validation = samples.split(len(samples) - held)
+    parallel = Parallel(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        frames = int(network.get("outputs", 1)) if options.rollout else None
+        model = Surrogate.of(dict(network), samples, normaliser, frames)
+    trainer = FieldTrainer(
+        model, samples, validation, options, {"normaliser": normaliser}, residual, parallel
+    )
+    if folder is None:
+        with TemporaryDirectory() as temporary:
+            _run(trainer, Path(temporary), tell, keeps=False)
+    else:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _run(trainer, Path(folder), tell, keeps=True)
+    return trainer.best_model()
+
+
+def _run(trainer: FieldTrainer, folder: Path, tell: Callable[[int, str], None], keeps: bool) -> None:
+    def saved() -> None:
+        facts = {
+            "parameters": str(parameters_of(trainer.model)),
+            "steps": str(trainer.step),
+            "wall_seconds": f"{trainer.seconds:.0f}",
+        }
+        trainer.best_model().save(folder / MODEL, facts)
+
+    parallel = trainer.parallel
+    training_loop.train(
+        trainer,
+        folder,
+        tell,
+        writes=keeps and parallel.rank == 0,
+        saved=saved,
+        agreed=parallel.any,
+    )
