@@ -20,6 +20,7 @@ import torch
 
 from neuralsolve.cases.fields import FieldCase
 from neuralsolve.data.samples import Samples
+from neuralsolve.models.memory import keep_freed_memory
 
 FOLDER = Path("out") / "bench" / "fields"
 ROUNDS, STEPS = 6, 4  # of every network's measurement
@@ -47,20 +48,22 @@ class Entry:
 
 
 def contest(
-    name: str, cases: Mapping[str, FieldCase], seeds: Sequence[int], budget_s: float, parts: Sequence[Samples]
+    folder: Path,
+    cases: Mapping[str, FieldCase],
+    seeds: Sequence[int],
+    budget_s: float,
+    parts: Sequence[Samples],
 ) -> list[Entry]:
     """Train every network with every seed for the same CPU seconds.
 
     Parameters
     ----------
-    name : of the folder below `FOLDER`
+    folder : of checkpoints and results
     cases : by the name of the network
     seeds : of the trainings
     budget_s : CPU seconds of each
     parts : samples and validation to measure steps with
     """
-    folder = FOLDER / name
-    folder.mkdir(parents=True, exist_ok=True)
     epochs = _epochs(folder / "steps.json", cases, budget_s, parts)
     jobs = [
         (label, seed, _for(case, seed, epochs[label]), folder / f"{label}_{seed}")
@@ -86,6 +89,7 @@ def _epochs(
         if seconds.keys() == cases.keys():
             return {name: max(1, round(budget_s / value)) for name, value in seconds.items()}
     threads = torch.get_num_threads()
+    keep_freed_memory()
     torch.set_num_threads(1)
     trainers = {name: case.trainer(*parts) for name, case in cases.items()}
     least = dict.fromkeys(cases, float("inf"))
@@ -108,6 +112,7 @@ def _trained(job: tuple[str, int, FieldCase, Path]) -> Entry:
     if kept.exists():
         return Entry(**json.loads(kept.read_text()))
     torch.set_num_threads(1)
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     trained = case.train(folder, lambda done, note: None)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from neuralsolve.bench import learned, multigrid, tuned
+from neuralsolve.bench import fields, learned, multigrid, tuned
 from neuralsolve.bench.bars import BarRow, Settings, missing
 from neuralsolve.errors import InputError, OptionError, SolveError, nearest
 
 Groups = Mapping[str, Callable[[Settings], Iterable[BarRow]]]
-SUITES: dict[str, Groups] = {"multigrid": multigrid.GROUPS, "learned": learned.GROUPS, "tuned": tuned.GROUPS}
+SUITES: dict[str, Groups] = {
+    "multigrid": multigrid.GROUPS,
+    "learned": learned.GROUPS,
+    "tuned": tuned.GROUPS,
+    "fields": fields.GROUPS,
+}
 
 
 def take_suite(
@@ -25,7 +30,7 @@ def take_suite(
 
     Parameters
     ----------
-    suite : "multigrid", "learned" or "tuned"
+    suite : "multigrid", "learned", "tuned" or "fields"
     repeats : rounds of every timing; the median counts
     only : groups to run, by default all of the suite's
     quick : toy sizes, which show that everything runs

@@ -36,8 +36,9 @@ TITLES = {
     "multigrid": "Multigrid against its bars",
     "learned": "Learned solvers against their bars",
     "tuned": "Tuned options against their bars",
+    "fields": "Models of fields against their bars",
 }
-REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "kernels": 3}
+REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "fields": 3, "kernels": 3}
 
 
 def run(

@@ -27,10 +27,12 @@ class FieldTraining:
     weight_decay : of all weights
     loss : weights of "l2", "h1", "derivative", "residual" (of the equation that made the data), which add up
     clip : norm to which a longer gradient is cut; None never
-    symmetry : "none", "square" or "shifts": see `neuralsolve.models.symmetry`
+    symmetry : "none", "square", "swaps" or "shifts": see `neuralsolve.models.symmetry`
     ema : of the weights, a step; 0 for none
     patience : epochs without a better validation after which it ends; None: never
     rollout : steps of a roll-out that the loss goes through; 0: all outputs at once
+    windows : whether a roll-out begins at any frame of a sample's trajectory, drawn at random, not only at
+        the first; of equations that do not change in time
     precision : "float32", or "bfloat16" for what is safe in it (transforms never are)
     seed : of weights, order and motions
 
@@ -54,6 +56,7 @@ class FieldTraining:
     ema: float = 0.0
     patience: int | None = None
     rollout: int = 0
+    windows: bool = False
     precision: str = "float32"
     seed: int = 1905
 

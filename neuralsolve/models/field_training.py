@@ -105,6 +105,12 @@ class FieldTrainer:
         if RESIDUAL in options.loss and self.residual is None:
             msg = "the loss 'residual' needs data whose equation is known and tells its residual"
             raise OptionError(msg)
+        if options.windows and (not options.rollout or network["inputs"] % network["outputs"]):
+            msg = (
+                "windows = true begins roll-outs at any frame: rollout >= 1 is needed, and inputs that are "
+                f"whole frames of {network['outputs']} channels"
+            )
+            raise OptionError(msg)
         if len(samples) < self.parallel.count:
             msg = f"{len(samples)} samples for {self.parallel.count} processes; each needs one at least"
             raise OptionError(msg)
@@ -178,10 +184,8 @@ class FieldTrainer:
         return order[place * size : (place + 1) * size][self.parallel.rank :: self.parallel.count]
 
     def _loss(self, which: Tensor) -> Tensor:
-        s, generator = (
-            self.schedule,
-            torch.Generator().manual_seed(self.schedule.seed + 104_729 * (self.step + 1)),
-        )
+        s = self.schedule
+        generator = torch.Generator().manual_seed(s.seed + 104_729 * (self.step + 1))
         x, y = self.inputs[which], self.outputs[which]
         if s.symmetry != "none":
             motion = symmetry.drawn(s.symmetry, x.shape[2:], generator)
@@ -191,11 +195,20 @@ class FieldTrainer:
         if not s.rollout:
             return self._weighed(x, self._seen(x, *mesh), y).mean()
         total, channels = x.new_zeros(()), self.model.network["outputs"]
+        if s.windows:
+            x, y = self._window(torch.cat([x, y], 1), channels, generator)
         for k in range(s.rollout):
             made = self._seen(x)
             total = total + self._weighed(x, made, y[:, k * channels : (k + 1) * channels]).mean()
             x = torch.cat([x[:, channels:], made], 1)
         return total / s.rollout
+
+    def _window(self, frames: Tensor, channels: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return inputs and outputs of a roll-out from frames ``(n, channels in all, *shape)``."""
+        seen, wanted = self.model.network["inputs"], self.schedule.rollout * channels
+        places = (frames.shape[1] - seen - wanted) // channels + 1
+        start = channels * int(torch.randint(places, (), generator=generator))
+        return frames[:, start : start + seen], frames[:, start + seen : start + seen + wanted]
 
     def _seen(self, *fields: Tensor | None) -> Tensor:
         half = self.schedule.precision == "bfloat16"

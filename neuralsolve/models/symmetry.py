@@ -2,7 +2,8 @@
 
 "square": flips along every axis and swaps of the axes, the 8 of a square and the 48 of a cube; of scalar
 fields on grids of equal sides whose nodes lie the same seen from both ends, where the equation, its source
-and its boundary have them (Darcy with a constant source). "shifts": translations of a periodic box. "none".
+and its boundary have them (Darcy with a constant source). "swaps": swaps of the axes alone, whatever the
+ends. "shifts": translations of a periodic box. "none".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from neuralsolve.data.samples import Layout
 from neuralsolve.errors import OptionError, ShapeError, nearest
 
-KINDS = ("none", "square", "shifts")
+KINDS = ("none", "square", "swaps", "shifts")
 
 
 @dataclass(frozen=True)
@@ -37,30 +38,28 @@ class Motion:
 
 
 def motions(kind: str, shape: Sequence[int]) -> list[Motion]:
-    """Return all of "square", else the one that does nothing.
+    """Return all of "square" or "swaps", else the one that does nothing.
 
     Raises
     ------
     OptionError
         An unknown kind.
     ShapeError
-        "square" on a grid of unequal sides.
+        "square" or "swaps" on a grid of unequal sides.
     """
     dim = len(shape)
     still = Motion(tuple(range(dim)), (False,) * dim, (0,) * dim)
     if kind not in KINDS:
         msg = f"symmetry {kind!r}{nearest(kind, KINDS)}"
         raise OptionError(msg)
-    if kind != "square":
+    if kind not in ("square", "swaps"):
         return [still]
     if len(set(shape)) > 1:
-        msg = f'symmetry "square" on a grid of {tuple(shape)}; equal sides are needed: use "none"'
+        msg = f'symmetry "{kind}" on a grid of {tuple(shape)}; equal sides are needed: use "none"'
         raise ShapeError(msg)
-    return [
-        Motion(order, flips, still.shifts)
-        for order in itertools.permutations(range(dim))
-        for flips in itertools.product((False, True), repeat=dim)
-    ]
+    flips = itertools.product((False, True), repeat=dim) if kind == "square" else [still.flips]
+    orders = itertools.permutations(range(dim))
+    return [Motion(order, flipped, still.shifts) for order, flipped in itertools.product(orders, flips)]
 
 
 def fits(kind: str, layout: Layout, shape: Sequence[int]) -> None:
@@ -71,7 +70,7 @@ def fits(kind: str, layout: Layout, shape: Sequence[int]) -> None:
     OptionError
         An unknown kind; flips where one wall is a node and the other is none; shifts of a box that is closed.
     ShapeError
-        "square" on a grid of unequal sides.
+        "square" or "swaps" on a grid of unequal sides.
     """
     motions(kind, shape)
     boundary = layout.boundary or ("",) * len(layout.axes)
