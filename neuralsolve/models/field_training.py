@@ -248,7 +248,8 @@ class FieldTrainer:
             motion = symmetry.drawn(s.symmetry, x.shape[2:], generator)
             x, y = motion(x), motion(y)
         x, y = x.to(self.device), y.to(self.device)
-        mesh = () if self.samples.points is None else mesh_of(self.samples, which.numpy(), self.device)
+        points, codes = self.samples.points, self.samples.codes
+        mesh = () if points is None else mesh_of(points, codes, which.numpy(), self.device)
         if not s.rollout:
             return self._weighed(x, self._seen(x, *mesh), y).mean()
         total, channels = x.new_zeros(()), self.model.network["outputs"]

@@ -1,7 +1,8 @@
 """A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
 
 A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
-without the code that trained it. Fields of another grid are resampled to that of the training and back.
+without the code that trained it. Fields of another grid are resampled to that of the training and back; a
+model of points takes any points.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples
 from neuralsolve.errors import FormatError, OptionError, ShapeError
-from neuralsolve.models.networks import make_network
+from neuralsolve.models.networks import ON_POINTS, make_network
 from neuralsolve.models.normaliser import Normaliser
 from neuralsolve.models.resampling import Resampling
 from neuralsolve.preconditioners.weights import read_tensors, write_tensors
@@ -71,16 +72,35 @@ class Surrogate(nn.Module):
         samples : what it is to be trained on
         normaliser : of inputs and outputs, see `neuralsolve.models.normaliser`
         frames : channels of one step of a roll-out; None: all outputs at once
+
+        Raises
+        ------
+        OptionError
+            A network of grids for samples on points, or the reverse; a pointwise normaliser of points that
+            are not the same for all samples.
         """
+        name, points = network.get("name"), samples.points
+        if (name in ON_POINTS) != (points is not None):
+            fits = f"on {'a grid' if points is None else 'points'}, where {name!r} cannot be used"
+            msg = f"samples are {fits}; the networks of points are {', '.join(ON_POINTS)}"
+            raise OptionError(msg)
+        if normaliser == "pointwise" and points is not None and points.ndim == 3:
+            msg = (
+                "a pointwise normaliser, but every sample has points of its own, which do not correspond; "
+                'normaliser "channel" or "none" is needed'
+            )
+            raise OptionError(msg)
         inputs, outputs = (
             torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
         )
         before = Normaliser.of(normaliser, inputs)
         after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
-        sizes = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
+        sizes: dict[str, Any] = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
         if samples.layout.axes:
             sizes["closed"] = [bool(abs(axis[-1] - 1) < 1e-6) for axis in samples.layout.axes]
+        if points is not None:
+            sizes["bounds"] = _box(points)
         options = sizes | network
         return cls(options, make_network(**options), before, after, samples.layout)
 
@@ -105,8 +125,10 @@ class Surrogate(nn.Module):
         axes: Sequence[np.ndarray] | None = None,
         steps: int | None = None,
         batch: int = 50,
+        points: np.ndarray | None = None,
+        codes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the outputs, ``(n, channels, *shape)``, on the grid of the inputs.
+        """Return the outputs, ``(n, channels, *shape)``, on the grid, or at the points, of the inputs.
 
         Parameters
         ----------
@@ -114,6 +136,8 @@ class Surrogate(nn.Module):
         axes : coordinates of the nodes of an array; those of the training where the shape is the same
         steps : of a roll-out
         batch : samples at a time
+        points : of an array, (points, dim) for all or (n, points, dim), e.g. those of a mesh
+        codes : of an array, (n, k), where the network was trained with codes of the geometry
 
         Raises
         ------
@@ -127,6 +151,9 @@ class Surrogate(nn.Module):
                 "is needed"
             )
             raise ShapeError(msg)
+        if samples is not None:
+            points, codes = samples.points, samples.codes
+        self._check_points(points, inputs)
         if axes is None:
             axes = samples.layout.axes if samples is not None else self._axes_like(inputs)
         to, back = self._resampling(axes)
@@ -136,13 +163,27 @@ class Surrogate(nn.Module):
         for start in range(0, len(inputs), batch):
             part = slice(start, start + batch)
             x = to(torch.from_numpy(np.ascontiguousarray(inputs[part], np.float32)).to(device))
-            if samples is not None and samples.points is not None:
-                y = self(x, *mesh_of(samples, part, device))
+            if points is not None:
+                y = self(x, *mesh_of(points, codes, part, device))
             else:
                 y = self(x) if steps is None else self.rollout(x, steps)
             found.append(back(y).cpu().numpy())
         self.train(training)
         return np.concatenate(found)
+
+    def _check_points(self, points: np.ndarray | None, inputs: np.ndarray) -> None:
+        wanted = self.network["name"] in ON_POINTS
+        if wanted != (points is not None):
+            given = "points= of the inputs are" if wanted else "fields on a grid and no points are"
+            msg = f"{given} needed by the network {self.network['name']!r}"
+            raise ShapeError(msg)
+        known = self.before.mean.shape[-1]
+        if points is not None and known > 1 and inputs.shape[-1] != known:
+            msg = (
+                f"inputs at {inputs.shape[-1]} points; a pointwise normaliser holds the model to the {known} "
+                'points of its training: train it with normaliser "channel"'
+            )
+            raise ShapeError(msg)
 
     def _axes_like(self, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         if inputs.shape[2:] != self.layout.shape and self.layout.axes:
@@ -239,19 +280,24 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     module.load_state_dict(tensors, strict=False)
 
 
-def mesh_of(samples: Samples, which: Any, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
-    """Return the points ``(n, points, dim)`` and codes ``(n, k)`` of some samples of a mesh."""
-    assert samples.points is not None
-    part = samples.take(which)
-    points, codes = part.points, part.codes
-    assert points is not None
-    if points.ndim == 2:
-        points = np.broadcast_to(points, (len(part), *points.shape))
-    found = torch.from_numpy(np.ascontiguousarray(points, np.float32)).to(device)
-    if codes is None:
-        return found, None
-    return found, torch.from_numpy(np.ascontiguousarray(codes, np.float32)).to(device)
+def mesh_of(
+    points: np.ndarray, codes: np.ndarray | None, which: Any, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor | None]:
+    """Return points ``(n, points, dim)``, or one for all, and codes ``(n, k)`` of some samples of a mesh."""
+
+    def taken(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
+
+    places = taken(points[None] if points.ndim == 2 else points[which])
+    return places, None if codes is None else taken(codes[which])
 
 
 def _dimension(samples: Samples) -> int:
     return len(samples.layout.axes) if samples.points is None else samples.points.shape[-1]
+
+
+def _box(points: np.ndarray) -> list[list[float]]:
+    """Return the lowest and the highest coordinates, lowest first; an axis without extent gets one of 1."""
+    rows = points.reshape(-1, points.shape[-1]).astype(float)
+    low, high = rows.min(0), rows.max(0)
+    return [low.tolist(), np.where(high > low, high, low + 1).tolist()]
