@@ -8,8 +8,8 @@
 
 Source: IPHI of Geo-FNO (Li, Huang, Liu and Anandkumar, JMLR 24 (2023), arXiv 2207.05209) as released with
 LSM. Known differences: the centre of the angles is a corner just outside the box (1e-4 beyond it, the
-source: 1e-4 within), so that neither angle nor radius is singular at a point of the box; the layer that stands
-in for a code where there is none is not made where there is one (12 416 numbers that the source never uses).
+source: 1e-4 within), so that neither angle nor radius is singular at a point of the box; there is one first
+layer, with or without a code (the source makes both, and never uses 12 416 numbers of one of them).
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Deformation(nn.Module):
     centre: Tensor
     octaves: Tensor
 
-    def __init__(self, dim: int, code_length: int = 0, width: int = 32, centre: Sequence[float] | None = None):
+    def __init__(
+        self, dim: int, code_length: int = 0, width: int = 32, centre: Sequence[float] | None = None
+    ):
         super().__init__()
         if not 1 <= dim <= 3 or code_length < 0 or width < 1 or (centre is not None and len(centre) != dim):
             msg = (

@@ -28,9 +28,10 @@ from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, ShapeError, nearest
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES, l2
+from neuralsolve.models.meshes import mesh_of
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.rates import SCHEDULES, rate
-from neuralsolve.models.surrogate import Surrogate, load_tensors, mesh_of, tensors_of
+from neuralsolve.models.surrogate import Surrogate, load_tensors, tensors_of
 from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
 
 RESIDUAL = "residual"

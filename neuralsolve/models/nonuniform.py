@@ -11,8 +11,8 @@ nodes of a grid of 2 m or more a side the pairs are the same, and they are rfftn
 1/N on the way in ("forward"). Of points given twice nothing changes, nor much where a mesh is refined evenly:
 sums are means over the points. They are no integrals: a part of the domain with more points weighs more.
 
-Cost per sample: N K m^(d-1) 2^(d-1) C complex multiply-adds for C channels. The exponentials are products over
-the axes, N (2 d - 1) m of them are taken; held are N (C m + (2 m)^(d-1)) numbers.
+Cost per sample: N 2^(d-1) m^d C complex multiply-adds for C channels. The exponentials are products over the
+axes, so N (2 d - 1) m of them are taken, and N (C m + (2 m)^(d-1)) numbers are held.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
 
 W1, W2: a matrix for every mode. Sources: LSM (Wu et al., ICML 2023, arXiv 2301.12664) with the transfer of
 Geo-FNO (Li et al., JMLR 24 (2023), arXiv 2207.05209). Known differences: transforms are means over the
-points, and the weights begin at a size that keeps that of the channels (the sources sum, and temper it by weights of
-1 / width^2), so that the density of a mesh does not matter; coordinates of the grid are those of its modes, j
-/ latent (there j / (latent - 1)).
+points, so that the density of a mesh does not matter, and the weights begin at a size that keeps that of the
+channels (the sources sum, and temper it by weights of 1 / width^2); coordinates of the grid are those of its
+modes, j / latent (there j / (latent - 1)).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEAN_SQUARE = 0.5  # of the real and of the imaginary part of a number of size o
 
 
 class ModeWeights(nn.Module):
-    """A complex matrix for every mode, kept as pairs of real numbers, which every optimiser and file takes."""
+    """A complex matrix for every mode, kept as pairs of real numbers: optimisers and files take those."""
 
     def __init__(self, dim: int, channels: int, modes: int):
         super().__init__()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples
 from neuralsolve.errors import FormatError, OptionError, ShapeError
-from neuralsolve.models.networks import ON_POINTS, make_network
+from neuralsolve.models.meshes import box_of, check_kind, check_points, mesh_of
+from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
 from neuralsolve.models.resampling import Resampling
 from neuralsolve.preconditioners.weights import read_tensors, write_tensors
@@ -79,28 +80,20 @@ class Surrogate(nn.Module):
             A network of grids for samples on points, or the reverse; a pointwise normaliser of points that
             are not the same for all samples.
         """
-        name, points = network.get("name"), samples.points
-        if (name in ON_POINTS) != (points is not None):
-            fits = f"on {'a grid' if points is None else 'points'}, where {name!r} cannot be used"
-            msg = f"samples are {fits}; the networks of points are {', '.join(ON_POINTS)}"
-            raise OptionError(msg)
-        if normaliser == "pointwise" and points is not None and points.ndim == 3:
-            msg = (
-                "a pointwise normaliser, but every sample has points of its own, which do not correspond; "
-                'normaliser "channel" or "none" is needed'
-            )
-            raise OptionError(msg)
+        points = samples.points
+        check_kind(str(network.get("name")), points, normaliser)
         inputs, outputs = (
             torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
         )
         before = Normaliser.of(normaliser, inputs)
         after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
-        sizes: dict[str, Any] = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
+        dim = len(samples.layout.axes) if points is None else points.shape[-1]
+        sizes: dict[str, Any] = {"dim": dim, "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
         if samples.layout.axes:
             sizes["closed"] = [bool(abs(axis[-1] - 1) < 1e-6) for axis in samples.layout.axes]
         if points is not None:
-            sizes["bounds"] = _box(points)
+            sizes["bounds"] = box_of(points)
         options = sizes | network
         return cls(options, make_network(**options), before, after, samples.layout)
 
@@ -153,7 +146,7 @@ class Surrogate(nn.Module):
             raise ShapeError(msg)
         if samples is not None:
             points, codes = samples.points, samples.codes
-        self._check_points(points, inputs)
+        check_points(self.network, points, inputs, self.before.mean.shape[-1])
         if axes is None:
             axes = samples.layout.axes if samples is not None else self._axes_like(inputs)
         to, back = self._resampling(axes)
@@ -170,20 +163,6 @@ class Surrogate(nn.Module):
             found.append(back(y).cpu().numpy())
         self.train(training)
         return np.concatenate(found)
-
-    def _check_points(self, points: np.ndarray | None, inputs: np.ndarray) -> None:
-        wanted = self.network["name"] in ON_POINTS
-        if wanted != (points is not None):
-            given = "points= of the inputs are" if wanted else "fields on a grid and no points are"
-            msg = f"{given} needed by the network {self.network['name']!r}"
-            raise ShapeError(msg)
-        known = self.before.mean.shape[-1]
-        if points is not None and known > 1 and inputs.shape[-1] != known:
-            msg = (
-                f"inputs at {inputs.shape[-1]} points; a pointwise normaliser holds the model to the {known} "
-                'points of its training: train it with normaliser "channel"'
-            )
-            raise ShapeError(msg)
 
     def _axes_like(self, inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         if inputs.shape[2:] != self.layout.shape and self.layout.axes:
@@ -278,26 +257,3 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         msg = f"missing {missing[:3]}, not known {foreign[:3]}"
         raise RuntimeError(msg)
     module.load_state_dict(tensors, strict=False)
-
-
-def mesh_of(
-    points: np.ndarray, codes: np.ndarray | None, which: Any, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor | None]:
-    """Return points ``(n, points, dim)``, or one for all, and codes ``(n, k)`` of some samples of a mesh."""
-
-    def taken(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
-
-    places = taken(points[None] if points.ndim == 2 else points[which])
-    return places, None if codes is None else taken(codes[which])
-
-
-def _dimension(samples: Samples) -> int:
-    return len(samples.layout.axes) if samples.points is None else samples.points.shape[-1]
-
-
-def _box(points: np.ndarray) -> list[list[float]]:
-    """Return the lowest and the highest coordinates, lowest first; an axis without extent gets one of 1."""
-    rows = points.reshape(-1, points.shape[-1]).astype(float)
-    low, high = rows.min(0), rows.max(0)
-    return [low.tolist(), np.where(high > low, high, low + 1).tolist()]
