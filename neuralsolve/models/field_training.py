@@ -28,10 +28,9 @@ from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, ShapeError, nearest
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES, l2
-from neuralsolve.models.meshes import mesh_of
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.rates import SCHEDULES, rate
-from neuralsolve.models.surrogate import Surrogate, load_tensors, tensors_of
+from neuralsolve.models.surrogate import Surrogate, load_tensors, mesh_of, tensors_of
 from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
 
 RESIDUAL = "residual"
@@ -249,8 +248,7 @@ class FieldTrainer:
             motion = symmetry.drawn(s.symmetry, x.shape[2:], generator)
             x, y = motion(x), motion(y)
         x, y = x.to(self.device), y.to(self.device)
-        points, codes = self.samples.points, self.samples.codes
-        mesh = () if points is None else mesh_of(points, codes, which.numpy(), self.device)
+        mesh = () if self.samples.points is None else mesh_of(self.samples, which.numpy(), self.device)
         if not s.rollout:
             return self._weighed(x, self._seen(x, *mesh), y).mean()
         total, channels = x.new_zeros(()), self.model.network["outputs"]

@@ -8,13 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models.networks import ON_POINTS
 
 OUTSIDE = 0.5  # of the box of the training: how far beyond it points may lie
 
 
-def mesh_of(
+def mesh_of(samples: Samples, which: Any, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
+    """Return `placed` of some samples on points."""
+    assert samples.points is not None
+    return placed(samples.points, samples.codes, which, device)
+
+
+def placed(
     points: np.ndarray, codes: np.ndarray | None, which: Any, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor | None]:
     """Return points ``(n, points, dim)``, or one for all, and codes ``(n, k)`` of some samples of a mesh."""

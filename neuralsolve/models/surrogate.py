@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples
 from neuralsolve.errors import FormatError, OptionError, ShapeError
-from neuralsolve.models.meshes import box_of, check_kind, check_points, mesh_of
+from neuralsolve.models.meshes import box_of, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
 from neuralsolve.models.resampling import Resampling
 from neuralsolve.preconditioners.weights import read_tensors, write_tensors
 
+__all__ = ["Surrogate", "load_tensors", "mesh_of", "tensors_of"]
 VERSION = 1
 
 
@@ -157,7 +158,7 @@ class Surrogate(nn.Module):
             part = slice(start, start + batch)
             x = to(torch.from_numpy(np.ascontiguousarray(inputs[part], np.float32)).to(device))
             if points is not None:
-                y = self(x, *mesh_of(points, codes, part, device))
+                y = self(x, *placed(points, codes, part, device))
             else:
                 y = self(x) if steps is None else self.rollout(x, steps)
             found.append(back(y).cpu().numpy())
