@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from neuralsolve.operators.grid import AIR, FLUID, SOLID, Grid
+from neuralsolve.pde.random_fields import neumann
 
 
 def two_phase(
@@ -18,13 +18,7 @@ def two_phase(
     The field has covariance (-Laplace + 9)^-2 with Neumann walls on a unit box: cosines of wave number k with
     independent amplitudes of deviation 1/(pi^2 |k|^2 + 9), no constant part (Li et al. 2021, sec. A.3.2).
     """
-    from scipy.fft import idctn
-
-    square: Any = sum(k.astype(float) ** 2 for k in np.ogrid[tuple(slice(side) for side in shape)])
-    amplitude = generator.standard_normal(shape) / (np.pi**2 * square + 9)
-    amplitude.flat[0] = 0.0
-    field: Any = idctn(amplitude, norm="ortho")
-    return np.where(field >= 0, high, low)
+    return np.where(neumann(shape, 2.0, 3.0, generator) >= 0, high, low)
 
 
 def unseen(shape: tuple[int, ...], generator: np.random.Generator, kind: str) -> Grid:

@@ -2,10 +2,17 @@
 
 from neuralsolve.data.hdf5 import Header, read_header, read_samples, write_samples
 from neuralsolve.data.making import Made, make
+from neuralsolve.data.readers import read_data
 from neuralsolve.data.samples import Layout, Samples
 
-__all__ = ["Header", "Layout", "Made", "Samples", "make", "read_header", "read_samples", "write_samples"]
-
-
-def read_data(path, frames=None):
-    return read_samples(path)
+__all__ = [
+    "Header",
+    "Layout",
+    "Made",
+    "Samples",
+    "make",
+    "read_data",
+    "read_header",
+    "read_samples",
+    "write_samples",
+]

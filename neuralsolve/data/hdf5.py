@@ -23,6 +23,7 @@ import numpy as np
 
 from neuralsolve.data.guarded import SUFFIXES, dataset, names_of, opened
 from neuralsolve.data.samples import Layout, Samples
+from neuralsolve.data.streams import KeptErrors, uninterrupted
 from neuralsolve.errors import InputError, OptionError
 from neuralsolve.io.files import MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO, broken, replacing
 
@@ -106,8 +107,13 @@ def write_parts(
         msg = f"{path}: samples are written as HDF5; give a name that ends in {' or '.join(SUFFIXES)}"
         raise OptionError(msg)
     text = _layout_text(layout)
-    with _told_of_a_full_disk(path), replacing(path, overwrite) as temporary:
-        with h5py.File(temporary, "w") as file:
+    with (
+        _told_of_a_full_disk(path),
+        replacing(path, overwrite) as temporary,
+        uninterrupted() as let_through,
+        KeptErrors(temporary) as stream,
+    ):
+        with h5py.File(stream, "w") as file:
             file.attrs["format"], file.attrs["version"], file.attrs["layout"] = FORMAT, VERSION, text
             for number, axis in enumerate(layout.axes):
                 file[f"axes/{number}"] = np.asarray(axis, np.float64)
@@ -117,11 +123,14 @@ def write_parts(
                 for name in _split(part)[0]:
                     sets[name][done : done + len(part)] = getattr(part, name)
                 done += len(part)
-            if done != count:
-                msg = f"{done} samples came where {count} were announced"
-                raise InputError(msg)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+                stream.check()
+                let_through()
+        if done != count:
+            msg = f"{done} samples came where {count} were announced"
+            raise InputError(msg)
+        stream.flush()
+        stream.check()
+        os.fsync(stream.fileno())
 
 
 def _split(part: Samples) -> tuple[list[str], list[str]]:
@@ -168,20 +177,16 @@ def _layout_text(layout: Layout) -> str:
 
 @contextmanager
 def _told_of_a_full_disk(path: Path) -> Iterator[None]:
-    """Say what a write that failed needs; HDF5 tells of it in its own words, as several kinds of error."""
+    """Say of a disk, quota or limit that is full what mends it."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
-        words = str(error)
-        full = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "quota", errno.EFBIG: "File too large"}
-        cause = next((text for key, text in full.items() if key == number or text in words), "")
-        if not cause:
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         free = shutil.disk_usage(path.parent).free / 1e6
         msg = (
-            f"{path} cannot be written ({cause}; {free:.0f} MB are free there) and nothing has changed; free "
-            "some space, or name a file on another disk"
+            f"{path} cannot be written ({error.strerror}; {free:.0f} MB are free there) and nothing has "
+            "changed; free some space, or name a file on another disk"
         )
         raise OSError(msg) from None
 
@@ -253,7 +258,9 @@ def _checked(path: Path, file: Any) -> Header:
         own = name in PER_SAMPLE or (name == "points" and values.ndim == 3)
         dims = {"residuals": (1,), "codes": (2,), "cells": (2,), "points": (2, 3)}.get(name)
         if (own and values.shape[:1] != count) or (dims and values.ndim not in dims) or not values.ndim:
-            raise broken(path, f"{name} of shape {values.shape} with {count} inputs", "one entry per sample")
+            raise broken(
+                path, f"{name} of shape {values.shape} with {math.prod(count)} inputs", "one entry per sample"
+            )
         total += math.prod(values.shape) * values.dtype.itemsize
     kinds = {"inputs": "f", "outputs": "f", "cells": "iu"}
     for name, wanted in kinds.items():

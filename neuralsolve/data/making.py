@@ -1,8 +1,8 @@
 """Make a data set in chunks that outlive an interruption.
 
 Every chunk goes into the folder ``FILE.parts`` in one step, so that Ctrl-C, a kill or a full disk lose the
-chunk at work and no more; the same call goes on. Chunks always begin at the same samples, hence the arrays
-are the same, bit for bit, however often it was interrupted.
+chunk at work and no more; the same call goes on. Chunks always begin at the same samples: the arrays are the
+same, bit for bit, however often it was interrupted.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def make(
         _same_run(folder, run, chunk)
         seconds = _chunks(equation, folder, run, tell or (lambda done, note: None))
         origin = {**layout.origin, **{key: run[key] for key in run if key != "equation"}}
-        origin |= {"command": _command(run), "seconds_per_sample": seconds / count}
+        origin |= {"command": _command(run, path), "seconds_per_sample": seconds / count}
         starts = _starts(run)
         write_parts(
             path,
@@ -275,7 +275,7 @@ def largest_residual(path: Path) -> float | None:
         return float(np.max(dataset(path, file, "residuals")[()])) if "residuals" in file else None
 
 
-def _command(run: dict[str, Any]) -> str:
+def _command(run: dict[str, Any], path: Path) -> str:
     """Return the command line that makes the same samples."""
     given = dict(run["equation"])
     words = [f"neuralsolve data make {given.pop('name', '?')} --n {run['count']} --seed {run['seed']}"]
@@ -283,4 +283,4 @@ def _command(run: dict[str, Any]) -> str:
     for name, value in given.items():
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words.append(f"--{name} {text}" if name in ("grid", "stride") else f"--set {name}={text}")
-    return " ".join(words)
+    return " ".join([*words, f"--chunk {run['chunk']} --out {path.name}"])

@@ -35,7 +35,7 @@ class Equation(Protocol):
         ...
 
     def residual(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return by how much fields ``(n, channels, *shape)`` miss the equation, relative to its data."""
+        """Return by how much fields ``(n, channels, *shape)`` miss the equation, a relative number each."""
         ...
 
 
@@ -46,9 +46,13 @@ def described(equation: Any) -> dict[str, Any]:
 
 def equations() -> dict[str, type]:
     """Return the equations that make data, name -> class."""
+    from neuralsolve.pde.burgers import Burgers
     from neuralsolve.pde.darcy import Darcy
+    from neuralsolve.pde.navier_stokes import NavierStokes
+    from neuralsolve.pde.void import VoidElasticity, VoidPoisson
 
-    return {each.name: each for each in (Darcy,)}
+    every = (Darcy, NavierStokes, Burgers, VoidPoisson, VoidElasticity)
+    return {each.name: each for each in every}
 
 
 def equation_of(layout: Layout) -> Any:
@@ -75,3 +79,10 @@ def equation_of(layout: Layout) -> Any:
 def stream(seed: int, number: int) -> np.random.Generator:
     """Return the random numbers of one sample."""
     return np.random.default_rng([seed, number])
+
+
+def distance(fields: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return ‖fields - expected‖ / ‖expected‖ of each sample, (n,)."""
+    count = len(fields)
+    missed = np.linalg.norm((fields - expected).reshape(count, -1), axis=1)
+    return missed / np.linalg.norm(expected.reshape(count, -1), axis=1)

@@ -11,48 +11,13 @@ conjugates", Experimental Mathematics 2 (1993).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, StructureError, nearest
+from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, StructureError
+from neuralsolve.fem.system import MeshSystem, held_values, scikit_fem, symmetric
 from neuralsolve.io.mesh import SKFEM_HEX, Mesh
-
-if TYPE_CHECKING:
-    import scipy.sparse
-
-
-@dataclass(frozen=True)
-class MeshSystem:
-    """A x = b for the free points of a mesh, with what brings x back to all points.
-
-    Attributes
-    ----------
-    A : scipy.sparse.csr_array (m, m), symmetric
-    b : ndarray (m,)
-    free : ndarray (m,), numbers of the free points
-    values : ndarray (n,), the held values, 0 at free points
-    mass : ndarray (n,), lumped mass: the measure (area, volume) that belongs to each point
-    mesh : Mesh
-    """
-
-    A: scipy.sparse.csr_array
-    b: np.ndarray
-    free: np.ndarray
-    values: np.ndarray
-    mass: np.ndarray
-    mesh: Mesh
-
-    def expand(self, x: np.ndarray) -> np.ndarray:
-        """Return the values at all ``(n,)``, ``(n, k)`` from those at the free ones, ``(m,)``, ``(m, k)``."""
-        x = np.asarray(x)
-        if x.shape[:1] != self.free.shape:
-            msg = f"x has {x.shape[:1]} rows, the system has {len(self.free)} free points; pass result.x"
-            raise ShapeError(msg)
-        u = np.repeat(self.values[:, None], x.shape[1], axis=1) if x.ndim == 2 else self.values.copy()
-        u[self.free] = x
-        return u
 
 
 def poisson(
@@ -109,14 +74,14 @@ def poisson(
         msg = "the mesh has cells without area or volume; repair it, or leave those cells out"
         raise StructureError(msg)
     mass = np.asarray(M.sum(axis=1)).ravel()
-    held, values = _held(mesh, dirichlet or {})
+    held, values = held_values(mesh, dirichlet or {})
     free = np.flatnonzero(~held)
     if not len(free):
         msg = f"all {len(mesh.points)} points are held by {sorted(dirichlet or {})}; leave some of them free"
         raise ShapeError(msg)
     A = coefficient * K + shift * M
     load = M @ f - A @ values
-    return MeshSystem(_symmetric(A[free][:, free]), load[free], free, values, mass, mesh)
+    return MeshSystem(symmetric(A[free][:, free]), load[free], free, values, mass, mesh)
 
 
 def _source_at_points(mesh: Mesh, source: float | np.ndarray) -> np.ndarray:
@@ -130,28 +95,11 @@ def _source_at_points(mesh: Mesh, source: float | np.ndarray) -> np.ndarray:
     return np.broadcast_to(f, (len(mesh.points),))
 
 
-def _held(mesh: Mesh, dirichlet: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    held, values = np.zeros(len(mesh.points), dtype=bool), np.zeros(len(mesh.points))
-    for name, value in dirichlet.items():
-        if name not in mesh.groups:
-            msg = f"the mesh has no boundary group {name!r}{nearest(name, mesh.groups)}"
-            raise OptionError(msg)
-        if not np.isfinite(value):
-            msg = f"the value on {name!r} is {value}; it must be finite"
-            raise NonFiniteError(msg)
-        held[mesh.groups[name]] = True
-        values[mesh.groups[name]] = value
-    return held, values
-
-
 def _plane_or_solid_matrices(mesh: Mesh) -> tuple[Any, Any]:
     """Return stiffness and consistent mass on all points, by scikit-fem."""
-    try:
-        import skfem
-        from skfem.models import laplace, mass
-    except ImportError as error:
-        msg = "assembly on meshes needs scikit-fem; install it with: pip install 'neuralsolve[fem]'"
-        raise OptionError(msg) from error
+    skfem = scikit_fem()
+    from skfem.models import laplace, mass
+
     meshes = {
         "triangle": (skfem.MeshTri, skfem.ElementTriP1),
         "quad": (skfem.MeshQuad, skfem.ElementQuad1),
@@ -191,14 +139,3 @@ def _surface_matrices(mesh: Mesh) -> tuple[Any, Any]:
     weights = (np.ones((3, 3)) + np.eye(3)).ravel() / 24  # integrals of phi_a phi_b over twice the area
     M = coo_array((np.outer(double_area, weights).ravel(), (a, b)), shape=(n, n))
     return K.tocsr(), M.tocsr()
-
-
-def _symmetric(A: Any) -> scipy.sparse.csr_array:
-    """Return (A + A^T) / 2 as canonical CSR: assembly leaves rounding between the triangles."""
-    from scipy.sparse import csr_array
-
-    half = csr_array(A)
-    half = csr_array((half + half.T) / 2)
-    half.sum_duplicates()
-    half.sort_indices()
-    return half
