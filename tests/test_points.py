@@ -353,15 +353,10 @@ def test_the_packaged_case_is_complete():
 @pytest.mark.slow
 def test_a_minute_of_training_beats_the_mean_of_the_geometries_tenfold(data, tmp_path, one_thread):
     """The baseline knows which node is which: the mean of u at every node over the training."""
-    stored = torch.load(data / "poisson_holed" / "holed_poisson.pt", weights_only=True)
-    points = np.stack([stored["x"].numpy().T, stored["y"].numpy().T], 2)
-    u = stored["u"].numpy().T[:, None].copy()
-    whole = Samples(points.transpose(0, 2, 1).copy(), u, points=points, codes=stored["mu"].numpy())
     case = load_case("train_holed")
-    counts = case.data.train, case.data.validation, case.data.test
-    samples, validation, test = whole.spread(*counts)
-    case = case.with_steps(40 * counts[0] // case.plan().batch)
-    trainer = case.trainer(samples, validation)
+    case = case.with_steps(case.steps * 40 // case.plan().epochs)
+    samples, validation, tests = case.sets(tmp_path, lambda step, note: None)
+    test, trainer = tests["test"][0], case.trainer(samples, validation)
     while trainer.step < trainer.steps:
         trainer.advance()
     mean = np.broadcast_to(samples.outputs.mean(0), test.outputs.shape)

@@ -69,7 +69,7 @@ class Source(Table):
                     raise OptionError(msg) from None
                 told = lambda done, note: tell(0, f"{done} samples, {note}")  # noqa: E731
                 make(equation, self.count, path, self.seed, self.first, tell=told)
-        found = read_data(path, frames=None if self.frames is None else tuple(self.frames))
+        found = read_data(path, frames=None if self.frames is None else (self.frames[0], self.frames[1]))
         return found if self.stride == 1 else found.every(self.stride)
 
 
