@@ -53,11 +53,11 @@ def _pyamg(A: Any, b: np.ndarray, rtol: float) -> np.ndarray:
     from pyamg import ruge_stuben_solver
 
     with silent():
-        return ruge_stuben_solver(A).solve(b, tol=rtol, accel="cg")
+        return np.asarray(ruge_stuben_solver(A).solve(b, tol=rtol, accel="cg"))
 
 
 def _apart(A: Any, b: np.ndarray, u: np.ndarray) -> float:
     from scipy.sparse.linalg import spsolve
 
-    exact = spsolve(A.tocsc(), b)
+    exact: Any = spsolve(A.tocsc(), b)
     return float(np.linalg.norm(u - exact) / np.linalg.norm(exact))

@@ -97,9 +97,8 @@ def _contest(
     folder.mkdir(parents=True, exist_ok=True)
     if case.data.equation is not None:
         case.sets(folder, lambda done, note: None)  # makes them
-        same = case.data.model_dump() | {"file": str((folder / "data.h5").resolve())}
-        same |= {"equation": None, "count": None, "parameters": {}}
-        case = case.model_copy(update={"data": type(case.data)(**same)})
+        made = {"file": str((folder / "data.h5").resolve()), "equation": None, "count": None}
+        case = case.model_copy(update={"data": case.data.model_copy(update=made)})
     samples, validation, _ = case.sets(folder, lambda done, note: None)
     cases = {}
     for label, (network, options) in networks.items():

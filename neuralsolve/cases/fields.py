@@ -88,11 +88,16 @@ class Source(Table):
 
 
 class Data(Source):
-    """The samples of the training, the validation and a first test, one after the other."""
+    """The samples of the training, the validation and a first test.
+
+    They are taken one after the other, or each spread evenly over what the later ones leave: see
+    `Samples.split` and `Samples.spread`.
+    """
 
     train: PositiveInt
     validation: PositiveInt
     test: NonNegativeInt = 0
+    split: Literal["consecutive", "spread"] = "consecutive"
 
     @model_validator(mode="after")
     def _enough(self) -> Data:
@@ -177,7 +182,7 @@ class FieldCase(CaseTable):
         data = self.data
         whole = data.samples(self.path, folder, MADE, tell)
         counts = [count for count in (data.train, data.validation, data.test) if count]
-        parts = whole.split(*counts)
+        parts = whole.split(*counts) if data.split == "consecutive" else whole.spread(*counts)
         frames = whole.outputs.shape[1] if self.plan().rollout else None
         tests: dict[str, tuple[Samples, int | None]] = {}
         if data.test:

@@ -221,7 +221,7 @@ def bench(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="kernels, multigrid, learned, tuned or fields: measures against bars"),
+        typer.Option(metavar="NAME", help="kernels, multigrid, learned, tuned, fields: against bars"),
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option("--method", metavar="NAME[+M]", help="'cg+amg', ...; may be repeated")

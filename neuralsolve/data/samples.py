@@ -157,6 +157,33 @@ class Samples:
             edges.append(len(self))
         return tuple(self.take(slice(a, b)) for a, b in itertools.pairwise(edges))
 
+    def spread(self, *counts: int) -> tuple[Samples, ...]:
+        """Return the parts of `split`, each spread evenly over the samples instead of being consecutive.
+
+        The last part is spread over all samples, the one before over those that it left, and so on; what is
+        left of all is the last of those returned. Of samples on a grid of parameters with an odd number of
+        columns, a last part of half of them is one colour of a checkerboard.
+
+        Examples
+        --------
+        >>> data = Samples(np.arange(7.0).reshape(7, 1, 1), np.zeros((7, 1, 1)), Layout((np.zeros(1),)))
+        >>> [part.inputs.ravel().tolist() for part in data.spread(3, 1, 3)]
+        [[0.0, 2.0, 6.0], [4.0], [1.0, 3.0, 5.0]]
+
+        Raises
+        ------
+        OptionError
+            As of `split`.
+        """
+        parts = self.split(*counts)
+        left, places = np.arange(len(self)), []
+        for count in reversed(counts):
+            chosen = ((np.arange(count) + 0.5) * len(left) / count).astype(int)
+            places.append(left[chosen])
+            left = np.delete(left, chosen)
+        places = places[::-1] + ([left] if len(parts) > len(counts) else [])
+        return tuple(self.take(each) for each in places)
+
     def every(self, stride: int | Sequence[int]) -> Samples:
         """Return every `stride`-th node of each axis, the first among them.
 

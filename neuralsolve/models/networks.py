@@ -10,9 +10,16 @@ from torch import nn
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.fno import FNO
 from neuralsolve.models.lsm import LatentSpectral
+from neuralsolve.models.points import LatentSpectralPoints
 from neuralsolve.models.unet import UNet
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"lsm": LatentSpectral, "unet": UNet, "fno": FNO}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lsm": LatentSpectral,
+    "lsm-points": LatentSpectralPoints,
+    "unet": UNet,
+    "fno": FNO,
+}
+ON_POINTS = ("lsm-points",)  # take points and codes beside the fields
 
 
 def make_network(name: str, **options: Any) -> nn.Module:

@@ -1,7 +1,8 @@
 """A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
 
 A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
-without the code that trained it. Fields of another grid are resampled to that of the training and back.
+without the code that trained it. Fields of another grid are resampled to that of the training and back; a
+model of points takes any points.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples
 from neuralsolve.errors import FormatError, ShapeError
+from neuralsolve.models.meshes import box_of, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
 from neuralsolve.models.resampling import Resampling
 from neuralsolve.preconditioners.weights import read_tensors, write_tensors
 
+__all__ = ["Surrogate", "load_tensors", "mesh_of", "tensors_of"]
 VERSION = 1
 
 
@@ -71,16 +74,27 @@ class Surrogate(nn.Module):
         samples : what it is to be trained on
         normaliser : of inputs and outputs, see `neuralsolve.models.normaliser`
         frames : channels of one step of a roll-out; None: all outputs at once
+
+        Raises
+        ------
+        OptionError
+            A network of grids for samples on points, or the reverse; a pointwise normaliser of points that
+            are not the same for all samples.
         """
+        points = samples.points
+        check_kind(str(network.get("name")), points, normaliser)
         inputs, outputs = (
             torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
         )
         before = Normaliser.of(normaliser, inputs)
         after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
-        sizes: dict[str, Any] = {"dim": _dimension(samples), "inputs": inputs.shape[1]}
+        dim = len(samples.layout.axes) if points is None else points.shape[-1]
+        sizes: dict[str, Any] = {"dim": dim, "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
         if samples.layout.axes:
             sizes["closed"] = [bool(abs(axis[-1] - 1) < 1e-6) for axis in samples.layout.axes]
+        if points is not None:
+            sizes["bounds"] = box_of(points)
         options = sizes | network
         return cls(options, make_network(**options), before, after, samples.layout)
 
@@ -105,8 +119,10 @@ class Surrogate(nn.Module):
         axes: Sequence[np.ndarray] | None = None,
         steps: int | None = None,
         batch: int = 50,
+        points: np.ndarray | None = None,
+        codes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the outputs, ``(n, channels, *shape)``, on the grid of the inputs.
+        """Return the outputs, ``(n, channels, *shape)``, on the grid, or at the points, of the inputs.
 
         Parameters
         ----------
@@ -114,6 +130,8 @@ class Surrogate(nn.Module):
         axes : coordinates of the nodes of an array; those of the training where the shape is the same
         steps : of a roll-out
         batch : samples at a time
+        points : of an array, (points, dim) for all or (n, points, dim), e.g. those of a mesh
+        codes : of an array, (n, k), where the network was trained with codes of the geometry
 
         Raises
         ------
@@ -127,6 +145,9 @@ class Surrogate(nn.Module):
                 "is needed"
             )
             raise ShapeError(msg)
+        if samples is not None:
+            points, codes = samples.points, samples.codes
+        check_points(self.network, points, inputs, self.before.mean.shape[-1])
         if axes is None:
             axes = samples.layout.axes if samples is not None else self._axes_like(inputs)
         to, back = self._resampling(axes, inputs.shape[2:] if samples is None else samples.layout.shape)
@@ -137,8 +158,8 @@ class Surrogate(nn.Module):
             for start in range(0, len(inputs), batch):
                 part = slice(start, start + batch)
                 x = to(torch.from_numpy(np.ascontiguousarray(inputs[part], np.float32)).to(device))
-                if samples is not None and samples.points is not None:
-                    y = self(x, *mesh_of(samples, part, device))
+                if points is not None:
+                    y = self(x, *placed(points, codes, part, device))
                 else:
                     y = self(x) if steps is None else self.rollout(x, steps)
                 found.append(back(y).cpu().numpy())
@@ -247,21 +268,3 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         msg = f"missing {missing[:3]}, not known {foreign[:3]}"
         raise RuntimeError(msg)
     module.load_state_dict(tensors, strict=False)
-
-
-def mesh_of(samples: Samples, which: Any, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
-    """Return the points ``(n, points, dim)`` and codes ``(n, k)`` of some samples of a mesh."""
-    assert samples.points is not None
-    part = samples.take(which)
-    points, codes = part.points, part.codes
-    assert points is not None
-    if points.ndim == 2:
-        points = np.broadcast_to(points, (len(part), *points.shape))
-    found = torch.from_numpy(np.ascontiguousarray(points, np.float32)).to(device)
-    if codes is None:
-        return found, None
-    return found, torch.from_numpy(np.ascontiguousarray(codes, np.float32)).to(device)
-
-
-def _dimension(samples: Samples) -> int:
-    return len(samples.layout.axes) if samples.points is None else samples.points.shape[-1]
