@@ -16,6 +16,7 @@ PROMISES = {
     "05_smoke": lambda divergence: divergence <= 1e-6,
     "06_learned": lambda ratio: ratio >= 8,
     "07_tuned": lambda ratio: ratio <= 0.95,
+    "08_surrogate": lambda left: left <= 0.05,
 }
 
 

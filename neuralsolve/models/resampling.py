@@ -45,6 +45,10 @@ class Resampling:
                 fields = (fields.movedim(at, -1) @ matrix.to(fields).T).movedim(-1, at)
         return fields
 
+    def of_array(self, fields: np.ndarray) -> np.ndarray:
+        """Return an array resampled."""
+        return self(torch.from_numpy(np.ascontiguousarray(fields, np.float64))).numpy()
+
 
 def _matrix(axis: np.ndarray, onto: np.ndarray, boundary: str) -> np.ndarray:
     from scipy.interpolate import make_interp_spline

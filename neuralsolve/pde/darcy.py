@@ -187,6 +187,19 @@ class Darcy:
         known = total if self.far_wall else total[:, :-1, :-1]
         return known.square().mean((1, 2)).sqrt()
 
+    def bound(self, a: np.ndarray, x: np.ndarray) -> float:
+        """Return a bound of ||x - A^-1 b|| / ||A^-1 b||, x at the inner vertices, ``((side - 2)^2,)``.
+
+        A >= min(a) L with L the Laplacian of this grid, whose least eigenvalue is known: the error is at most
+        ||b - A x|| / (min(a) lambda). Infinite where it says nothing.
+        """
+        side = _side(a)
+        A, b = self.operator(a), self.right_side(a)
+        least = float(a.min()) * 8 * (side - 1) ** 2 * np.sin(np.pi / (2 * (side - 1))) ** 2
+        left = b - A.matvec(torch.from_numpy(np.ascontiguousarray(x, np.float64))).numpy()
+        error, size = float(np.linalg.norm(left)) / least, float(np.linalg.norm(x))
+        return error / (size - error) if error < size else np.inf
+
     def _mean(self, low: Any, high: Any) -> Any:
         """Return the coefficient of faces between vertices."""
         return (low + high) / 2 if self.faces == "arithmetic" else 2 * low * high / (low + high)
