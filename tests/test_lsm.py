@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import pytest
 import torch
 from kernel_laws import normal
-from lsm_reference import PARTS, PlainLSM, same_weights
 from torch.nn import functional as F
 
+from neuralsolve.bench.plain_lsm import PARTS, PlainLSM, same_weights
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.kernels import use
 from neuralsolve.models.lsm import LatentSpectral

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable
 from neuralsolve.bench.bars import BarRow, Settings
 from neuralsolve.bench.fields_data import darcy
 from neuralsolve.bench.fields_hybrid import hybrid
+from neuralsolve.bench.fields_speed import speed
 from neuralsolve.bench.fields_training import headline, mesh, rollout, small
 
 GROUPS: dict[str, Callable[[Settings], Iterable[BarRow]]] = {
     "data": darcy,
+    "speed": speed,
     "small": small,
     "headline": headline,
     "rollout": rollout,

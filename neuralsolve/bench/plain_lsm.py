@@ -57,6 +57,7 @@ class PlainBlock(nn.Module):
 
 
 def plain_double(inputs: int, outputs: int, inner: int | None = None) -> nn.Sequential:
+    """Return two convolutions, each with batch norm and ReLU."""
     inner = inner or outputs
     return nn.Sequential(
         nn.Conv2d(inputs, inner, 3, padding=1, bias=False),
