@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from neuralsolve.cli import fields_app
+from neuralsolve.cli.options import Force, Json, Method, Plot, Preconditioner
 
 app = typer.Typer(
     name="neuralsolve",
@@ -18,27 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-THREADS = 2
-QUIET = ("simulate", "train", "tune", "data", "evaluate", "predict", "compare")  # with threads that sleep
-
-Method = Annotated[
-    str | None,
-    typer.Option(
-        "--method", metavar="NAME", help="cg, minres, 'gmres(restart=50)', sparselu, ...; chosen if left out"
-    ),
-]
-Preconditioner = Annotated[
-    str | None,
-    typer.Option(
-        "--M",
-        metavar="NAME",
-        help="preconditioner: jacobi, 'ssor(omega=1.5)', multigrid, 'amg(kind=sa)', ic, ...",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-Force = Annotated[bool, typer.Option("--force", help="replace existing output files")]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="write a picture")]
 
 
 @app.callback(invoke_without_command=True)
@@ -151,69 +130,6 @@ def train(
     run(case, out_dir, steps, restart=restart, json=json)
 
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="samples: .h5, .mat, .npy, .npz, .pt, ...")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="a .safetensors file of `neuralsolve train`")]
-Steps = Annotated[int | None, typer.Option(min=1, help="of a roll-out; all frames of DATA if left out")]
-First = Annotated[int, typer.Option(min=0, help="number of the first sample")]
-Count = Annotated[int | None, typer.Option(min=1, help="how many samples; all that follow if left out")]
-Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE.csv", help="write the rows")]
-
-
-@app.command()
-def evaluate(
-    model: Model,
-    data: Data,
-    steps: Steps = None,
-    first: First = 0,
-    count: Count = None,
-    plot: Plot = None,
-    csv: Csv = None,
-    json: Json = False,
-    force: Force = False,
-) -> None:
-    """Measure a trained model of fields on samples, at their own resolution."""
-    from neuralsolve.cli.fields import evaluate as run
-
-    run(model, data, steps, (first, count), plot, csv, json=json, force=force)
-
-
-@app.command()
-def predict(
-    model: Model,
-    data: Data,
-    out: Annotated[Path, typer.Option(metavar="FILE.h5|.npz", help="where the predictions go")],
-    steps: Steps = None,
-    first: First = 0,
-    count: Count = None,
-    plot: Plot = None,
-    json: Json = False,
-    force: Force = False,
-) -> None:
-    """Write what a trained model of fields makes of the inputs of samples."""
-    from neuralsolve.cli.fields import predict as run
-
-    run(model, data, out, steps, (first, count), plot, json=json, force=force)
-
-
-@app.command()
-def compare(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="MODEL... DATA", help="models, and last the samples")
-    ],
-    steps: Steps = None,
-    first: First = 0,
-    count: Count = None,
-    plot: Plot = None,
-    csv: Csv = None,
-    json: Json = False,
-    force: Force = False,
-) -> None:
-    """Measure several trained models of fields on the same samples, in one table."""
-    from neuralsolve.cli.fields import compare as run
-
-    run(sources, steps, (first, count), plot, csv, json=json, force=force)
-
-
 @app.command()
 def bench(
     sources: Annotated[
@@ -259,79 +175,6 @@ def bench(
     run(sources or [], suite, methods or [], options, csv, plot, json=json, force=force)
 
 
-data = typer.Typer(help="Data sets of fields: make, look at, convert.", no_args_is_help=True)
-app.add_typer(data, name="data")
-
-
-@data.command("make")
-def data_make(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="of the equation: darcy, ...")],
-    n: Annotated[int, typer.Option("--n", min=1, help="number of samples")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.h5", help="where they go")],
-    grid: Annotated[int | None, typer.Option(help="nodes a side that are solved on")] = None,
-    stride: Annotated[int | None, typer.Option(help="every so many nodes are kept")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="another parameter; may be repeated"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of all samples")] = 1905,
-    first: Annotated[int, typer.Option(min=0, help="number of the first sample")] = 0,
-    chunk: Annotated[int | None, typer.Option(min=1, help="samples made and kept at once")] = None,
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="begin anew where an interrupted run exists; by default it goes on"),
-    ] = False,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Make samples of an equation and write them to one file. Interrupted, it goes on later."""
-    from neuralsolve.cli.data import run_make
-
-    sizes = {"grid": grid, "stride": stride}
-    numbers = (seed, first, chunk)
-    run_make(name, n, out, sizes, settings or [], numbers, restart=restart, force=force, json=json)
-
-
-@data.command("info")
-def data_info(
-    file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="of `data make` or `data convert`")],
-    json: Json = False,
-) -> None:
-    """Say what a file of samples holds: channels, ranges, axes, equation, origin."""
-    from neuralsolve.cli.data import run_info
-
-    run_info(file, json=json)
-
-
-@data.command("convert")
-def data_convert(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="IN...", help=".pt, .mat, .npz, .npy (several), .h5 of others")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.h5", help="where the samples go")],
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="KEY", help="of the input; may be repeated")
-    ] = None,
-    outputs: Annotated[
-        list[str] | None, typer.Option("--output", metavar="KEY", help="of the output; may be repeated")
-    ] = None,
-    frames: Annotated[
-        str | None,
-        typer.Option(metavar="IN,OUT", help="frames of trajectories: 10,10 maps ten to the next ten"),
-    ] = None,
-    drop_bad: Annotated[
-        bool, typer.Option("--drop-bad", help="leave out samples with NaN or infinity, and say how many")
-    ] = False,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Read a data set of another format and write it as a file of samples."""
-    from neuralsolve.cli.data import run_convert
-
-    keys = (inputs or [], outputs or [])
-    run_convert(files, out, keys, frames, drop_bad=drop_bad, force=force, json=json)
-
-
 @app.command()
 def doctor(json: Json = False) -> None:
     """Say what is installed, and solve small systems to see that it works."""
@@ -348,43 +191,4 @@ def cases(json: Json = False) -> None:
     run(json=json)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; the entry point of the package."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] == ["bench"]:
-        _with_two_threads(arguments)
-    if arguments[:1] and arguments[0] in QUIET:
-        _with_quiet_threads(arguments)
-    app(arguments)
-
-
-def _with_two_threads(arguments: list[str]) -> None:
-    """Start Python anew where the environment does not hold every library to the same number of threads.
-
-    OpenBLAS and OpenMP read it once, when they are loaded, which is before this line. Threads that wait
-    sleep, unless the caller has said otherwise.
-    """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    threads = os.environ.get("NEURALSOLVE_BENCH_THREADS", str(min(THREADS, os.cpu_count() or 1)))
-    if all(os.environ.get(name) == threads for name in names):
-        return
-    policy = os.environ.get("OMP_WAIT_POLICY", "passive")
-    _start_anew(arguments, dict.fromkeys(names, threads) | {"OMP_WAIT_POLICY": policy})
-
-
-def _with_quiet_threads(arguments: list[str]) -> None:
-    """Start Python anew so that waiting threads sleep: spinning, they slow a busy machine down tenfold.
-
-    The short vectors of a baseline's CG gain nothing from a second thread of OpenBLAS either. What the caller
-    has set stays.
-    """
-    quiet = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
-    missing = {name: value for name, value in quiet.items() if name not in os.environ}
-    if missing:
-        _start_anew(arguments, missing)
-
-
-def _start_anew(arguments: list[str], variables: dict[str, str]) -> None:
-    os.environ.update(variables)
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "neuralsolve", *arguments])
+fields_app.add_to(app)
