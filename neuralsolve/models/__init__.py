@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuralsolve.models.lsm import LatentSpectral as LatentSpectral
     from neuralsolve.models.networks import make_network as make_network
     from neuralsolve.models.surrogate import Surrogate as Surrogate
+    from neuralsolve.models.transolver import Transolver as Transolver
     from neuralsolve.models.unet import UNet as UNet
 
 _PLACES = {
@@ -23,6 +24,7 @@ _PLACES = {
     "FieldTraining": "field_options",
     "LatentSpectral": "lsm",
     "Surrogate": "surrogate",
+    "Transolver": "transolver",
     "UNet": "unet",
     "evaluated": "evaluation",
     "make_network": "networks",

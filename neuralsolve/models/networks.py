@@ -11,12 +11,14 @@ from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.fno import FNO
 from neuralsolve.models.lsm import LatentSpectral
 from neuralsolve.models.points import LatentSpectralPoints
+from neuralsolve.models.transolver import Transolver
 from neuralsolve.models.unet import UNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lsm": LatentSpectral,
     "lsm-points": LatentSpectralPoints,
     "unet": UNet,
+    "transolver": Transolver,
     "fno": FNO,
 }
 ON_POINTS = ("lsm-points",)  # take points and codes beside the fields

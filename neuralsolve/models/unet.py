@@ -176,7 +176,7 @@ class UNet(nn.Module):
             )
             raise ShapeError(msg)
         padded, patch = self.padded(shape)
-        x = self.lift(torch.cat([x, self._coordinates(x)], 1).movedim(1, -1)).movedim(-1, 1)
+        x = self.lift(torch.cat([x, coordinates(x, self.closed)], 1).movedim(1, -1)).movedim(-1, 1)
         room = [side for n, full in zip(shape[::-1], padded[::-1], strict=True) for side in (0, full - n)]
         x = self.last(self.body(F.pad(x, room), patch).movedim(1, -1))
         x = x[(slice(None), *(slice(n) for n in shape))].reshape(-1, self.last.out_features)
@@ -189,9 +189,14 @@ class UNet(nn.Module):
         patch = [-(-n // unit) for n in shape] if self.patch == "auto" else [int(p) for p in self.patch]
         return [-(-n // (unit * p)) * unit * p for n, p in zip(shape, patch, strict=True)], patch
 
-    def _coordinates(self, x: Tensor) -> Tensor:
-        lines = []
-        for axis, (n, closed) in enumerate(zip(x.shape[2:], self.closed, strict=True)):
-            line = torch.arange(n, dtype=x.dtype, device=x.device) / max(1, n - 1 if closed else n)
-            lines.append(line.reshape([-1 if a == axis else 1 for a in range(self.dim)]).expand(x.shape[2:]))
-        return torch.stack(lines).expand(len(x), -1, *x.shape[2:])
+
+def coordinates(x: Tensor, closed: Sequence[bool]) -> Tensor:
+    """Return the coordinates of the nodes of fields ``(batch, channels, *shape)``, one channel an axis.
+
+    In [0, 1] with both ends where an axis is closed, else i / n.
+    """
+    lines, dim = [], len(closed)
+    for axis, (n, ends) in enumerate(zip(x.shape[2:], closed, strict=True)):
+        line = torch.arange(n, dtype=x.dtype, device=x.device) / max(1, n - 1 if ends else n)
+        lines.append(line.reshape([-1 if a == axis else 1 for a in range(dim)]).expand(x.shape[2:]))
+    return torch.stack(lines).expand(len(x), -1, *x.shape[2:])
