@@ -17,7 +17,7 @@ from neuralsolve.data import read_data
 from neuralsolve.models.field_losses import l2
 
 SEEDS = (9101, 9102, 9103)
-BUDGET = {"small": 150.0, "headline": 300.0, "rollout": 900.0, "mesh": 180.0}  # CPU seconds of a training
+BUDGET = {"small": 60.0, "headline": 300.0, "rollout": 500.0, "mesh": 180.0}  # CPU seconds of a training
 QUICK = 2.0
 SMALL = {
     "lsm": ("lsm", {}),

@@ -11,6 +11,7 @@ from neuralsolve.cases import find_case, load_case
 from neuralsolve.cases.training import Trained
 from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
+from neuralsolve.models.memory import keep_freed_memory
 from neuralsolve.models.parallel import processes, rank
 from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
@@ -36,6 +37,7 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
                 each.mkdir(parents=True, exist_ok=True)
                 for old in (CHECKPOINT, LOG) if restart and not rank() else ():
                     (each / old).unlink(missing_ok=True)
+        keep_freed_memory()
         quiet = json or rank() > 0
         with going_on_from(folder, json), progress(f"train {label}", case.steps, quiet=quiet) as tell:
             trained = case.train(folder, tell)
