@@ -1,7 +1,4 @@
-"""The processes of a training: one, or those that ``torchrun`` has started, by Lightning Fabric.
-
-torchrun --standalone --nproc_per_node=2 -m neuralsolve train CASE
-"""
+"""The processes of a training: one, or those that ``torchrun`` has started, by Lightning Fabric."""
 
 from __future__ import annotations
 
