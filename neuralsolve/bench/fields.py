@@ -13,13 +13,14 @@ from neuralsolve.bench.bars import BarRow, Settings
 from neuralsolve.bench.fields_data import darcy
 from neuralsolve.bench.fields_hybrid import hybrid
 from neuralsolve.bench.fields_speed import speed
-from neuralsolve.bench.fields_training import headline, mesh, rollout, small
+from neuralsolve.bench.fields_training import headline, mesh, prior, rollout, small
 
 GROUPS: dict[str, Callable[[Settings], Iterable[BarRow]]] = {
     "data": darcy,
     "speed": speed,
     "small": small,
     "headline": headline,
+    "prior": prior,
     "rollout": rollout,
     "mesh": mesh,
     "hybrid": hybrid,

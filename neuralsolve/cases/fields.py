@@ -25,7 +25,7 @@ from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.parallel import Parallel, processes
 from neuralsolve.models.surrogate import Surrogate, tensors_of
 from neuralsolve.models.training_loop import train
-from neuralsolve.pde.equation import equation_of, equations
+from neuralsolve.pde.equation import equation_of, equations, with_prior
 
 MADE, BEST, LAST = "data.h5", "best.safetensors", "last.safetensors"
 
@@ -125,6 +125,7 @@ class FieldCase(CaseTable):
     network: str
     options: dict[str, Any] = Field(default_factory=dict)
     normaliser: Literal["pointwise", "channel", "none"] = "channel"
+    prior: bool = False
     data: Data
     tests: list[Test] = Field(default_factory=list)
     schedule: dict[str, Any] = Field(default_factory=dict)
@@ -138,7 +139,9 @@ class FieldCase(CaseTable):
             if key not in known:
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
-        self.plan()
+        if self.prior and self.plan().rollout:
+            msg = "prior = true with a roll-out, which has no cheap solutions of later frames; leave one out"
+            raise OptionError(msg)
         names = ["data", "test", *(each.name for each in self.tests)]
         if len(set(names)) < len(names):
             msg = f"tests are named {', '.join(names[2:])}; each needs its own, not 'data' or 'test'"
@@ -180,7 +183,7 @@ class FieldCase(CaseTable):
     ) -> tuple[Samples, Samples, dict[str, tuple[Samples, int | None]]]:
         """Return the samples to train on, to choose by, and by name those to measure on, with their steps."""
         data = self.data
-        whole = data.samples(self.path, folder, MADE, tell)
+        whole = self._seen(data.samples(self.path, folder, MADE, tell))
         counts = [count for count in (data.train, data.validation, data.test) if count]
         parts = whole.split(*counts) if data.split == "consecutive" else whole.spread(*counts)
         frames = whole.outputs.shape[1] if self.plan().rollout else None
@@ -188,7 +191,7 @@ class FieldCase(CaseTable):
         if data.test:
             tests["test"] = parts[2], frames
         for each in self.tests:
-            found = each.samples(self.path, folder, f"{each.name}.h5", tell)
+            found = self._seen(each.samples(self.path, folder, f"{each.name}.h5", tell))
             tests[each.name] = (
                 (found if each.use is None else found.take(slice(0, each.use))),
                 each.steps or frames,
@@ -203,10 +206,15 @@ class FieldCase(CaseTable):
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             network = {"name": self.network} | self.options
-            model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None)
-        about = self.model_dump(mode="json", include={"data", "normaliser"})
+            prior = len(self._equation(samples).prior_names) if self.prior else 0
+            model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
+        about = self.model_dump(mode="json", include={"data", "normaliser", "prior"})
         residual = getattr(self._equation(samples), "residual_of", None)
         return FieldTrainer(model, samples, validation, plan, about, residual, parallel)
+
+    def _seen(self, samples: Samples) -> Samples:
+        """Return the samples as the network sees them."""
+        return with_prior(samples) if self.prior else samples
 
     @staticmethod
     def _equation(samples: Samples) -> Any:

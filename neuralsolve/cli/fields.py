@@ -21,7 +21,7 @@ from neuralsolve.io.files import check_target
 from neuralsolve.models.evaluation import measured, steps_for
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.surrogate import Surrogate
-from neuralsolve.pde.equation import equation_of
+from neuralsolve.pde.equation import equation_of, with_prior
 from neuralsolve.preconditioners.weights import read_tensors
 
 Part = tuple[int, int | None]
@@ -43,7 +43,8 @@ def evaluate(
     """Measure, tell, write."""
     with answered(json):
         _targets({"--plot": plot, "--csv": csv}, force)
-        surrogate, samples = Surrogate.load(model), _samples(data, part)
+        surrogate = Surrogate.load(model)
+        samples = _as_seen(surrogate, _samples(data, part))
         made = surrogate.predict(samples, steps=steps or steps_for(surrogate, samples))
         found = measured(samples, made, _residual(samples))
         metrics = {
@@ -93,7 +94,8 @@ def predict(
             msg = f"--out {out}: predictions are written as .h5 or .npz"
             raise OptionError(msg)
         _targets({"--out": out, "--plot": plot}, force)
-        surrogate, samples = Surrogate.load(model), _samples(data, part)
+        surrogate = Surrogate.load(model)
+        samples = _as_seen(surrogate, _samples(data, part))
         steps = steps or steps_for(surrogate, samples)
         started = time.perf_counter()
         made = surrogate.predict(samples, steps=steps)
@@ -166,7 +168,8 @@ def _compared(path: str, samples: Samples, steps: int | None) -> tuple[dict[str,
     made = np.empty(0)
     for _ in range(TIMED):
         started = time.perf_counter()
-        made = surrogate.predict(samples, steps=steps or steps_for(surrogate, samples))
+        seen = _as_seen(surrogate, samples)
+        made = surrogate.predict(seen, steps=steps or steps_for(surrogate, seen))
         times.append(time.perf_counter() - started)
     found = measured(samples, made, _residual(samples))
     row: dict[str, Any] = {
@@ -210,6 +213,12 @@ def _samples(data: str, part: Part) -> Samples:
         msg = f"--first {first} --count {count}: {data} has {len(samples)} samples"
         raise OptionError(msg)
     return samples.take(slice(first, None if count is None else first + count))
+
+
+def _as_seen(surrogate: Surrogate, samples: Samples) -> Samples:
+    """Return the samples with the cheap solutions that the model begins from, if it does."""
+    lacks = samples.inputs.shape[1] + surrogate.prior == surrogate.network["inputs"]
+    return with_prior(samples) if surrogate.prior and lacks else samples
 
 
 def _as_samples(samples: Samples, made: np.ndarray, model: str, data: str, steps: int | None) -> Samples:

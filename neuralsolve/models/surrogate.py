@@ -37,6 +37,8 @@ class Surrogate(nn.Module):
     net : the network
     before, after : normalisers of inputs and outputs
     layout : of the data that it is trained on
+    prior : so many channels of the inputs, the last, are cheap solutions already: the network's output is
+        added to their mean
 
     Examples
     --------
@@ -53,10 +55,11 @@ class Surrogate(nn.Module):
         before: Normaliser,
         after: Normaliser,
         layout: Layout | None = None,
+        prior: int = 0,
     ):
         super().__init__()
         self.network, self.net, self.before, self.after = network, net, before, after
-        self.layout = layout or Layout()
+        self.layout, self.prior = layout or Layout(), prior
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Surrogate(nn.Module):
         samples: Samples,
         normaliser: str = "channel",
         frames: int | None = None,
+        prior: int = 0,
     ) -> Surrogate:
         """Return the untrained model of a data set; the weights are drawn from torch's global generator.
 
@@ -74,6 +78,7 @@ class Surrogate(nn.Module):
         samples : what it is to be trained on
         normaliser : of inputs and outputs, see `neuralsolve.models.normaliser`
         frames : channels of one step of a roll-out; None: all outputs at once
+        prior : channels of the inputs that are cheap solutions
 
         Raises
         ------
@@ -87,7 +92,8 @@ class Surrogate(nn.Module):
             torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
         )
         before = Normaliser.of(normaliser, inputs)
-        after = Normaliser.of(normaliser, outputs if frames is None else outputs[:, :frames])
+        wanted = outputs if frames is None else outputs[:, :frames]
+        after = Normaliser.of(normaliser, wanted - _first_guess(inputs, prior))
         dim = len(samples.layout.axes) if points is None else points.shape[-1]
         sizes: dict[str, Any] = {"dim": dim, "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
@@ -96,13 +102,13 @@ class Surrogate(nn.Module):
         if points is not None:
             sizes["bounds"] = box_of(points)
         options = sizes | network
-        return cls(options, make_network(**options), before, after, samples.layout)
+        return cls(options, make_network(**options), before, after, samples.layout, prior)
 
     def forward(self, x: Tensor, points: Tensor | None = None, codes: Tensor | None = None) -> Tensor:
         """Return outputs for inputs on the grid, or at the points, of the training."""
         seen = self.before(x)
         found = self.net(seen) if points is None else self.net(seen, points, codes)
-        return self.after.back(found.to(x.dtype))
+        return _first_guess(x, self.prior) + self.after.back(found.to(x.dtype))
 
     def rollout(self, x: Tensor, steps: int) -> Tensor:
         """Return `steps` steps ``(n, steps * channels, *shape)``, each of the frames before it."""
@@ -204,6 +210,7 @@ class Surrogate(nn.Module):
             "units": layout.units,
             "boundary": layout.boundary,
             "equation": layout.equation,
+            "prior": self.prior,
         }
         return {"surrogate": json.dumps(facts)}
 
@@ -241,7 +248,8 @@ class Surrogate(nn.Module):
                 Normaliser(tensors[f"{k}.mean"], tensors[f"{k}.deviation"]) for k in ("before", "after")
             ]
             with torch.random.fork_rng():
-                model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout)
+                prior = int(facts.get("prior", 0))
+                model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout, prior)
             load_tensors(model, tensors)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             msg = f"{path}: its weights do not fit the network that it names ({error})"
@@ -268,3 +276,8 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         msg = f"missing {missing[:3]}, not known {foreign[:3]}"
         raise RuntimeError(msg)
     module.load_state_dict(tensors, strict=False)
+
+
+def _first_guess(x: Tensor, prior: int) -> Tensor:
+    """Return the mean of the cheap solutions among the inputs; zero where there are none."""
+    return x[:, -prior:].mean(1, keepdim=True) if prior else x.new_zeros(())

@@ -15,7 +15,7 @@ Source: Z. Li et al., "Fourier neural operator for parametric partial differenti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,6 +65,7 @@ class Darcy:
     """
 
     name: ClassVar[str] = "darcy"
+    prior_names: ClassVar[tuple[str, ...]] = ("u by arithmetic means", "u by harmonic means")
 
     grid: int = 421
     stride: int = 1
@@ -144,6 +145,21 @@ class Darcy:
         u = np.zeros_like(a, dtype=np.float64)
         u[1:-1, 1:-1] = result.x.reshape(A.grid.shape)
         return u, result.residual_norms[-1] / float(np.linalg.norm(b)), prepared
+
+    def prior(self, inputs: np.ndarray) -> np.ndarray:
+        """Return solutions on the grid of the inputs, by arithmetic and by harmonic means, (n, 2, *shape).
+
+        Where that is a stride of the grid that was solved on, their errors have opposite signs: on every
+        tenth vertex of 421^2 they are 1.4 % and 1.0 %, and 0.7 % of the mean of both.
+        """
+        found = np.empty((len(inputs), 2, *inputs.shape[2:]))
+        missing = int(not self.far_wall)
+        for k, means in enumerate(MEANS):
+            equation, prepared = replace(self, faces=means), None
+            for n, a in enumerate(inputs[:, 0].astype(float)):
+                u, _, prepared = equation._solved(np.pad(a, (0, missing), mode="edge"), prepared)
+                found[n, k] = u[: len(a), : len(a)]
+        return found
 
     def operator(self, a: np.ndarray) -> PoissonStencil:
         """Return A of one permeability ``(side, side)`` at vertices of the unit square, walls included.

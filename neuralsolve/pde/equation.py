@@ -7,7 +7,7 @@ an exact answer comes from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -74,6 +74,31 @@ def equation_of(layout: Layout) -> Any:
     except TypeError as error:
         msg = f"parameters of {name}: {error}; the data are of another version"
         raise OptionError(msg) from None
+
+
+def with_prior(samples: Samples) -> Samples:
+    """Return the samples with the equation's own cheap solutions as further channels of the inputs.
+
+    Raises
+    ------
+    OptionError
+        The data name no equation, or one that has no such solutions.
+
+    Examples
+    --------
+    >>> from neuralsolve.pde.darcy import Darcy
+    >>> data = Darcy(grid=33, stride=2).samples(range(2), seed=7)
+    >>> with_prior(data).layout.inputs
+    ('a', 'u by arithmetic means', 'u by harmonic means')
+    """
+    equation = equation_of(samples.layout)
+    prior = getattr(equation, "prior", None)
+    if prior is None:
+        msg = f"the equation {equation.name!r} has no prior, no cheap solution to begin from; leave prior out"
+        raise OptionError(msg)
+    names = (*samples.layout.inputs, *equation.prior_names)
+    inputs = np.concatenate([samples.inputs, prior(samples.inputs).astype(samples.inputs.dtype)], 1)
+    return replace(samples, inputs=inputs, layout=replace(samples.layout, inputs=names))
 
 
 def stream(seed: int, number: int) -> np.random.Generator:
