@@ -44,12 +44,13 @@ def test_a_contest_gives_every_network_the_epochs_that_its_budget_holds(case, tm
     seconds = {"narrow": 1.0, "wide": 2.0}  # of an epoch: given, so that nothing hangs on the machine
     (folder / "steps.json").write_text(json.dumps(seconds))
     samples, validation, _ = case.sets(folder, lambda done, note: None)
+    seeds = {"narrow": [905], "wide": [905]}
     monkeypatch.setattr(contests, "ProcessPoolExecutor", _InPlace)
-    entries = contest(folder, {"narrow": case, "wide": wider}, [905], 4.0, (samples, validation))
+    entries = contest(folder, {"narrow": case, "wide": wider}, seeds, 4.0, (samples, validation))
     assert [(each.network, each.epochs) for each in entries] == [("narrow", 4), ("wide", 2)]
     assert all(0 < each.results["test"]["l2"] < 10 for each in entries)
     kept = Path(folder / "wide_905" / "entry.json").read_text()
-    assert contest(folder, {"narrow": case, "wide": wider}, [905], 4.0, (samples, validation)) == entries
+    assert contest(folder, {"narrow": case, "wide": wider}, seeds, 4.0, (samples, validation)) == entries
     assert Path(folder / "wide_905" / "entry.json").read_text() == kept
 
 

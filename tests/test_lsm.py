@@ -221,6 +221,13 @@ def test_a_grid_of_fewer_nodes_than_coarsenings(generator):
         assert torch.isfinite(model(normal(generator, 1, 1, 2, 3, dtype=torch.float32))).all()
 
 
+def test_more_levels_than_a_grid_can_have_are_refused():
+    with pytest.raises(OptionError, match="levels 1 to 8"):
+        UNet(2, 1, 1, 8, levels=12)
+    with pytest.raises(ShapeError, match="levels <= 5"):
+        UNet(1, 1, 1, 8, levels=6)(torch.zeros(1, 1, 5))
+
+
 @pytest.mark.parametrize("kind", [LatentSpectral, UNet])
 def test_a_sample_does_not_depend_on_the_others(generator, kind):
     model = kind(2, 1, 1, 16, 3).double()

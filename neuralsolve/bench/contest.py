@@ -35,7 +35,7 @@ class Entry:
     ----------
     network, seed : which
     epochs, parameters : of it
-    cpu_s : seconds of the training, validation included
+    cpu_s : seconds that so many epochs take on a quiet machine
     results : rows of the tests, by the name of the test
     """
 
@@ -50,44 +50,40 @@ class Entry:
 def contest(
     folder: Path,
     cases: Mapping[str, FieldCase],
-    seeds: Sequence[int],
+    seeds: Mapping[str, Sequence[int]],
     budget_s: float,
     parts: Sequence[Samples],
 ) -> list[Entry]:
-    """Train every network with every seed for the same CPU seconds.
+    """Train every network with each of its seeds for the same CPU seconds.
 
     Parameters
     ----------
     folder : of checkpoints and results
     cases : by the name of the network
-    seeds : of the trainings
+    seeds : of the trainings, by the name of the network
     budget_s : CPU seconds of each
     parts : samples and validation to measure steps with
     """
-    epochs = _epochs(folder / "steps.json", cases, budget_s, parts)
-    jobs = [
-        (label, seed, _for(case, seed, epochs[label]), folder / f"{label}_{seed}")
-        for seed in seeds
-        for label, case in cases.items()
-    ]
+    seconds = _seconds(folder / "steps.json", cases, parts)
+    jobs = []
+    for label, case in cases.items():
+        epochs = max(1, round(budget_s / seconds[label]))
+        for seed in seeds[label]:
+            seeded = case.schedule | {"epochs": epochs, "seed": seed}
+            own = case.model_copy(update={"schedule": seeded})
+            jobs.append((label, seed, own, epochs * seconds[label], folder / f"{label}_{seed}"))
+    jobs.sort(key=lambda job: job[1])
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(SIDE_BY_SIDE, mp_context=context) as pool:
         return list(pool.map(_trained, jobs))
 
 
-def _for(case: FieldCase, seed: int, epochs: int) -> FieldCase:
-    schedule = case.schedule | {"epochs": epochs, "seed": seed}
-    return case.model_copy(update={"schedule": schedule})
-
-
-def _epochs(
-    file: Path, cases: Mapping[str, FieldCase], budget_s: float, parts: Sequence[Samples]
-) -> dict[str, int]:
-    """Return how many epochs of each network take the budget."""
+def _seconds(file: Path, cases: Mapping[str, FieldCase], parts: Sequence[Samples]) -> dict[str, float]:
+    """Return the CPU seconds that an epoch of each network takes."""
     if file.exists():
         seconds = json.loads(file.read_text())
         if seconds.keys() == cases.keys():
-            return {name: max(1, round(budget_s / value)) for name, value in seconds.items()}
+            return seconds
     threads = torch.get_num_threads()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -102,23 +98,21 @@ def _epochs(
     torch.set_num_threads(threads)
     seconds = {name: least[name] * trainer.per_epoch for name, trainer in trainers.items()}
     file.write_text(json.dumps(seconds))
-    return {name: max(1, round(budget_s / value)) for name, value in seconds.items()}
+    return seconds
 
 
-def _trained(job: tuple[str, int, FieldCase, Path]) -> Entry:
+def _trained(job: tuple[str, int, FieldCase, float, Path]) -> Entry:
     """Train one, or return what it gave when it was trained."""
-    label, seed, case, folder = job
+    label, seed, case, cpu_s, folder = job
     kept = folder / "entry.json"
     if kept.exists():
-        return Entry(**json.loads(kept.read_text()))
+        return Entry(**json.loads(kept.read_text()) | {"cpu_s": cpu_s})
     torch.set_num_threads(1)
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.process_time()
     trained = case.train(folder, lambda done, note: None)
     found = {row["test"]: row for row in trained.results}
     parameters = int(trained.provenance["parameters"])
-    seconds = time.process_time() - started
-    entry = Entry(label, seed, case.plan().epochs, parameters, seconds, found)
+    entry = Entry(label, seed, case.plan().epochs, parameters, cpu_s, found)
     kept.write_text(json.dumps(entry.__dict__))
     return entry

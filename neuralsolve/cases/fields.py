@@ -208,7 +208,8 @@ class FieldCase(CaseTable):
             network = {"name": self.network} | self.options
             prior = len(self._equation(samples).prior_names) if self.prior else 0
             model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
-        about = self.model_dump(mode="json", include={"data", "normaliser", "prior"})
+        about = self.model_dump(mode="json", include={"data", "normaliser"})
+        about |= {"prior": True} if self.prior else {}
         residual = getattr(self._equation(samples), "residual_of", None)
         return FieldTrainer(model, samples, validation, plan, about, residual, parallel)
 

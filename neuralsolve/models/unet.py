@@ -26,6 +26,8 @@ POOL = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.function
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 NORMS = ("batch", "instance", "group")
+MOST = 8  # levels: beyond it the coarsest convolutions alone fill the memory
+ROOM = 8  # a grid is not padded to more times its size
 HEAD = 128  # channels between the last two linear maps, from the source
 
 
@@ -148,10 +150,12 @@ class UNet(nn.Module):
         block: Callable[[int, int], nn.Module] | None = None,
     ):
         super().__init__()
-        if dim not in CONV or norm not in NORMS or min(inputs, outputs, width, levels) < 1:
+        sizes = min(inputs, outputs, width, levels) >= 1 and levels <= MOST
+        if dim not in CONV or norm not in NORMS or not sizes:
             msg = (
                 f"dim = {dim}, inputs = {inputs}, outputs = {outputs}, width = {width}, levels = {levels}, "
-                f"norm = {norm!r}; dim 1 to 3, the others >= 1, norm one of {', '.join(NORMS)} are needed"
+                f"norm = {norm!r}; dim 1 to 3, levels 1 to {MOST}, the others >= 1, norm one of "
+                f"{', '.join(NORMS)} are needed"
             )
             raise OptionError(msg)
         self.dim, self.inputs, self.outputs, self.levels = dim, inputs, outputs, levels
@@ -186,6 +190,13 @@ class UNet(nn.Module):
     def padded(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return the sides that a grid is padded to, and nodes of a patch, along each axis."""
         unit = 2**self.levels
+        if unit > ROOM * min(shape):
+            most = (ROOM * min(shape)).bit_length() - 1
+            msg = (
+                f"levels = {self.levels} on a grid of {tuple(shape)}, which would be padded to multiples of "
+                f"{unit}; levels <= {most}, or a finer grid, are needed"
+            )
+            raise ShapeError(msg)
         patch = [-(-n // unit) for n in shape] if self.patch == "auto" else [int(p) for p in self.patch]
         return [-(-n // (unit * p)) * unit * p for n, p in zip(shape, patch, strict=True)], patch
 
