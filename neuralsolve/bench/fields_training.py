@@ -22,8 +22,8 @@ SEEDS = (9101, 9102, 9103)
 BUDGET = {
     "small": 60.0,
     "headline": 300.0,
-    "prior": 150.0,
-    "rollout": 500.0,
+    "prior": 80.0,
+    "rollout": 450.0,
     "mesh": 180.0,
 }  # CPU seconds of a training
 QUICK = 2.0
