@@ -112,7 +112,9 @@ def test_other_parameters_of_an_interrupted_run_need_restart(tmp_path):
     [
         (["--grid", 9], "--grid: invented has no such parameter; it has size, factor"),
         (["--set", "sise=4"], "did you mean 'size'"),
-        (["--set", "size"], "write name=value"),
+        (["--set", "size"], "write size=value"),
+        (["--set", "size=4", "--set", "size=5"], "size = 4 is given already"),
+        (["--out", "."], "--out . is a folder; a file is needed: --out invented.h5"),
         (["--set", "size=big"], "a whole number is needed"),
         (["--set", "factor=big"], "a number is needed"),
         (["--out", "d.npz"], "HDF5"),

@@ -66,8 +66,8 @@ def check_axes(axes: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
         room = OUTSIDE * (high - low or 1.0)
         if not (np.min(given) >= low - room and np.max(given) <= high + room):
             msg = (
-                f"axis {k} runs from {np.min(given):.6g} to {np.max(given):.6g}, and the model was trained on "
-                f"{low:.6g} to {high:.6g}; the same units of length and origin are needed"
+                f"axis {k} runs from {np.min(given):.6g} to {np.max(given):.6g}, and the model was trained "
+                f"on {low:.6g} to {high:.6g}; the same units of length and origin are needed"
             )
             raise OptionError(msg)
 
