@@ -211,7 +211,8 @@ def test_different_grids_channels_last_and_too_many_axes_are_told(tmp_path):
 
     with pytest.raises(ShapeError, match="x is on 17 x 23 nodes, y on 9 x 12"):
         read(normal(10, 17, 23), normal(10, 9, 12))
-    for x, y in (((10, 17, 23, 1), (10, 17, 23, 2)), ((10, 17, 23, 3), (10, 17, 23))):
+    sizes = ((10, 17, 23, 1), (10, 17, 23, 2)), ((10, 17, 23, 3), (10, 17, 23)), ((10, 17, 23, 1),) * 2
+    for x, y in sizes:
         with pytest.raises(ShapeError, match=r"channels come second, numpy\.moveaxis\(a, -1, 1\)"):
             read(normal(*x), normal(*y))
     with pytest.raises(ShapeError, match="grid of 3 x 4 x 5 x 6 nodes; one to three axes"):

@@ -92,7 +92,7 @@ def training_figure(
     axes.set_xlabel("step of training", fontsize=8)
     axes.set_ylabel(loss, fontsize=8)
     if drawn and max(drawn) < 10 * min(drawn):  # less than a decade: plain numbers
-        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.tick_params(which="both", labelsize=8)

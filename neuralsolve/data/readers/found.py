@@ -93,7 +93,7 @@ def samples_of(
             found.path, f"{what or 'no fields'}, but {lack}", "both; name them with input= and output="
         )
     _alike(found.path, inputs | outputs)
-    _few_axes(found, next(iter(inputs.values())).shape[1:])
+    _few_axes(found, next(iter(inputs.values())).shape[1:], axes)
     layout = replace(
         _placed(found, next(iter(inputs.values())), axes), inputs=tuple(inputs), outputs=tuple(outputs)
     )
@@ -161,7 +161,14 @@ def _alike(path: Path, fields: Fields) -> None:
         raise ShapeError(msg)
 
 
-def _few_axes(found: Found, nodes: tuple[int, ...]) -> None:
+def _few_axes(found: Found, nodes: tuple[int, ...], axes: Sequence[np.ndarray] | None) -> None:
+    """Raise ShapeError of a grid that no network takes, or whose last axis is one channel."""
+    if found.points is None and axes is None and not found.layout.axes and nodes[-1] == 1 < len(nodes):
+        msg = (
+            f"{found.path}: found a grid of {' x '.join(map(str, nodes))} nodes, one along the last axis; "
+            "channels come second, numpy.moveaxis(a, -1, 1)"
+        )
+        raise ShapeError(msg)
     if found.points is None and len(nodes) > MOST_AXES:
         msg = (
             f"{found.path}: found a grid of {' x '.join(map(str, nodes))} nodes; one to three axes are what "
