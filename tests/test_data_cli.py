@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from neuralsolve.cli import app
 from neuralsolve.cli.data import equation_from
+from neuralsolve.cli.fields_app import EQUATIONS
 from neuralsolve.data import read_data, read_samples
 from neuralsolve.errors import OptionError
+from neuralsolve.pde.equation import equations
 
 
 def run(*arguments):
@@ -112,7 +114,9 @@ def test_other_parameters_of_an_interrupted_run_need_restart(tmp_path):
     [
         (["--grid", 9], "--grid: invented has no such parameter; it has size, factor"),
         (["--set", "sise=4"], "did you mean 'size'"),
-        (["--set", "size"], "write name=value"),
+        (["--set", "size"], "write size=value"),
+        (["--set", "size=4", "--set", "size=5"], "size = 4 is given already"),
+        (["--out", "."], "--out . is a folder; a file is needed: --out invented.h5"),
         (["--set", "size=big"], "a whole number is needed"),
         (["--set", "factor=big"], "a number is needed"),
         (["--out", "d.npz"], "HDF5"),
@@ -124,6 +128,20 @@ def test_wrong_options_are_told_in_one_line(tmp_path, more, words):
     assert result.exit_code == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_help_names_every_equation():
+    assert set(EQUATIONS.replace(" or ", ", ").split(", ")) == set(equations())
+
+
+def test_samples_that_miss_their_equation_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("neuralsolve.cli.data.LARGE", 0.0)
+    monkeypatch.setattr("neuralsolve.cli.data.equations", equations)
+    result = run("make", "darcy", "--n", 2, "--grid", 9, "--out", tmp_path / "d.h5")
+    assert result.exit_code == 0
+    assert "\nwarning: largest residual" in result.stderr
+    result = run("make", "darcy", "--n", 2, "--grid", 9, "--stride", 2, "--set", "stride=4", "--out", "d.h5")
+    assert "stride = 2 is given already" in result.stderr
 
 
 def test_an_unknown_equation_is_told(tmp_path):

@@ -99,6 +99,9 @@ def test_the_residual_sees_a_wrong_field():
         wrong = darcy.residual(data.inputs, 1.01 * data.outputs)
         assert (abs(wrong - 0.01) < 1e-4).all()
         assert (darcy.residual(data.inputs, 0 * data.outputs) == 1).all()
+        for wrong in (data.outputs[:1], data.outputs[:, 0], data.outputs[..., ::2]):
+            with pytest.raises(ShapeError, match="on the same vertices"):
+                darcy.residual(data.inputs, wrong)
 
 
 def test_a_permeability_that_is_no_square_is_refused():

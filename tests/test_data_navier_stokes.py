@@ -136,6 +136,19 @@ def test_fields_that_are_no_squares_are_refused():
         FREE.frames(np.zeros((2, 16, 17)), 1)
 
 
+@pytest.mark.parametrize("given", [0.03, 3e-3, 7e-4, 0.0123])
+def test_the_step_that_is_advised_is_taken_and_divides_the_interval(given):
+    with pytest.raises(OptionError, match="try dt") as refused:
+        NavierStokes(dt=given)
+    advised = float(str(refused.value).split("try dt = ")[1])
+    flow = NavierStokes(dt=advised, grid=16)
+    assert 0 < given - advised < given / flow.steps
+    exact = NavierStokes(dt=1 / flow.steps, grid=16)
+    if flow.steps < 100:
+        w = flow.initial(0, 77)[None]
+        assert np.array_equal(flow.frames(w, 1), exact.frames(w, 1))
+
+
 @pytest.mark.parametrize(
     ("options", "needed"),
     [

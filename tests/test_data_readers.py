@@ -204,6 +204,21 @@ def test_two_npy_files_are_input_and_output(tmp_path):
         read_data(tmp_path / "a.npy", tmp_path / "c.npy")
 
 
+def test_different_grids_channels_last_and_too_many_axes_are_told(tmp_path):
+    def read(x, y):
+        np.savez(tmp_path / "d.npz", x=x, y=y)
+        return read_data(tmp_path / "d.npz")
+
+    with pytest.raises(ShapeError, match="x is on 17 x 23 nodes, y on 9 x 12"):
+        read(normal(10, 17, 23), normal(10, 9, 12))
+    sizes = ((10, 17, 23, 1), (10, 17, 23, 2)), ((10, 17, 23, 3), (10, 17, 23)), ((10, 17, 23, 1),) * 2
+    for x, y in sizes:
+        with pytest.raises(ShapeError, match=r"channels come second, numpy\.moveaxis\(a, -1, 1\)"):
+            read(normal(*x), normal(*y))
+    with pytest.raises(ShapeError, match="grid of 3 x 4 x 5 x 6 nodes; one to three axes"):
+        read(normal(2, 3, 4, 5, 6), normal(2, 3, 4, 5, 6))
+
+
 def test_wrong_axes_of_clouds_are_told(tmp_path):
     xy, _, _ = clouds(tmp_path)
     np.save(tmp_path / "Random_UnitCell_XY_10.npy", np.moveaxis(xy, -1, 0))
@@ -431,8 +446,9 @@ def test_no_pickle_is_ever_loaded(tmp_path, capsys):
     np.save(tmp_path / "X.npy", np.array([Wicked(), Wicked()]))
     np.savez(tmp_path / "d.npz", x=np.array([Wicked()]), y=np.ones(1))
     for name in ("a.pt", "b.pt", "X.npy", "d.npz"):
-        with pytest.raises(FormatError, match=name):
+        with pytest.raises(FormatError, match=name) as refused:
             read_data(tmp_path / name)
+        assert "weights_only" not in str(refused.value)
     assert "never" not in capsys.readouterr().out
 
 

@@ -137,8 +137,14 @@ def test_symmetries_that_a_grid_does_not_have_are_refused():
         symmetry.fits("square", Layout((closed, closed[:5])), (8, 5))
     with pytest.raises(OptionError, match="a flip moves the walls"):
         symmetry.fits("square", Layout((open_,) * 2, boundary=("dirichlet",) * 2), (8, 8))
-    with pytest.raises(OptionError, match='needs "periodic"'):
+    with pytest.raises(OptionError, match='must be declared "periodic"'):
         symmetry.fits("shifts", Layout((closed,), boundary=("dirichlet",)), (8,))
+    for kind in ("square", "shifts"):  # nobody told the boundary
+        with pytest.raises(OptionError, match=r"Layout\(boundary="):
+            symmetry.fits(kind, Layout((open_,) * 2), (8, 8))
+    symmetry.fits("swaps", Layout((open_,) * 2), (8, 8))
+    symmetry.fits("square", Layout((closed,) * 2), (8, 8))
+    symmetry.fits("shifts", Layout((open_,), boundary=("periodic",)), (8,))
     with pytest.raises(OptionError, match="did you mean 'square'"):
         symmetry.fits("sqare", Layout((closed,)), (8,))
     symmetry.fits("square", Layout((open_,) * 2, boundary=("periodic",) * 2), (8, 8))

@@ -282,9 +282,9 @@ def test_a_full_disk_keeps_the_checkpoint_and_says_so(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"net": NET | {"width": 16}}, "was trained with {'network'"),
-        ({"learning_rate": 0.1}, "was trained with {'learning_rate': 0.001}"),
-        ({"data": samples(seed=412)}, "was trained with {'data'"),
+        ({"net": NET | {"width": 16}}, "network.width = 8 there, 16 asked for;"),
+        ({"learning_rate": 0.1}, "learning_rate = 0.001 there, 0.1 asked for;"),
+        ({"data": samples(seed=412)}, "data is not the same;"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(change, message, tmp_path):
@@ -377,5 +377,10 @@ def test_training_from_python(tmp_path):
         fit(samples(1), network=NET, options=small)
     with pytest.raises(OptionError, match="did you mean 'unet'"):
         fit(data, network={"name": "unett"}, options=small)
+    with pytest.raises(OptionError, match="has no name"):
+        fit(data, network={"width": 8}, options=small)
+    with pytest.raises(OptionError, match=r"residual=equation_of\(samples.layout\).residual_of"):
+        fit(data, network=NET, options=FieldTraining(loss={"residual": 1.0}))
+    assert fit(data, network="unet", options=FieldTraining(epochs=1, batch=18)).network["name"] == "unet"
     rolled = fit(frames(), network=NET, options=FieldTraining(epochs=1, batch=2, rollout=5))
     assert rolled.predict(frames().inputs, steps=5).shape == (6, 5, 8, 8)

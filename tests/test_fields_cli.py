@@ -83,7 +83,7 @@ def test_the_same_command_goes_on_and_other_data_are_refused(folder, tmp_path):
     assert result.exit_code == 2
     assert "holds samples made with {'grid': 17}" in result.stderr
     case.write_text(CASE.replace("batch = 4", "batch = 3"))
-    assert "was trained with {'batch': 4" in run("train", case, "--out-dir", folder / "small").stderr
+    assert "batch = 4 there, 3 asked for;" in run("train", case, "--out-dir", folder / "small").stderr
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,8 @@ def test_the_same_command_goes_on_and_other_data_are_refused(folder, tmp_path):
         (("epochs = 2", 'epochs = "x"'), "schedule.epochs: 'x'"),
         (('"square"', '"sqare"'), "did you mean 'square'"),
         (("count = 20", "count = 19"), "20 samples together"),
-        (("count = 20\n", ""), "count = N"),
+        (("count = 20\n", ""), "data: file = FILE, or equation = NAME with count = N, is needed"),
+        (("validation = ", "# "), "validation is missing; docs/fields.md has the schema"),
         (('"darcy"\nparameters = { grid = 17 }', '"darci"'), "did you mean 'darcy'"),
         (('name = "finer"', 'name = "data"'), "not 'data' or 'test'"),
         (('name = "finer"', 'name = "../finer"'), "tests.0.name"),

@@ -1,5 +1,7 @@
 """Pictures of predicted fields: what they show is the data."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from test_plot import png_size
@@ -9,6 +11,7 @@ from neuralsolve.data import Layout, Samples
 from neuralsolve.errors import ShapeError
 from neuralsolve.io import grid_mesh
 from neuralsolve.plot.errors import by_frame, relative_errors, spectrum
+from neuralsolve.plot.fields import last_frames
 from neuralsolve.plot.solution import SIGNED
 
 rng = np.random.default_rng(5127)
@@ -96,6 +99,57 @@ def test_a_comparison_has_one_scale_a_row_and_a_strip_a_model():
     assert len(plot.comparison_figure(one, {"lsm": noisy(one)}).axes) == 5
     with pytest.raises(ShapeError, match="predictions"):
         plot.comparison_figure(samples, {"short": made["good"][:3]})
+
+
+def test_truths_of_a_figure_have_one_map_and_clipped_predictions_are_pointed_at():
+    samples = on_grid(8, 8)
+    signed = samples.outputs.copy()
+    signed[1] -= 1.5  # one row alone has both signs
+    samples = dataclasses.replace(samples, outputs=signed)
+    made = signed.copy()
+    made[2] *= 3
+    figure = plot.fields_figure(samples, made)
+    panels = [axes for axes in figure.axes if axes.images and axes.get_label() != "<colorbar>"]
+    maps = {axes.images[0].get_cmap().name for row in range(3) for axes in panels[4 * row + 1 : 4 * row + 3]}
+    assert maps == {SIGNED}
+    assert {axes.images[0].get_cmap().name for axes in panels[::4]} != {SIGNED}  # inputs are positive
+    extends = [axes.images[0].colorbar.extend for axes in panels]
+    assert extends[2] == extends[9] == "neither"
+    assert extends[10] == "max"
+    figure = plot.comparison_figure(samples, {"one": made})
+    assert figure.axes[0].images[0].get_cmap().name == SIGNED
+
+
+def test_large_errors_are_factors():
+    samples = on_grid(8, 8)
+    figure = plot.fields_figure(samples, 61 * samples.outputs)
+    assert figure.axes[0].get_ylabel() == "sample 0\n60 ×"
+    figure = plot.comparison_figure(samples, {"one": 61 * samples.outputs})
+    assert all("e+" not in text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "wanted"),
+    [
+        (("u(t=0)",), ("u(t=0.5)", "u(t=1)"), (0, 1)),
+        (("w[0]", "w[1]"), ("w[2]", "w[3]"), (1, 1)),
+        (("a",), ("u", "v"), (0, 0)),
+        (("a", "b"), ("u",), (0, 0)),
+        ((), (), (0, 0)),
+    ],
+)
+def test_of_trajectories_the_last_frame_is_shown(inputs, outputs, wanted):
+    sizes = (3, len(inputs) or 1, 8), (3, len(outputs) or 1, 8)
+    samples = Samples(np.ones(sizes[0]), np.ones(sizes[1]), Layout((np.arange(8) / 8,), inputs, outputs))
+    assert last_frames(samples, sizes[1][1]) == wanted
+
+
+def test_losses_within_a_decade_have_plain_labels():
+    figure = plot.training_figure({"training": [(k, 0.9 - 0.05 * k) for k in range(8)]}, "loss")
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.axes[0].get_yticklabels(which="both")]
+    assert len(texts) > 2
+    assert all(float(text) for text in texts if text)
 
 
 def test_histograms_count_every_sample():

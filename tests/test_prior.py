@@ -6,7 +6,7 @@ import torch
 
 import neuralsolve as ns
 from neuralsolve.data import Layout, Samples
-from neuralsolve.errors import OptionError
+from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models import Surrogate
 from neuralsolve.pde.darcy import Darcy
 from neuralsolve.pde.equation import with_prior
@@ -54,4 +54,8 @@ def test_the_bound_of_darcy_holds_and_says_nothing_where_it_cannot():
         x = exact + size * generator.standard_normal(exact.shape)
         error = np.linalg.norm(x - exact) / np.linalg.norm(exact)
         assert error <= equation.bound(a, x)
+        walls_too = np.pad(x.reshape(31, 31), 1, constant_values=9.0)
+        assert equation.bound(a, x) == equation.bound(a, walls_too)
+    with pytest.raises(ShapeError, match=r"\(961,\), at the inner vertices, or \(33, 33\)"):
+        equation.bound(a, np.ones((31, 31)))
     assert equation.bound(a, 0 * exact) == np.inf

@@ -8,7 +8,7 @@ import torch
 
 from neuralsolve import models
 from neuralsolve.data import Layout, Samples
-from neuralsolve.errors import FormatError, OptionError, ShapeError
+from neuralsolve.errors import FormatError, NonFiniteError, OptionError, ShapeError
 from neuralsolve.models import Surrogate, evaluated
 from neuralsolve.models.evaluation import measured, steps_for
 from neuralsolve.preconditioners.weights import read_tensors, write_tensors
@@ -135,13 +135,32 @@ def test_arrays_need_their_axes_where_the_grid_is_another():
         one.predict(np.zeros((2, 9, 9)))
 
 
+def test_inputs_that_nothing_can_be_made_of_are_refused(tmp_path):
+    one = model(data())
+    far = [np.linspace(0, 1, 12), np.linspace(0, 100, 12)]
+    with pytest.raises(OptionError, match="axis 1 runs from 0 to 100, and the model was trained on 0 to 1"):
+        one.predict(np.ones((2, 1, 12, 12)), far)
+    one.predict(np.ones((2, 1, 9, 9)), [np.arange(9) / 9] * 2)  # without the far wall
+    model(data(closed=False)).predict(np.ones((2, 1, 9, 9)), [np.linspace(0, 1, 9)] * 2)
+    holes = np.ones((4, 1, 12, 12))
+    holes[2, 0, 3, 3], holes[3, 0, 1, 1] = np.nan, np.inf
+    with pytest.raises(NonFiniteError, match="in 2 of 4 samples, the first is number 2"):
+        one.predict(holes)
+    with pytest.raises(ShapeError, match="one sample at least"):
+        one.predict(holes[:0])
+    one.save(str(tmp_path / "q.safetensors"))
+    assert Surrogate.load(str(tmp_path / "q.safetensors")).predict(holes[:1]).shape == (1, 1, 12, 12)
+
+
 def test_networks_say_what_they_cannot_do():
     with pytest.raises(ShapeError, match="20 modes on"):
         model(data(), {"name": "fno", "modes": 20, "width": 4}).predict(data())
     deep = model(data(5), NET | {"levels": 4})  # far fewer nodes than 2^levels: padded
     assert deep.predict(data(5)).shape == (6, 1, 5, 5)
-    with pytest.raises(OptionError, match="network 'unet'"):
+    with pytest.raises(OptionError, match="network 'unet': unknown option 'widht'; did you mean 'width'"):
         model(data(), NET | {"widht": 8})
+    with pytest.raises(OptionError, match="width = 12, heads = 8; a width that is a multiple of heads"):
+        model(data(), {"name": "lsm", "width": 12})
 
 
 def test_a_roll_out_is_made_of_its_steps():

@@ -104,7 +104,7 @@ def test_the_same_command_goes_on_where_it_stopped(case, tmp_path):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     other = run("train", path, "--out-dir", folder, "--steps", 6)
     assert other.exit_code == 2
-    assert "was trained with" in other.stderr
+    assert "with other options" in other.stderr
     facts, result = answer("train", path, "--out-dir", folder, "--steps", 6, "--restart")
     assert result.exit_code == 0
     assert facts["steps"] == 6

@@ -121,6 +121,7 @@ class FieldCase(CaseTable):
 
     command: ClassVar[str] = "train"
     shared: ClassVar[bool] = True
+    page: ClassVar[str] = "docs/fields.md"
 
     network: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -139,7 +140,8 @@ class FieldCase(CaseTable):
             if key not in known:
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
-        if self.prior and self.plan().rollout:
+        plan = self.plan()  # refuses values that cannot be
+        if self.prior and plan.rollout:
             msg = "prior = true with a roll-out, which has no cheap solutions of later frames; leave one out"
             raise OptionError(msg)
         names = ["data", "test", *(each.name for each in self.tests)]

@@ -153,10 +153,11 @@ def _first_complaint(path: Path, error: Any, model: Any) -> OptionError:
         where = ".".join([*toml_path(model, above), str(last)])
         return _unknown_key(path, where, known_keys(model, above), str(last))
     where = ".".join(toml_path(model, complaint["loc"]))
-    if complaint["type"] == "value_error" and not where:
-        return OptionError(f"{path}: {complaint['ctx']['error']}")
+    if complaint["type"] == "value_error":
+        what = f"{where}: " if where else ""
+        return OptionError(f"{path}: {what}{complaint['ctx']['error']}")
     if complaint["type"] == "missing":
-        return OptionError(f"{path}: {where} is missing; docs/cases.md has the schema")
+        return OptionError(f"{path}: {where} is missing; {model.page} has the schema")
     given = repr(complaint["input"])[:100]
     return OptionError(f"{path}: {where} = {given}: {complaint['msg']}")
 

@@ -102,9 +102,10 @@ class FreeSurface(Table):
 
 
 class CaseTable(Table):
-    """What every kind has; `shared` tells whether several processes may train it."""
+    """What every kind has; `shared`: several processes may train it; `page` has its keys."""
 
     shared: ClassVar[bool] = False
+    page: ClassVar[str] = "docs/cases.md"
 
     title: str = ""
     solve: SolveOptions = SolveOptions()

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import typer
 
-from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
+from neuralsolve.cli.report import answered, going_on_from, print_json, progress, say, seconds, told_of
 from neuralsolve.data import Header, Samples, make, read_data, read_header, read_samples, write_samples
 from neuralsolve.data.making import largest_residual
 from neuralsolve.errors import FormatError, OptionError, nearest
 from neuralsolve.io.files import check_target
 from neuralsolve.pde.equation import equations
 
+LARGE = 1e-2  # a residual that tells of samples that are no solutions
 PIECE = 2**26  # bytes of fields that are looked at together
 
 
@@ -35,6 +36,9 @@ def run_make(
 ) -> None:
     """Make a data set, or go on; tell."""
     with answered(json):
+        if path.is_dir():
+            msg = f"--out {path} is a folder; a file is needed: --out {path / name}.h5"
+            raise OptionError(msg)
         equation = equation_from(name, sizes, settings)
         seed, first, chunk = numbers
         with told_of("--out"):
@@ -52,6 +56,11 @@ def run_make(
             "file": str(path),
             "bytes": made.bytes,
         }
+        if made.residual is not None and made.residual > LARGE:
+            say(
+                f"warning: largest residual {made.residual:.2g}: the samples miss their equation; a finer "
+                "--grid or a smaller dt"
+            )
         if json:
             print_json(facts)
             return
@@ -135,9 +144,14 @@ def equation_from(name: str, sizes: dict[str, int | None], settings: Sequence[st
         given |= {} if value is None else {option: value}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or key.strip() not in fields:
-            hint = nearest(key.strip(), fields) if equals else "; write name=value"
-            msg = f"--set {setting}: {name} has no parameter {key.strip()!r}{hint}"
+        if key.strip() not in fields:
+            msg = f"--set {setting}: {name} has no parameter {key.strip()!r}{nearest(key.strip(), fields)}"
+            raise OptionError(msg)
+        if not equals:
+            msg = f"--set {setting}: no value; write {key.strip()}=value"
+            raise OptionError(msg)
+        if key.strip() in given:
+            msg = f"--set {setting}: {key.strip()} = {given[key.strip()]} is given already; leave one out"
             raise OptionError(msg)
         given[key.strip()] = _typed(setting, text.strip(), fields[key.strip()])
     return known[name](**given)

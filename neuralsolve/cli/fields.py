@@ -146,11 +146,12 @@ def compare(
             _write_rows(csv, rows, force)
         if plot is not None:
             from neuralsolve.plot import comparison_figure, save
+            from neuralsolve.plot.fields import last_frames
 
             frames = min(made.shape[1] for _, made in found)
             shown = {label: made[:, :frames] for label, (_, made) in zip(_labels(rows), found, strict=True)}
             title = f"Errors on {len(samples)} samples of {Path(data).name}"
-            channel = _shown(samples, frames)[1]
+            channel = last_frames(samples, frames)[1]
             with told_of("--plot"):
                 save(comparison_figure(samples, shown, title, channel=channel, first=part[0]), plot, force)
         files = [str(path) for path in (csv, plot) if path is not None]
@@ -245,20 +246,15 @@ def _residual(samples: Samples) -> Any:
 def _draw_fields(path: Path, samples: Samples, made: np.ndarray, title: str, force: bool) -> None:
     """Draw the worst, the median and the best prediction; of a roll-out the last frame."""
     from neuralsolve.plot import fields_figure, save
+    from neuralsolve.plot.fields import last_frames
 
     order = np.argsort(measured(samples, made)["l2"])[::-1]
     which = list(dict.fromkeys(int(order[k]) for k in (0, len(order) // 2, -1)))
     names = ["worst", "median", "best"] if len(which) == 3 else [f"sample {k}" for k in which]
     shown = samples.take(which)
     with told_of("--plot"):
-        figure = fields_figure(shown, made[which], names, title, _shown(samples, made.shape[1]))
+        figure = fields_figure(shown, made[which], names, title, last_frames(samples, made.shape[1]))
         save(figure, path, force)
-
-
-def _shown(samples: Samples, made: int) -> tuple[int, int]:
-    """Return the channels of inputs and outputs to draw: the first, of frames the last."""
-    frames = samples.inputs.shape[1] > 1 and made > 1
-    return (samples.inputs.shape[1] - 1, made - 1) if frames else (0, 0)
 
 
 def _targets(targets: dict[str, Path | None], force: bool) -> None:

@@ -9,6 +9,8 @@ import typer
 
 from neuralsolve.cli.options import Count, Csv, Data, First, Force, Json, Model, Plot, Steps
 
+EQUATIONS = "darcy, navier-stokes, burgers, poisson-void or elasticity-void"  # those of `pde`, not imported
+
 data = typer.Typer(help="Data sets of fields: make, look at, convert.", no_args_is_help=True)
 
 
@@ -73,7 +75,7 @@ def compare(
 
 @data.command("make")
 def data_make(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="of the equation: darcy, ...")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"of the equation: {EQUATIONS}")],
     n: Annotated[int, typer.Option("--n", min=1, help="number of samples")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.h5", help="where they go")],
     grid: Annotated[int | None, typer.Option(help="nodes a side that are solved on")] = None,

@@ -63,12 +63,15 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
 def _pictures(folder: Path, label: str, trained: Trained) -> list[Path]:
     """Draw the loss, and of a model of fields what it predicts."""
     from neuralsolve.plot import fields_figure, save, training_figure
+    from neuralsolve.plot.fields import last_frames
 
     figures = {"loss.png": training_figure(trained.curves, trained.loss, f"Training of {label}")}
     if trained.shown is not None:
         shown = trained.shown
         title = f"{label}: test samples that it has not been trained on"
-        figures["fields.png"] = fields_figure(shown.samples, shown.made, shown.names, title)
+        figures["fields.png"] = fields_figure(
+            shown.samples, shown.made, shown.names, title, last_frames(shown.samples, shown.made.shape[1])
+        )
     for name, figure in figures.items():
         save(figure, folder / name, overwrite=True)
     return [folder / name for name in figures]

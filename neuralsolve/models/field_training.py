@@ -103,7 +103,11 @@ class FieldTrainer:
             msg = f"{', '.join(needs)} on a mesh; the loss 'l2' alone is known there"
             raise OptionError(msg)
         if RESIDUAL in options.loss and self.residual is None:
-            msg = "the loss 'residual' needs data whose equation is known and tells its residual"
+            msg = (
+                "the loss 'residual' needs data whose equation is known and tells its residual; in Python "
+                "pass residual=equation_of(samples.layout).residual_of, with equation_of of "
+                "neuralsolve.pde.equation"
+            )
             raise OptionError(msg)
         if options.windows and (not options.rollout or network["inputs"] % network["outputs"]):
             msg = (

@@ -15,7 +15,7 @@ from neuralsolve.errors import OptionError
 from neuralsolve.models import training_loop
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer, Residual
-from neuralsolve.models.networks import parameters_of
+from neuralsolve.models.networks import NETWORKS, parameters_of
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.surrogate import Surrogate
 
@@ -27,7 +27,7 @@ LSM = {"name": "lsm", "width": 32, "levels": 2}
 def train(
     samples: Samples,
     validation: Samples | None = None,
-    network: Mapping[str, Any] = LSM,
+    network: str | Mapping[str, Any] = LSM,
     options: FieldTraining | None = None,
     folder: str | os.PathLike[str] | None = None,
     normaliser: str = "channel",
@@ -41,7 +41,7 @@ def train(
     ----------
     samples : to train on
     validation : to choose by; None: the last tenth of `samples`, which is not trained on
-    network : {"name": "lsm", "unet" or "fno", option: value, ...}
+    network : {"name": "lsm", "unet", "transolver" or "fno", option: value, ...}, or the name alone
     options : FieldTraining; None: its defaults
     folder : made if need be; checkpoint, log and ``best.safetensors`` go there, and the same call goes on
         from them after an interruption. None: nothing is kept
@@ -68,6 +68,10 @@ def train(
     (3, 1, 16)
     """
     options = options or FieldTraining()
+    network = {"name": network} if isinstance(network, str) else dict(network)
+    if "name" not in network:
+        msg = f"network = {network} has no name; {{'name': 'lsm', ...}} is needed, of {', '.join(NETWORKS)}"
+        raise OptionError(msg)
     if validation is None:
         held = max(1, len(samples) // HELD)
         if len(samples) < 2:
@@ -78,7 +82,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         frames = int(network.get("outputs", 1)) if options.rollout else None
-        model = Surrogate.of(dict(network), samples, normaliser, frames)
+        model = Surrogate.of(network, samples, normaliser, frames)
     trainer = FieldTrainer(
         model, samples, validation, options, {"normaliser": normaliser}, residual, parallel
     )

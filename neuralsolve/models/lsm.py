@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from neuralsolve.models.spectral_block import SpectralBlock
+from neuralsolve.models.spectral_block import SpectralBlock, check_heads
 from neuralsolve.models.unet import UNet
 
 
@@ -53,6 +53,7 @@ class LatentSpectral(nn.Module):
         mixing: bool = False,
     ):
         super().__init__()
+        check_heads(width, heads)
 
         def block(level: int, channels: int) -> SpectralBlock:
             return SpectralBlock(channels, tokens, basis, heads, scaled, bounded, mixing)

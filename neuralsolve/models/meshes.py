@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,19 @@ def check_kind(network: str, points: np.ndarray | None, normaliser: str) -> None
             'normaliser "channel" or "none" is needed'
         )
         raise OptionError(msg)
+
+
+def check_axes(axes: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> None:
+    """Raise OptionError where nodes lie further outside the box of the training than `OUTSIDE` of it."""
+    for k, (given, known) in enumerate(zip(axes, own, strict=True)):
+        low, high = float(np.min(known)), float(np.max(known))
+        room = OUTSIDE * (high - low or 1.0)
+        if not (np.min(given) >= low - room and np.max(given) <= high + room):
+            msg = (
+                f"axis {k} runs from {np.min(given):.6g} to {np.max(given):.6g}, and the model was trained "
+                f"on {low:.6g} to {high:.6g}; the same units of length and origin are needed"
+            )
+            raise OptionError(msg)
 
 
 def check_points(network: dict[str, Any], points: np.ndarray | None, inputs: np.ndarray, known: int) -> None:

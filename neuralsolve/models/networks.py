@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,13 @@ def make_network(name: str, **options: Any) -> nn.Module:
     if name not in NETWORKS:
         msg = f"no network {name!r}{nearest(name, NETWORKS)}"
         raise OptionError(msg)
+    parameters = inspect.signature(NETWORKS[name]).parameters
+    open_ = any(each.kind is each.VAR_KEYWORD for each in parameters.values())  # those of another library
+    known = [key for key, each in parameters.items() if each.kind is not each.VAR_KEYWORD]
+    for key in options:
+        if key not in known and not open_:
+            msg = f"network {name!r}: unknown option {key!r}{nearest(key, known)}"
+            raise OptionError(msg)
     try:
         return NETWORKS[name](**options)
     except TypeError as error:

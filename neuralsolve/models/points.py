@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models.deformation import Deformation
 from neuralsolve.models.nonuniform import from_modes, grid_modes, grid_values, to_modes, waves
-from neuralsolve.models.spectral_block import SpectralBlock
+from neuralsolve.models.spectral_block import SpectralBlock, check_heads
 from neuralsolve.models.unet import HEAD, NORMS, UNetBody
 
 MEAN_SQUARE = 0.5  # of the real and of the imaginary part of a number of size one
@@ -103,6 +103,7 @@ class LatentSpectralPoints(nn.Module):
                 f"0, the others >= 1, norm one of {', '.join(NORMS)} are needed"
             )
             raise OptionError(msg)
+        check_heads(width, heads)
         if latent % 2**levels or latent < 2 * modes:
             msg = (
                 f"latent = {latent}, levels = {levels}, modes = {modes}; a multiple of 2^levels = "

@@ -33,6 +33,13 @@ from neuralsolve.kernels.reference.tokens import LANES
 from neuralsolve.models.token_attention import decode, encode, series
 
 
+def check_heads(width: int, heads: int) -> None:
+    """Raise OptionError where the channels of a network cannot be shared among its heads."""
+    if heads < 1 or width % heads:
+        msg = f"width = {width}, heads = {heads}; a width that is a multiple of heads >= 1 is needed"
+        raise OptionError(msg)
+
+
 class SpectralBlock(nn.Module):
     """One block, fields ``(batch, channels, *shape)`` to the same; see the head of this file.
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples
-from neuralsolve.errors import FormatError, ShapeError
-from neuralsolve.models.meshes import box_of, check_kind, check_points, mesh_of, placed
+from neuralsolve.errors import FormatError, NonFiniteError, ShapeError
+from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
 from neuralsolve.models.resampling import Resampling
@@ -142,6 +142,11 @@ class Surrogate(nn.Module):
         Raises
         ------
         ShapeError
+            Other channels or nodes, or no sample at all.
+        NonFiniteError
+            NaN or infinity; the message names the sample.
+        OptionError
+            Axes or points far outside the box of the training.
         """
         samples = data if isinstance(data, Samples) else None
         inputs = samples.inputs if samples is not None else np.asarray(data)
@@ -151,6 +156,7 @@ class Surrogate(nn.Module):
                 "is needed"
             )
             raise ShapeError(msg)
+        _check_values(inputs)
         if samples is not None:
             points, codes = samples.points, samples.codes
         check_points(self.network, points, inputs, self.before.mean.shape[-1])
@@ -190,13 +196,14 @@ class Surrogate(nn.Module):
         if nodes and nodes != tuple(shape):
             msg = f"axes of {nodes} nodes for inputs on {tuple(shape)}; one coordinate a node is needed"
             raise ShapeError(msg)
+        check_axes(axes, own)
         boundary = self.layout.boundary
         wraps = [kind if kind == "periodic" else "" for kind in boundary]  # walls are those of the outputs
         return Resampling(axes, own, wraps), Resampling(own, axes, boundary)
 
-    def save(self, path: Path, about: dict[str, str] | None = None) -> None:
+    def save(self, path: Path | str, about: dict[str, str] | None = None) -> None:
         """Write a safetensors file, in one step; `about` is more metadata."""
-        write_tensors(path, tensors_of(self), self.metadata() | (about or {}))
+        write_tensors(Path(path), tensors_of(self), self.metadata() | (about or {}))
 
     def metadata(self) -> dict[str, str]:
         """Return all of a file but the tensors: what `load` rebuilds the network from."""
@@ -276,6 +283,21 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         msg = f"missing {missing[:3]}, not known {foreign[:3]}"
         raise RuntimeError(msg)
     module.load_state_dict(tensors, strict=False)
+
+
+def _check_values(inputs: np.ndarray) -> None:
+    """Raise an error where there is no number, or one that is none."""
+    if not inputs.size:
+        msg = f"inputs have the shape {inputs.shape}: nothing to predict from; one sample at least is needed"
+        raise ShapeError(msg)
+    finite = np.isfinite(inputs).reshape(len(inputs), -1).all(1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        msg = (
+            f"inputs hold NaN or infinity in {len(bad)} of {len(inputs)} samples, the first is number "
+            f"{bad[0]}; leave them out"
+        )
+        raise NonFiniteError(msg)
 
 
 def _first_guess(x: Tensor, prior: int) -> Tensor:

@@ -19,6 +19,8 @@ from neuralsolve.data.samples import Layout
 from neuralsolve.errors import OptionError, ShapeError, nearest
 
 KINDS = ("none", "square", "swaps", "shifts")
+EVEN = 1e-6  # of the box: how far the nodes may lie otherwise from one end than from the other
+DECLARED = 'in Python Layout(boundary=("periodic", ...)) of the samples'
 
 
 @dataclass(frozen=True)
@@ -63,27 +65,33 @@ def motions(kind: str, shape: Sequence[int]) -> list[Motion]:
 
 
 def fits(kind: str, layout: Layout, shape: Sequence[int]) -> None:
-    """Refuse a symmetry that a grid does not have.
+    """Refuse a symmetry that a grid does not have, or is not known to have.
 
     Raises
     ------
     OptionError
-        An unknown kind; flips where one wall is a node and the other is none; shifts of a box that is closed.
+        An unknown kind; flips where one wall is a node and the other is none; shifts of a box that is closed,
+        or of one whose boundary nobody has told.
     ShapeError
         "square" or "swaps" on a grid of unequal sides.
     """
     motions(kind, shape)
     boundary = layout.boundary or ("",) * len(layout.axes)
     for axis, known in zip(layout.axes, boundary, strict=True):
-        uneven = abs(axis[0] + axis[-1] - 1) > 1e-6 and known != "periodic"
-        if kind == "square" and uneven and known != "":
+        uneven = abs(axis[0] + axis[-1] - 1) > EVEN and known != "periodic"
+        if kind == "square" and uneven:
             msg = (
                 f'symmetry "square" with nodes from {axis[0]:.4g} to {axis[-1]:.4g} of the unit box: a flip '
-                'moves the walls; nodes that lie the same from both ends are needed: use "none"'
+                "moves the walls; nodes that lie the same from both ends are needed, or a periodic box that "
+                f'says so ({DECLARED}): use "swaps" or "none"'
             )
             raise OptionError(msg)
-        if kind == "shifts" and known not in ("", "periodic"):
-            msg = f'symmetry "shifts" on an axis whose boundary is {known!r}; it needs "periodic": use "none"'
+        if kind == "shifts" and known != "periodic":
+            is_ = f"is {known!r}" if known else "is not known"
+            msg = (
+                f'symmetry "shifts" on an axis whose boundary {is_}; every axis must be declared "periodic" '
+                f'({DECLARED}): use "none"'
+            )
             raise OptionError(msg)
 
 

@@ -24,6 +24,7 @@ from neuralsolve.models.interrupts import held_interrupts
 from neuralsolve.preconditioners.weights import not_written, read_tensors, write_tensors
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
+NAMED, LONGEST = 5, 40  # differing options that a message names, and characters of their values
 AS_THEY_STAND = ("step", "seconds", "learning_rate")  # columns of the log that are no means
 
 Row = dict[str, float]
@@ -178,13 +179,29 @@ def read_checkpoint(path: Path, options: dict[str, Any]) -> tuple[dict[str, Tens
     try:
         facts = json.loads(metadata["state"])
         given = facts["options"]
-        other = {k: given.get(k) for k in given | options if given.get(k) != options.get(k)}
+        other = list(_differences(given, options))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise _foreign(path, error) from None
     if other:
-        msg = f"{path} was trained with {other}; use the same options, or --restart to begin anew"
+        more = f", and {len(other) - NAMED} more" if len(other) > NAMED else ""
+        msg = (
+            f"{path} is of a training with other options: {', '.join(other[:NAMED])}{more}; use the same "
+            "ones, or --restart to begin anew"
+        )
         raise OptionError(msg)
     return tensors, facts
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Yield a line for each option that differs, nested ones by their path."""
+    for name in dict.fromkeys((*there, *asked)):
+        old, new, path = there.get(name), asked.get(name), f"{where}{name}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{path}.")
+        elif old != new:
+            both = [f"{value!r}" for value in (old, new)]
+            short = max(map(len, both)) <= LONGEST
+            yield f"{path} = {both[0]} there, {both[1]} asked for" if short else f"{path} is not the same"
 
 
 def _foreign(path: Path, error: Exception) -> FormatError:

@@ -188,7 +188,18 @@ class Darcy:
 
         Rounding of u to float32 costs about 1e-3 at 421^2, and less in proportion to 1 / spacing^2; a stride
         costs the error of the coarser scheme, which is large where a jumps.
+
+        Raises
+        ------
+        ShapeError
+            Inputs and outputs of different samples or vertices.
         """
+        if inputs.ndim != 4 or outputs.ndim != 4 or _nodes(inputs) != _nodes(outputs):
+            msg = (
+                f"inputs {tuple(inputs.shape)} and outputs {tuple(outputs.shape)}; (n, channels, side, side) "
+                "of both, on the same vertices, are needed"
+            )
+            raise ShapeError(msg)
         a, u = inputs[:, 0], outputs[:, 0]
         _side(a[0])
         if not self.far_wall:  # zeros beyond; the equations of the last vertices are not known
@@ -204,12 +215,29 @@ class Darcy:
         return known.square().mean((1, 2)).sqrt()
 
     def bound(self, a: np.ndarray, x: np.ndarray) -> float:
-        """Return a bound of ||x - A^-1 b|| / ||A^-1 b||, x at the inner vertices, ``((side - 2)^2,)``.
+        """Return a bound of ||x - A^-1 b|| / ||A^-1 b||.
 
         A >= min(a) L with L the Laplacian of this grid, whose least eigenvalue is known: the error is at most
         ||b - A x|| / (min(a) lambda). Infinite where it says nothing.
+
+        Parameters
+        ----------
+        a : (side, side), the permeability
+        x : ((side - 2)^2,), at the inner vertices, or (side, side), of which the walls are cut off
+
+        Raises
+        ------
+        ShapeError
         """
-        side = _side(a)
+        side, x = _side(a), np.asarray(x)
+        if x.shape == a.shape:
+            x = x[1:-1, 1:-1].ravel()
+        if x.shape != ((side - 2) ** 2,):
+            msg = (
+                f"x has the shape {x.shape}; {((side - 2) ** 2,)}, at the inner vertices, or {(side, side)}, "
+                "walls included, is needed"
+            )
+            raise ShapeError(msg)
         A, b = self.operator(a), self.right_side(a)
         least = float(a.min()) * 8 * (side - 1) ** 2 * np.sin(np.pi / (2 * (side - 1))) ** 2
         left = b - A.matvec(torch.from_numpy(np.ascontiguousarray(x, np.float64))).numpy()
@@ -219,6 +247,10 @@ class Darcy:
     def _mean(self, low: Any, high: Any) -> Any:
         """Return the coefficient of faces between vertices."""
         return (low + high) / 2 if self.faces == "arithmetic" else 2 * low * high / (low + high)
+
+
+def _nodes(fields: Tensor) -> tuple[int, ...]:
+    return len(fields), *fields.shape[2:]
 
 
 def _side(a: Any) -> int:

@@ -37,6 +37,7 @@ from neuralsolve.kernels.cpu.threads import torch_on_one_thread
 from neuralsolve.pde.equation import described, distance, stream
 from neuralsolve.pde.random_fields import periodic
 
+ROUNDED = 1e-5  # relative to dt: six digits of it are enough to divide an interval
 BATCH = 4  # samples stepped together; 64^2 modes of so many and their products fit 1 MiB
 
 
@@ -56,7 +57,7 @@ class NavierStokes:
     grid : nodes a side that are solved on, even
     stride : every so many nodes are kept
     nu : viscosity; 1e-3 with frames up to t = 50, 1e-4 up to 30 and 1e-5 up to 20 in the source
-    dt : time step; it divides `interval`
+    dt : time step; it divides `interval`, to five digits: what is taken divides it exactly
     frames_in, frames_out : channels of input and output
     interval : time between frames; the first is at t = interval
     forcing : amplitude of f; 0 for decaying flow
@@ -103,12 +104,17 @@ class NavierStokes:
             msg = f"{given}, forcing = {self.forcing}; all finite, and all but the forcing > 0, are needed"
             raise OptionError(msg)
         steps = self.interval / self.dt
-        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
+        if round(steps) < 1 or abs(steps - round(steps)) > ROUNDED * steps:
             msg = (
                 f"dt = {self.dt} does not divide the interval {self.interval} between frames; "
                 f"try dt = {self.interval / max(1, np.ceil(steps)):.6g}"
             )
             raise OptionError(msg)
+
+    @property
+    def steps(self) -> int:
+        """Time steps between frames."""
+        return round(self.interval / self.dt)
 
     def layout(self) -> Layout:
         axis = np.arange(0, self.grid, self.stride) / self.grid
@@ -129,14 +135,18 @@ class NavierStokes:
 
     def samples(self, numbers: Sequence[int], seed: int) -> Samples:
         count, kept = self.frames_in + self.frames_out, slice(None, None, self.stride)
-        side = self.grid // self.stride
+        side, residuals = self.grid // self.stride, np.empty(len(numbers))
         frames = np.empty((len(numbers), count, side, side), np.float32)
         for start in range(0, len(numbers), BATCH):
             chosen = numbers[start : start + BATCH]
             fields = np.stack([self.initial(number, seed) for number in chosen])
-            frames[start : start + BATCH] = self.frames(fields, count)[:, :, kept, kept]
+            part, whole = slice(start, start + BATCH), self.frames(fields, count)
+            frames[part] = whole[:, :, kept, kept]
+            # on all nodes: those that a stride leaves may not resolve the flow
+            pair = whole[:, self.frames_in - 1 : self.frames_in + 1].astype(np.float32)
+            residuals[part] = self.residual(pair[:, :1], pair[:, 1:])
         inputs, outputs = frames[:, : self.frames_in].copy(), frames[:, self.frames_in :].copy()
-        return Samples(inputs, outputs, self.layout(), self.residual(inputs, outputs))
+        return Samples(inputs, outputs, self.layout(), residuals)
 
     def frames(self, w: np.ndarray, count: int) -> np.ndarray:
         """Return the next `count` frames ``(n, count, side, side)`` after w ``(n, side, side)``.
@@ -156,10 +166,9 @@ class NavierStokes:
         scheme = Scheme(self, len(w), w.shape[1])
         modes = scheme.forward(np.asarray(w, np.float64))
         found = np.empty((len(w), count, *w.shape[1:]))
-        steps = round(self.interval / self.dt)
         for k in range(count):
             with np.errstate(over="ignore", invalid="ignore"), torch_on_one_thread():  # looked for below
-                scheme.advance(modes, steps)
+                scheme.advance(modes, self.steps)
                 found[:, k] = scheme.backward(modes)
             if not np.isfinite(found[:, k]).all():
                 msg = (
@@ -224,8 +233,9 @@ class Scheme:
         inverse = np.where(square > 0, carried / np.where(square > 0, square, 1.0), 0.0)
         # (u, v) = (dy psi, -dx psi), psi = w / |k|^2
         self.velocity = 2j * np.pi * np.stack([ky * inverse, -kx * inverse])
-        implicit = 0.5 * equation.dt * equation.nu * square
-        weight = carried * equation.dt / (1 + implicit)
+        dt = equation.interval / equation.steps  # `equation.dt`, but for its rounding
+        implicit = 0.5 * dt * equation.nu * square
+        weight = carried * dt / (1 + implicit)
         self.carried = np.repeat(carried, 2, axis=-1)
         self.keep = np.repeat(carried * (1 - implicit) / (1 + implicit), 2, axis=-1)
         # of u v and v^2 - u^2: -(dxx - dyy) and -dxy, times 3 dt / 2 over (1 + dt nu |k|^2 / 2)

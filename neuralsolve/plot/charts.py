@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, draw_history, new_figure, plain_axes
 
@@ -82,6 +83,7 @@ def training_figure(
     """Return the losses of a training, (step, loss) by name; `loss` says what they are."""
     figure = new_figure(6.2, 4.2)
     axes = figure.add_subplot()
+    drawn = [value for points in curves.values() for _, value in points if np.isfinite(value) and value > 0]
     looks = cycle(product(("-", "--"), (OTHERS, OURS, SHORT, INK)))
     for (label, points), (style, colour) in zip(curves.items(), looks, strict=False):
         steps, values = np.asarray(points, dtype=float).reshape(-1, 2).T
@@ -89,6 +91,10 @@ def training_figure(
         axes.semilogy(steps[known], values[known], style, color=colour, label=label)
     axes.set_xlabel("step of training", fontsize=8)
     axes.set_ylabel(loss, fontsize=8)
+    if drawn and max(drawn) < 10 * min(drawn):  # less than a decade: plain numbers
+        axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.tick_params(which="both", labelsize=8)
     axes.grid(True, which="major", color=GROUND)
     axes.legend(frameon=False, fontsize=8)

@@ -31,6 +31,17 @@ def relative_errors(made: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.linalg.norm(u - t, axis=1) / np.maximum(np.linalg.norm(t, axis=1), 1e-30)
 
 
+def percent(error: float) -> str:
+    """Return an error in words: per cent, or where that is thousands a factor.
+
+    >>> percent(0.0123), percent(60.14), percent(6014)
+    ('1.23 %', '60.1 ×', '6,014 ×')
+    """
+    if error < 10 or not np.isfinite(error):
+        return f"{100 * error:.3g} %"
+    return f"{error:.3g} ×" if error < 1000 else f"{error:,.0f} ×"
+
+
 def errors_figure(errors: Mapping[str, Sequence[float] | np.ndarray], title: str = "") -> Figure:
     """Return histograms of relative errors, (n,) by model, on a logarithmic axis, and their medians."""
     found = {name: np.asarray(values, float) for name, values in errors.items()}
@@ -66,7 +77,7 @@ def draw_strips(axes: Axes, errors: Mapping[str, np.ndarray]) -> None:
         middle = float(np.median(values))
         axes.plot([middle, middle], [place - 0.36, place + 0.36], color=ink, linewidth=2)
         axes.annotate(
-            f"{100 * middle:.3g} %",
+            percent(middle),
             (1.0, place),
             xycoords=("axes fraction", "data"),
             ha="right",
@@ -93,7 +104,7 @@ def _percents(axes: Axes, values: np.ndarray) -> None:
     axes.xaxis.set_major_locator(
         LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if ratio < 12 else (1.0, 2.0, 5.0))
     )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
     axes.xaxis.set_minor_locator(NullLocator())
 
 

@@ -12,13 +12,14 @@ from matplotlib.tri import Triangulation
 
 from neuralsolve.data import Samples
 from neuralsolve.errors import ShapeError
-from neuralsolve.plot.errors import INKS, draw_strips, relative_errors
+from neuralsolve.plot.errors import INKS, draw_strips, percent, relative_errors
 from neuralsolve.plot.solution import SIGNED, colour_scale
 from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, new_figure, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CLIPPED = 0.01  # of a colour scale: values further beyond it are pointed at
 PANEL, BAR, SIDE = 1.95, 0.62, 0.75  # inches: a panel, its colour bar, the names of the rows
 
 
@@ -31,7 +32,8 @@ def fields_figure(
 ) -> Figure:
     """Return rows of samples: input, truth, prediction and error, made less true.
 
-    Truth and prediction share the scale of the truth; white in the error is zero. On grids of one axis truth
+    Truth and prediction share the scale of the truth; a pointed colour bar tells of values beyond it. White
+    in the error is zero, and in the others where both signs matter among all rows. On grids of one axis truth
     and prediction are lines in one panel, of three axes the middle slice across the first one is shown.
 
     Parameters
@@ -52,18 +54,24 @@ def fields_figure(
     width, height = _size(samples, 3 if lines else 4)
     figure = new_figure(width, 0.75 + height * len(samples))
     panels = figure.subplots(len(samples), len(heads), squeeze=False)
+    signs = [
+        _signed(values[:, channel])
+        for values, channel in zip((samples.inputs, samples.outputs), channels, strict=True)
+    ]
     for k, row in enumerate(panels):
         fields = [samples.inputs[k, channels[0]], samples.outputs[k, channels[1]], made[k, channels[1]]]
         if lines:
             _draw_lines(row, samples.layout.axes[0], fields, first=k == 0)
         else:
-            scale = colour_scale(fields[1])
+            scale = colour_scale(fields[1], signs[1])
             error = fields[2] - fields[1]
-            _bar(figure, draw_field(row[0], samples, k, fields[0], *colour_scale(fields[0])), row[0])
+            _bar(
+                figure, draw_field(row[0], samples, k, fields[0], *colour_scale(fields[0], signs[0])), row[0]
+            )
             for axes, values in zip(row[1:3], fields[1:], strict=True):
                 _bar(figure, draw_field(axes, samples, k, values, *scale), axes)
             _bar(figure, draw_field(row[3], samples, k, error, *_about_zero(error)), row[3])
-        row[0].set_ylabel(f"{names[k]}\n{100 * errors[k]:.3g} %", fontsize=8, color=INK)
+        row[0].set_ylabel(f"{names[k]}\n{percent(errors[k])}", fontsize=8, color=INK)
     for axes, head in zip(panels[0], heads, strict=True):
         axes.set_title(head, fontsize=9, color=INK)
     slices = "; the middle slice" if deep else ""
@@ -104,6 +112,7 @@ def comparison_figure(
     places = figure.add_gridspec(
         len(which) + 1, 1 + len(made), height_ratios=[height] * len(which) + [strips]
     )
+    signed = _signed(samples.outputs[which, channel])
     for row, k in enumerate(which):
         panels = [figure.add_subplot(places[row, column]) for column in range(1 + len(made))]
         truth = samples.outputs[k, channel]
@@ -111,13 +120,13 @@ def comparison_figure(
         if truth.ndim == 1 and samples.points is None:
             _error_lines(panels, samples.layout.axes[0], truth, differences)
         else:
-            _bar(figure, draw_field(panels[0], samples, k, truth, *colour_scale(truth)), panels[0])
+            _bar(figure, draw_field(panels[0], samples, k, truth, *colour_scale(truth, signed)), panels[0])
             scale = _about_zero(np.stack(differences))
             for axes, each in zip(panels[1:], differences, strict=True):
                 _bar(figure, draw_field(axes, samples, k, each, *scale), axes)
         panels[0].set_ylabel(f"sample {first + k}", fontsize=8, color=INK)
         for axes, name in zip(panels[1:], made, strict=True):
-            axes.set_title(f"{name}: {100 * found[name][k]:.3g} %", fontsize=8, color=INK)
+            axes.set_title(f"{name}: {percent(found[name][k])}", fontsize=8, color=INK)
         panels[0].set_title(f"truth {_name(samples.layout.outputs, channel, 'u')}", fontsize=8, color=INK)
     draw_strips(figure.add_subplot(places[-1, :]), found)
     figure.suptitle(title or "Errors on the same samples", fontsize=10, color=INK)
@@ -190,6 +199,17 @@ def _error_lines(
         axes.tick_params(labelsize=7)
 
 
+def last_frames(samples: Samples, made: int) -> tuple[int, int]:
+    """Return which channels of inputs and of `made` outputs to draw: the first, of trajectories the last.
+
+    Trajectories are several frames in and out, or outputs named as the input is, at other times.
+    """
+    inputs, names = samples.inputs.shape[1], (*samples.layout.inputs, *samples.layout.outputs)
+    stems = {name.partition("(t=")[0].partition("[")[0] for name in names}
+    named = bool(samples.layout.inputs and samples.layout.outputs) and len(stems) == 1
+    return (inputs - 1, made - 1) if made > 1 and (inputs > 1 or named) else (0, 0)
+
+
 def _size(samples: Samples, columns: int) -> tuple[float, float]:
     """Return the width of a figure and the height of a row: panels have the shape of the domain."""
     if samples.points is not None:
@@ -209,8 +229,17 @@ def _about_zero(values: np.ndarray) -> tuple[Any, str]:
     return TwoSlopeNorm(0.0, -size, size), SIGNED
 
 
+def _signed(values: np.ndarray) -> bool:
+    return colour_scale(values)[1] == SIGNED
+
+
 def _bar(figure: Figure, image: Any, axes: Axes) -> None:
-    bar = figure.colorbar(image, ax=axes, pad=0.03, shrink=0.9, aspect=18)
+    """Draw a colour bar, pointed where values lie beyond it."""
+    low, high = image.get_clim()
+    values, room = np.ma.compressed(np.ma.masked_invalid(image.get_array())), CLIPPED * (high - low)
+    below, above = bool((values < low - room).any()), bool((values > high + room).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(image, ax=axes, pad=0.03, shrink=0.9, aspect=18, extend=extend)
     bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
     bar.ax.yaxis.get_offset_text().set_fontsize(6.5)
     bar.ax.tick_params(labelsize=6.5, colors=INK)

@@ -83,15 +83,19 @@ def _extent(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return points.min(axis=0), points.max(axis=0)
 
 
-def colour_scale(values: np.ndarray) -> tuple[Any, str]:
-    """Return norm and colour map: diverging about zero where both signs matter; lone peaks are cut off."""
+def colour_scale(values: np.ndarray, signed: bool | None = None) -> tuple[Any, str]:
+    """Return norm and colour map: diverging about zero where both signs matter; lone peaks are cut off.
+
+    `signed` says of both signs whether they matter, for several panels that are to have one map.
+    """
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     if len(values) > 1000:
         bulk = np.quantile(values, [0.001, 0.999])
         low, high = max(low, 5 * bulk[0] - 4 * bulk[1]), min(high, 5 * bulk[1] - 4 * bulk[0])
-    if low < 0 < high and min(-low, high) > 0.05 * max(-low, high):
-        size = max(-low, high)
+    matter = low < 0 < high and min(-low, high) > 0.05 * max(-low, high)
+    if matter if signed is None else signed:
+        size = max(abs(low), abs(high)) or 1.0
         return TwoSlopeNorm(0.0, -size, size), SIGNED
     return Normalize(low, high if high > low else low + 1.0), UNSIGNED
 

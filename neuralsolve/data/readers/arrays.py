@@ -84,7 +84,28 @@ def sides(
                 frames[name] = np.moveaxis(values, -1, 1)
                 continue
         targets |= _channels(path, name, values, dim)
+    _one_grid(path, inputs | outputs, fixed | targets)
     return fixed, targets, frames
+
+
+def _one_grid(path: Path, arrays: Fields, fields: Fields) -> None:
+    """Raise ShapeError where the fields of arrays are on different grids."""
+    if len({values.shape for values in fields.values()}) == 1:
+        return
+    dim = min(values.ndim for values in arrays.values()) - 1
+    dim -= dim > 2
+    nodes = [
+        " x ".join(map(str, values.shape[1:] if values.ndim <= dim + 1 else values.shape[2:]))
+        for values in arrays.values()
+    ]
+    told = f"{next(iter(arrays))} is on {nodes[0]} nodes, " + ", ".join(
+        f"{name} on {each}" for name, each in list(zip(arrays, nodes, strict=True))[1:8]
+    )
+    sides = {values.shape[1 : 1 + dim] for values in arrays.values()}
+    last = len(sides) == 1 and any(values.ndim > dim + 1 for values in arrays.values())
+    hint = "channels come second, numpy.moveaxis(a, -1, 1)" if last else "the same nodes are needed"
+    msg = f"{path}: {told}; found {shapes(arrays)}, expected {WHOLE}: {hint}"
+    raise ShapeError(msg)
 
 
 def _dim(one: np.ndarray, other: np.ndarray) -> int:

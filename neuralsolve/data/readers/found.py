@@ -14,6 +14,7 @@ from neuralsolve.errors import InputError, NonFiniteError, OptionError, ShapeErr
 from neuralsolve.io.files import broken
 
 Fields = dict[str, np.ndarray]
+MOST_AXES = 3
 LISTED = 100  # numbers of left-out samples that are told one by one
 ASSUMED = {
     "i/n": lambda n: np.arange(n) / n,
@@ -92,6 +93,7 @@ def samples_of(
             found.path, f"{what or 'no fields'}, but {lack}", "both; name them with input= and output="
         )
     _alike(found.path, inputs | outputs)
+    _few_axes(found, next(iter(inputs.values())).shape[1:], axes)
     layout = replace(
         _placed(found, next(iter(inputs.values())), axes), inputs=tuple(inputs), outputs=tuple(outputs)
     )
@@ -155,6 +157,23 @@ def _alike(path: Path, fields: Fields) -> None:
         msg = (
             f"{path}: found fields {shapes}; expected the same (samples, *nodes) for all: move axes with "
             "numpy.moveaxis, or choose fields with input= and output= (--input, --output)"
+        )
+        raise ShapeError(msg)
+
+
+def _few_axes(found: Found, nodes: tuple[int, ...], axes: Sequence[np.ndarray] | None) -> None:
+    """Raise ShapeError of a grid that no network takes, or whose last axis is one channel."""
+    if found.points is None and axes is None and not found.layout.axes and nodes[-1] == 1 < len(nodes):
+        msg = (
+            f"{found.path}: found a grid of {' x '.join(map(str, nodes))} nodes, one along the last axis; "
+            "channels come second, numpy.moveaxis(a, -1, 1)"
+        )
+        raise ShapeError(msg)
+    if found.points is None and len(nodes) > MOST_AXES:
+        msg = (
+            f"{found.path}: found a grid of {' x '.join(map(str, nodes))} nodes; one to three axes are what "
+            "networks take: write one of them as channels, the second axis, and give the others as axis0, "
+            "axis1, ... or axes="
         )
         raise ShapeError(msg)
 
