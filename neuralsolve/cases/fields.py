@@ -208,7 +208,7 @@ class FieldCase(CaseTable):
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             network = {"name": self.network} | self.options
-            prior = len(self._equation(samples).prior_names) if self.prior else 0
+            prior = len(self._equation(samples).prior_names) if self.prior else int(plan.rollout > 0)
             model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
         about = self.model_dump(mode="json", include={"data", "normaliser"})
         about |= {"prior": True} if self.prior else {}

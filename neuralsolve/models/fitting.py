@@ -82,7 +82,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         frames = int(network.get("outputs", 1)) if options.rollout else None
-        model = Surrogate.of(network, samples, normaliser, frames)
+        prior = int(frames == 1)  # in a roll-out the frame before
+        model = Surrogate.of(network, samples, normaliser, frames, prior)
     trainer = FieldTrainer(
         model, samples, validation, options, {"normaliser": normaliser}, residual, parallel
     )

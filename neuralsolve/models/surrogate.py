@@ -37,8 +37,8 @@ class Surrogate(nn.Module):
     net : the network
     before, after : normalisers of inputs and outputs
     layout : of the data that it is trained on
-    prior : so many channels of the inputs, the last, are cheap solutions already: the network's output is
-        added to their mean
+    prior : so many channels of the inputs, the last, are guesses already, cheap solutions or in a roll-out
+        the frame before: the network's output is added to their mean
 
     Examples
     --------
