@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from neuralsolve.pde.smoke import SmokeResult
 
+LEAST = 0.01  # part of a bar where the axis begins: less says no more
+
 
 def history_figure(residual_norms: Mapping[str, Sequence[float]], title: str = "") -> Figure:
     """Return the residual histories of several methods in one picture, each relative to its first norm."""
@@ -167,7 +169,7 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     names = [f"{row['problem']}: {row['quantity']}" for row in rows]
     axes.set_yticks(places, names, fontsize=7.5)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    low, high = 0.7 * min(extremes), max(extremes)
+    low, high = max(0.7 * min(extremes), LEAST), max(extremes)
     axes.set_xlim(low, 4 * high * (high / low) ** 0.75)  # room for the words
     axes.set_xlabel("measured / must, turned over where more is better; diamonds: the aim", fontsize=8)
     plain_axes(axes)
