@@ -120,7 +120,7 @@ def make(
     }
     folder = path.with_name(path.name + ".parts")
     if not (restart or overwrite) and folder.is_dir() and _finished(path, run):
-        shutil.rmtree(folder, ignore_errors=True)  # interrupted after the file was whole
+        _clear(folder)  # interrupted after the file was whole
         return _made(path)
     check_target(path, overwrite)
     folder.mkdir(exist_ok=True)
@@ -139,8 +139,15 @@ def make(
             replace(layout, origin=origin),
             overwrite,
         )
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     return _made(path)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the chunks, and after them what says whose they are: interrupted, it can be told what is left."""
+    for part in folder.glob("*.h5"):
+        part.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _in_range(path: Path, count: int, seed: int, first: int, chunk: int | None) -> None:
