@@ -144,7 +144,7 @@ def make(
 
 
 def _clear(folder: Path) -> None:
-    """Remove the chunks, and after them what says whose they are: interrupted, it can be told what is left."""
+    """Remove the chunks, and after them what says whose they are: what is left can always be told."""
     for part in folder.glob("*.h5"):
         part.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
