@@ -23,7 +23,7 @@ BUDGET = {
     "small": 60.0,
     "headline": 300.0,
     "prior": 80.0,
-    "rollout": 620.0,
+    "rollout": 900.0,
     "mesh": 180.0,
 }  # CPU seconds of a training
 QUICK = 2.0
