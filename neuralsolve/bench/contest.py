@@ -35,7 +35,7 @@ class Entry:
     ----------
     network, seed : which
     epochs, parameters : of it
-    cpu_s : seconds that so many epochs take on a quiet machine
+    cpu_s : seconds that so many epochs take by the steps measured beforehand
     results : rows of the tests, by the name of the test
     """
 

@@ -57,7 +57,7 @@ its bar stays.
 """
 
 FIELDS = """Models of fields. Trainings run on one thread each, for as many epochs as the same CPU seconds
-hold on a quiet machine, measured beforehand for all networks in turn; the epoch that did best on the
+hold, a step's being measured beforehand for all networks in turn; the epoch that did best on the
 validation is what is tested, on samples that took part in no choice. Parameters, epochs and seconds are in
 the notes. FNO is that of neuraloperator, on a CPU the dearest a step. The groups `prior` and `hybrid` say
 what the package's own solver makes of the same problem. A row that misses its bar stays.
