@@ -11,7 +11,8 @@ from neuralsolve.fem import elasticity, poisson, von_mises
 from neuralsolve.fem.elasticity import areas, lame
 from neuralsolve.io.mesh import Mesh, boundary_nodes, grid_mesh
 from neuralsolve.pde.equation import stream
-from neuralsolve.pde.void import CODES, VoidElasticity, VoidPoisson, cells, mesh, radii
+from neuralsolve.pde.void import VoidElasticity, VoidPoisson
+from neuralsolve.pde.void_mesh import CODES, cells, mesh, radii
 from neuralsolve.solvers.solve import solve
 
 SEED = 6401

@@ -46,6 +46,18 @@ class Layout:
         return tuple(len(axis) for axis in self.axes)
 
 
+def check_finite(name: str, values: np.ndarray, remedy: str) -> None:
+    """Raise NonFiniteError where values ``(samples, ...)`` hold NaN or infinity; it says in which sample."""
+    finite = np.isfinite(values).reshape(len(values), -1).all(1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        msg = (
+            f"{name} hold NaN or infinity in {len(bad)} of {len(values)} samples, the first is number "
+            f"{bad[0]}; {remedy}"
+        )
+        raise NonFiniteError(msg)
+
+
 @dataclass(frozen=True)
 class Samples:
     """A data set in memory.
@@ -110,14 +122,7 @@ class Samples:
         if names and len(names) != values.shape[1]:
             msg = f"{name} have {values.shape[1]} channels, the layout names {len(names)}: {', '.join(names)}"
             raise ShapeError(msg)
-        finite = np.isfinite(values).reshape(len(values), -1).all(1)
-        if not finite.all():
-            bad = np.flatnonzero(~finite)
-            msg = (
-                f"{name} hold NaN or infinity in {len(bad)} of {len(values)} samples, the first is number "
-                f"{bad[0]}; leave them out with data.take(numpy.flatnonzero(good))"
-            )
-            raise NonFiniteError(msg)
+        check_finite(name, values, "leave them out with data.take(numpy.flatnonzero(good))")
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.data.samples import Layout, Samples
-from neuralsolve.errors import FormatError, NonFiniteError, ShapeError
+from neuralsolve.data.samples import Layout, Samples, check_finite
+from neuralsolve.errors import FormatError, ShapeError
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
@@ -156,7 +156,10 @@ class Surrogate(nn.Module):
                 "is needed"
             )
             raise ShapeError(msg)
-        _check_values(inputs)
+        if not inputs.size:
+            msg = f"inputs have the shape {inputs.shape}: nothing to predict from; one sample is needed"
+            raise ShapeError(msg)
+        check_finite("inputs", inputs, "leave them out")
         if samples is not None:
             points, codes = samples.points, samples.codes
         check_points(self.network, points, inputs, self.before.mean.shape[-1])
@@ -283,21 +286,6 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> None:
         msg = f"missing {missing[:3]}, not known {foreign[:3]}"
         raise RuntimeError(msg)
     module.load_state_dict(tensors, strict=False)
-
-
-def _check_values(inputs: np.ndarray) -> None:
-    """Raise an error where there is no number, or one that is none."""
-    if not inputs.size:
-        msg = f"inputs have the shape {inputs.shape}: nothing to predict from; one sample at least is needed"
-        raise ShapeError(msg)
-    finite = np.isfinite(inputs).reshape(len(inputs), -1).all(1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        msg = (
-            f"inputs hold NaN or infinity in {len(bad)} of {len(inputs)} samples, the first is number "
-            f"{bad[0]}; leave them out"
-        )
-        raise NonFiniteError(msg)
 
 
 def _first_guess(x: Tensor, prior: int) -> Tensor:
