@@ -15,6 +15,7 @@ from neuralsolve.models.normaliser import KINDS, Normaliser
 from neuralsolve.models.rates import END, SCHEDULES, START, rate
 from neuralsolve.models.resampling import Resampling
 from neuralsolve.pde.darcy import Darcy
+from neuralsolve.pde.navier_stokes import NavierStokes
 
 rng = np.random.default_rng(2603)
 EPS = torch.finfo(torch.float32).eps
@@ -122,6 +123,31 @@ def test_the_residual_of_darcy_flow_does_not_see_a_motion(motion):
     assert torch.allclose(kept, moved, rtol=1e-10)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_glides_carry_forced_flow_to_forced_flow(turned, mirrored):
+    flow = NavierStokes(grid=16, dt=0.02, frames_in=1, frames_out=2)
+    data = flow.samples(range(2), seed=33)
+    motion = symmetry.glide(16, 5, turned, mirrored)
+    moved = [motion(torch.from_numpy(v)).numpy() for v in (data.inputs, data.outputs)]
+    np.testing.assert_allclose(
+        flow.residual(*moved), flow.residual(data.inputs, data.outputs), rtol=0.2, atol=1e-6
+    )
+    aside = symmetry.Motion((0, 1), (False, False), (5, 3))  # no symmetry: the force stays behind
+    assert (
+        flow.residual(*(aside(torch.from_numpy(v)).numpy() for v in (data.inputs, data.outputs))).min() > 0.1
+    )
+
+
+def test_drawn_glides_are_a_group_of_4_n():
+    generator = torch.Generator().manual_seed(92)
+    met = {symmetry.drawn("glides", (8, 8), generator) for _ in range(600)}
+    assert len(met) == 32
+    u = torch.arange(64.0).view(1, 1, 8, 8)
+    fields = {tuple(motion(u).flatten().tolist()) for motion in met}
+    assert {tuple(b(a(u)).flatten().tolist()) for a in list(met)[:6] for b in list(met)[:6]} <= fields
+
+
 def test_drawn_motions_are_all_met_and_shifts_wrap():
     generator = torch.Generator().manual_seed(91)
     met = {symmetry.drawn("square", (5, 5), generator) for _ in range(200)}
@@ -145,6 +171,13 @@ def test_symmetries_that_a_grid_does_not_have_are_refused():
     symmetry.fits("swaps", Layout((open_,) * 2), (8, 8))
     symmetry.fits("square", Layout((closed,) * 2), (8, 8))
     symmetry.fits("shifts", Layout((open_,), boundary=("periodic",)), (8,))
+    forced = NavierStokes(grid=8).layout()
+    symmetry.fits("glides", forced, (8, 8))
+    symmetry.fits("shifts", NavierStokes(grid=8, forcing=0.0).layout(), (8, 8))
+    with pytest.raises(OptionError, match="the force differs from place to place"):
+        symmetry.fits("shifts", forced, (8, 8))
+    with pytest.raises(ShapeError, match="4 dividing n"):
+        symmetry.fits("glides", forced, (10, 10))
     with pytest.raises(OptionError, match="did you mean 'square'"):
         symmetry.fits("sqare", Layout((closed,)), (8,))
     symmetry.fits("square", Layout((open_,) * 2, boundary=("periodic",) * 2), (8, 8))

@@ -121,10 +121,12 @@ def test_gradients_of_the_block(generator, options):
 
 
 @pytest.mark.parametrize("options", [(), ("scaled", "bounded", "mixing")], ids=str)
+@pytest.mark.parametrize("heads", [8, 11])  # a whole vector of heads, and more than one that is not full
 @pytest.mark.parametrize(("shape", "patch"), [((6,), (3,)), ((4, 6), (2, 3)), ((4, 2, 6), (2, 1, 3))])
-def test_kernels_and_plain_torch_give_the_same_block(generator, shape, patch, options):
-    block = randomised(SpectralBlock(22, 3, 4, 11, **dict.fromkeys(options, True)).double(), generator, 0.3)
-    x, weight = (normal(generator, 2, 22, *shape) for _ in range(2))
+def test_kernels_and_plain_torch_give_the_same_block(generator, shape, patch, heads, options):
+    block = SpectralBlock(2 * heads, 3, 4, heads, **dict.fromkeys(options, True)).double()
+    block = randomised(block, generator, 0.3)
+    x, weight = (normal(generator, 2, 2 * heads, *shape) for _ in range(2))
     found = []
     for name in ("cpu", "reference"):
         with use(name):

@@ -140,7 +140,7 @@ class SpectralBlock(nn.Module):
         by_head = z.permute(0, 2, 1, 4, 3)  # (P, T, G, 8, D)
         rows = by_head.reshape(batch, -1, z[0, :, 0].numel())
         more = self.mixer(*3 * (rows[..., : self.channels],), need_weights=False)[0]
-        more = F.pad(more, [0, rows.shape[-1] - self.channels]).view_as(by_head)
+        more = F.pad(more, [0, rows.shape[-1] - self.channels]).reshape(by_head.shape)
         return z + more.permute(0, 2, 1, 4, 3)
 
     def _check(self, x: Tensor, patch: Sequence[int]) -> None:
