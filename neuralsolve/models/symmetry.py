@@ -4,9 +4,9 @@
 fields on grids of equal sides whose nodes lie the same seen from both ends, where the equation, its source
 and its boundary have them (Darcy with a constant source). "swaps": swaps of the axes alone, whatever the
 ends. "shifts": translations of a periodic box, of an equation in which no place differs from another. "glides":
-those of vorticity on a periodic square under a force f(x + y) with f(t + 1/2) = -f(t) and f(1/4 - t) = f(t), as
-of the Navier-Stokes data here: translations along x - y, the half turn and the mirror image of opposite sign,
-both moved by a part of the wave; 4 n of n^2 nodes. "none".
+those of vorticity on a periodic square under a force f(x + y) with f(t + 1/2) = -f(t) and f(1/4 - t) =
+f(t), as of the Navier-Stokes data here: translations along x - y, the half turn and the mirror image of
+opposite sign, both moved by a part of the wave; 4 n of them on n x n nodes. "none".
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def fits(kind: str, layout: Layout, shape: Sequence[int]) -> None:
     """
     motions(kind, shape)
     if kind == "glides" and (len(shape) != 2 or len(set(shape)) > 1 or shape[0] % 4):
-        msg = f'symmetry "glides" on a grid of {tuple(shape)}; n x n nodes, 4 dividing n, are needed: use "none"'
+        msg = f'symmetry "glides" on a grid of {tuple(shape)}; n x n nodes, 4 dividing n, are needed'
         raise ShapeError(msg)
     if kind == "shifts" and layout.equation.get("forcing"):
         msg = (
-            f'symmetry "shifts" of {layout.equation["name"]} with forcing = {layout.equation["forcing"]}: the '
-            'force differs from place to place; use "glides"'
+            f'symmetry "shifts" of {layout.equation["name"]} with forcing = {layout.equation["forcing"]}: '
+            'the force differs from place to place; use "glides"'
         )
         raise OptionError(msg)
     boundary = layout.boundary or ("",) * len(layout.axes)
