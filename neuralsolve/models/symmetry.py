@@ -3,10 +3,10 @@
 "square": flips along every axis and swaps of the axes, the 8 of a square and the 48 of a cube; of scalar
 fields on grids of equal sides whose nodes lie the same seen from both ends, where the equation, its source
 and its boundary have them (Darcy with a constant source). "swaps": swaps of the axes alone, whatever the
-ends. "shifts": translations of a periodic box, of an equation in which no place differs from another. "glides":
-those of vorticity on a periodic square under a force f(x + y) with f(t + 1/2) = -f(t) and f(1/4 - t) =
-f(t), as of the Navier-Stokes data here: translations along x - y, the half turn and the mirror image of
-opposite sign, both moved by a part of the wave; 4 n of them on n x n nodes. "none".
+ends. "shifts": translations of a periodic box, of an equation in which no place differs from another.
+"glides": those of vorticity on a periodic square under a force f(x + y) with f(t + 1/2) = -f(t) and
+f(1/4 - t) = f(t), as of the Navier-Stokes data here: translations along x - y, the half turn and the mirror
+image of opposite sign, both moved by a part of the wave; 4 n of them on n x n nodes. "none".
 """
 
 from __future__ import annotations
