@@ -37,6 +37,7 @@ from neuralsolve.kernels.cpu.factor import (
     csr_lower_transpose_solve,
 )
 from neuralsolve.kernels.cpu.grid import csr_grid_rows
+from neuralsolve.kernels.cpu.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.cpu.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.cpu.level_faces import level_faces
 from neuralsolve.kernels.cpu.padded import (
@@ -100,6 +101,7 @@ __all__ = [
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",
+    "csr_kaczmarz",
     "csr_lower_solve",
     "csr_lower_transpose_solve",
     "csr_matvec",

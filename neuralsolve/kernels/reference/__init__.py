@@ -39,6 +39,7 @@ from neuralsolve.kernels.reference.factor import (
     faces_ic0_solve,
 )
 from neuralsolve.kernels.reference.grid import csr_grid_rows
+from neuralsolve.kernels.reference.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.reference.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.reference.padded import (
     level_load,
@@ -123,6 +124,7 @@ __all__ = [
     "csr_ic0_factor",
     "csr_ilu0_factor",
     "csr_ilu0_solve",
+    "csr_kaczmarz",
     "csr_lower_solve",
     "csr_lower_transpose_solve",
     "csr_matvec",

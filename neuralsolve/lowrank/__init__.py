@@ -1,0 +1,1 @@
+"""Matrices by few numbers: random sketches, and what is built on them."""
