@@ -21,6 +21,11 @@ from neuralsolve.operators.structured import Block as Block
 from neuralsolve.operators.structured import CallableOperator as CallableOperator
 from neuralsolve.operators.structured import DenseOperator as DenseOperator
 from neuralsolve.operators.structured import DiagonalPlusLowRank as DiagonalPlusLowRank
+from neuralsolve.optimize.method import SketchedNewton as SketchedNewton
+from neuralsolve.optimize.minimize import minimize as minimize
+from neuralsolve.optimize.problem import EqualityProblem as EqualityProblem
+from neuralsolve.optimize.result import MinimizeResult as MinimizeResult
+from neuralsolve.optimize.result import MinimizeStatus as MinimizeStatus
 from neuralsolve.preconditioners.amg import AMG as AMG
 from neuralsolve.preconditioners.incomplete import IncompleteCholesky as IncompleteCholesky
 from neuralsolve.preconditioners.incomplete import IncompleteLU as IncompleteLU

@@ -35,6 +35,7 @@ class EqualityProblem:
     constraint : x -> c(x) (m,); None for no constraints
     constraint_jac : x -> the Jacobian of c (m, n), dense or sparse
     constraint_hess : x, v -> sum_i v_i (Hessian of c_i) (n, n); None where c is linear
+    multipliers0 : (m,), multipliers to begin with; None: those of least squares
     kkt_preconditioner : Hessian of L (n, n), Jacobian (m, n) -> M: r (n + m,) -> M r, symmetric positive
         definite, near the inverse of |KKT matrix|; None: there is none. With it, steps are found by MINRES.
 
@@ -60,6 +61,7 @@ class EqualityProblem:
     constraint: Callable[[Vector], Vector] | None = None
     constraint_jac: Callable[[Vector], Matrix] | None = None
     constraint_hess: Callable[[Vector, Vector], Matrix] | None = None
+    multipliers0: Vector | None = None
     kkt_preconditioner: Callable[[Matrix, Matrix], Callable[[Vector], Vector]] | None = None
 
     def __post_init__(self) -> None:
@@ -194,10 +196,19 @@ class Evaluations:
             raise NonFiniteError(msg)
         return point
 
+    def first_multipliers(self) -> Vector | None:
+        """Return the multipliers that the problem begins with, if it says so."""
+        given = self.problem.multipliers0
+        if given is None:
+            return None
+        lam = np.asarray(given, float)
+        self._fits("multipliers0", lam.shape, (self.m or 0,))
+        return lam
+
     @staticmethod
     def _fits(name: str, given: tuple[int, ...], needed: tuple[int, ...]) -> None:
         if given != needed:
-            msg = f"{name} returned the shape {given}; {needed} is needed"
+            msg = f"{name} has the shape {given}; {needed} is needed"
             raise ShapeError(msg)
 
 

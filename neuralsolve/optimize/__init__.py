@@ -1,0 +1,1 @@
+"""Constrained optimisation: minimise f(x) subject to c(x) = 0."""
