@@ -17,6 +17,7 @@ PROMISES = {
     "06_learned": lambda ratio: ratio >= 8,
     "07_tuned": lambda ratio: ratio <= 0.95,
     "08_surrogate": lambda left: left <= 0.05,
+    "09_control": lambda difference: difference <= 1e-6,
 }
 
 

@@ -1,7 +1,8 @@
-"""Minimisation under equality constraints: derivatives of the merit function, KKT points, refusals, endings."""
+"""Minimisation under equality constraints: the merit function, KKT points, refusals, endings."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 
@@ -119,9 +120,7 @@ def test_full_steps_near_a_solution_converge_quadratically_without_the_maratos_e
     residuals = [row["kkt_residual"] for row in result.history]
     assert result.success
     assert all(row["step"] == 1 for row in result.history)
-    assert all(
-        b <= 10 * a**2 for a, b in zip(residuals[1:], residuals[2:], strict=False) if a < 0.1 and b > 1e-12
-    )
+    assert all(b <= 10 * a**2 for a, b in itertools.pairwise(residuals[1:]) if a < 0.1 and b > 1e-12)
 
 
 def test_indefinite_hessians_lead_to_a_minimum_not_a_saddle():
@@ -302,9 +301,9 @@ def test_a_callback_sees_every_step_stops_and_raises():
     assert (stopped.status, stopped.nit) == (MinimizeStatus.STOPPED, 1)
 
     def broken(x):
-        raise KeyError("mine")
+        raise KeyError(len(x))
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(KeyError, match="6"):
         ns.minimize(curved(6, 3, 473), callback=broken)
 
 

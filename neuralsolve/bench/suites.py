@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from neuralsolve.bench import fields, learned, multigrid, tuned
+from neuralsolve.bench import fields, learned, multigrid, optimize, tuned
 from neuralsolve.bench.bars import BarRow, Settings, missing
 from neuralsolve.errors import InputError, OptionError, SolveError, nearest
 
@@ -15,6 +15,7 @@ SUITES: dict[str, Groups] = {
     "learned": learned.GROUPS,
     "tuned": tuned.GROUPS,
     "fields": fields.GROUPS,
+    "optimize": optimize.GROUPS,
 }
 
 
@@ -30,7 +31,7 @@ def take_suite(
 
     Parameters
     ----------
-    suite : "multigrid", "learned", "tuned" or "fields"
+    suite : "multigrid", "learned", "tuned", "fields" or "optimize"
     repeats : rounds of every timing; the median counts
     only : groups to run, by default all of the suite's
     quick : toy sizes, which show that everything runs

@@ -37,8 +37,9 @@ TITLES = {
     "learned": "Learned solvers against their bars",
     "tuned": "Tuned options against their bars",
     "fields": "Models of fields against their bars",
+    "optimize": "Constrained optimisation against its bars",
 }
-REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "fields": 3, "kernels": 3}
+REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "fields": 3, "optimize": 3, "kernels": 3}
 
 
 def run(
@@ -84,6 +85,9 @@ def run(
             if suite == "learned":
                 pictures.append(plot.with_stem(plot.stem + "_histories"))
                 _draw_histories(pictures[-1], force)
+            if suite == "optimize":
+                pictures.append(plot.with_stem(plot.stem + "_profiles"))
+                _draw_profiles(pictures[-1], options["quick"], force)
         if json:
             print_json({"environment": environment(), "rows": [row.as_dict() for row in rows]})
         else:
@@ -158,6 +162,15 @@ def _draw_histories(plot: Path, force: bool) -> None:
 
     title = "turned boxes, a class that no training has seen, 64 x 64"
     save(history_figure(histories(), title), plot, overwrite=force)
+
+
+def _draw_profiles(plot: Path, quick: bool, force: bool) -> None:
+    from neuralsolve.bench.optimize import TOL, profiles
+    from neuralsolve.plot import profiles_figure, save
+
+    found = profiles(quick)
+    title = f"{len(next(iter(found.values())))} problems of CUTEst under equality constraints, to {TOL:g}"
+    save(profiles_figure(found, "values of f", title), plot, overwrite=force)
 
 
 def _tell(rows: list[Row] | list[Measure] | list[BarRow], written: list[Path]) -> None:

@@ -40,7 +40,8 @@ def as_constraint(given: Any, like: Tensor | None) -> Constraint | None:
 
     Parameters
     ----------
-    given : a function x -> c(x) that is to vanish; {"type": "eq", "fun": ..., "jac": ..., "hess": ...}, hess of
+    given : a function x -> c(x) that is to vanish; {"type": "eq", "fun": ..., "jac": ..., "hess": ...},
+        hess of
         x and v; SciPy's LinearConstraint and NonlinearConstraint with lb = ub; a sequence of those
     like : of what kind x is, for torch functions; None for NumPy's
 
@@ -110,7 +111,7 @@ def _rows(J: Any) -> Matrix:
 
 
 def _linear(given: LinearConstraint) -> Constraint:
-    A = sp.csr_array(given.A) if sp.issparse(given.A) else np.atleast_2d(np.asarray(given.A, float))
+    A: Matrix = sp.csr_array(given.A) if sp.issparse(given.A) else np.atleast_2d(np.asarray(given.A, float))
     target = np.broadcast_to(_equal(given.lb, given.ub), A.shape[:1])
 
     def value(x: Vector) -> Vector:
@@ -123,8 +124,8 @@ def _linear(given: LinearConstraint) -> Constraint:
 
 
 def _equal(low: Any, high: Any) -> np.ndarray:
-    low, high = np.asarray(low, float), np.asarray(high, float)
-    if not np.array_equal(*np.broadcast_arrays(low, high)):
+    low, high = np.broadcast_arrays(np.asarray(low, float), np.asarray(high, float))
+    if not np.array_equal(low, high):
         msg = f"a constraint with lb = {low}, ub = {high}; lb = ub is needed: {MEND}"
         raise OptionError(msg)
     return low

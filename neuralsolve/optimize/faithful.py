@@ -116,7 +116,7 @@ class FaithfulNewton:
         point, lam, n = self.point, self.lam, len(self.point.x)
         Gamma = np.block([[B, G.T], [G, np.zeros((len(G), len(G)))]])
         right = -np.concatenate([point.slope(lam), point.c])
-        psi = 20 * max(np.linalg.norm(B) ** 2, 1.0) / (min(xi, 1.0) * min(XI_B, 1.0))
+        psi = 20 * max(float(np.linalg.norm(B)) ** 2, 1.0) / (min(xi, 1.0) * min(XI_B, 1.0))
         upsilon = max(float(np.linalg.norm(G)), float(np.linalg.norm(H)), 1.0)
         self._tighten(upsilon, psi, 1.0)
         solver, allowed = self.solver(Gamma, right), self.cap
@@ -160,6 +160,6 @@ def _positive_on_kernel(H: np.ndarray, G: np.ndarray) -> bool:
     m, n = G.shape
     if m >= n:
         return True
-    Q = qr(G.T)[0] if m else np.eye(n)
+    Q: np.ndarray = np.asarray(qr(G.T)[0]) if m else np.eye(n)
     Z = Q[:, m:]
     return bool(np.linalg.eigvalsh(Z.T @ H @ Z)[0] >= POSITIVE)

@@ -11,7 +11,8 @@ Dense: Bunch-Kaufman's L D L^T, whose D tells the inertia, of the matrix scaled 
 the inertia stays). Sparse: LU, which tells none; what is asked of dx instead is curvature, dx . (H + shift I)
 dx > 0, which is all that the proof of descent needs (Chiang and Zavala 2016).
 
-The rule by which shifts grow is that of IPOPT (Waechter and Biegler, Math. Program. 106 (2006) 25-57, sec. 3.1).
+The rule by which shifts grow is that of IPOPT (Waechter and Biegler, Math. Program. 106 (2006) 25-57, sec.
+3.1).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 from scipy.sparse.linalg import splu
 
 from neuralsolve.optimize.problem import Matrix, Vector
@@ -33,6 +34,7 @@ LEAST = 1e-12  # of shifts, over the diagonal of H
 MOST = 1e40
 FLAT = 1e-14  # pivots of the scaled matrix below it times its size are zero
 CURVED = 1e-12
+_sytrf, _sytrs = get_lapack_funcs(("sytrf", "sytrs"))  # of float64
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class StepFinder(Protocol):
 
 
 class Shifts:
-    """The shifts that are tried one after the other; the last that was needed is where the next search begins."""
+    """The shifts that are tried one after the other, beginning near the last that was needed."""
 
     def __init__(self) -> None:
         self.last = 0.0
@@ -138,7 +140,7 @@ class _LDL:
             scaled = self.K * self.scales[:, None] * self.scales
             self.scales /= np.sqrt(np.maximum(np.abs(scaled).max(1), 1e-300))
         scaled = self.K * self.scales[:, None] * self.scales
-        self.factor, self.pivots, _ = lapack.dsytrf(scaled, lower=1)
+        self.factor, self.pivots, _ = _sytrf(scaled, lower=1)
         single = self.pivots > 0  # a block of two has one eigenvalue of each sign, by the choice of pivots
         D, tiny = np.diag(self.factor)[single], FLAT * (n + m)
         self.zero = int((np.abs(D) <= tiny).sum())
@@ -154,7 +156,7 @@ class _LDL:
         return d if np.isfinite(d).all() else None
 
     def _solve(self, right: Vector) -> Vector:
-        x, _ = lapack.dsytrs(self.factor, self.pivots, right * self.scales, lower=1)
+        x, _ = _sytrs(self.factor, self.pivots, right * self.scales, lower=1)
         return x.reshape(-1) * self.scales
 
 

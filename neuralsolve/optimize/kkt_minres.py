@@ -1,7 +1,7 @@
 """Steps by MINRES on the KKT matrix: inexact, and as exact as a step of descent needs.
 
-Each solve goes on from the last, to a residual ten times smaller. Source of the test: the adaptive accuracy of
-Hong et al. (ICML 2023, arXiv 2305.18379), whose sketches MINRES stands for.
+Each solve goes on from the last, to a residual ten times smaller. Source of the test: the adaptive accuracy
+of Hong et al. (ICML 2023, arXiv 2305.18379), whose sketches MINRES stands for.
 """
 
 from __future__ import annotations

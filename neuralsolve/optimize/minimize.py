@@ -50,7 +50,8 @@ def minimize(
     Parameters
     ----------
     fun : x -> f(x), or an `EqualityProblem`, which holds everything up to the constraints
-    x0 : (n,), where to start. A torch tensor says that all functions are torch's, and what derivatives are not
+    x0 : (n,), where to start. A torch tensor says that all functions are torch's, and what derivatives are
+        not
         given come by autograd; NumPy's are taken by central differences, which cost 2 n calls and leave about
         1e-6 of the KKT residual.
     args : further arguments of fun, jac and hess
@@ -58,9 +59,10 @@ def minimize(
     jac : x -> (n,); True: fun returns f and the gradient
     hess : x -> (n, n), dense or SciPy sparse
     bounds : None, or bounds that bound nothing
-    constraints : c as a function, {"type": "eq", "fun": ..., "jac": ..., "hess": ...} with hess of x and v (the
-        sum of v_i times the Hessian of c_i), SciPy's LinearConstraint and NonlinearConstraint with lb = ub, or a
-        sequence of those
+    constraints : c as a function, {"type": "eq", "fun": ..., "jac": ..., "hess": ...} with hess of x and v
+        (the
+        sum of v_i times the Hessian of c_i), SciPy's LinearConstraint and NonlinearConstraint with lb = ub,
+        or a sequence of those
     tol : of the KKT residual ||(grad f + G^T lam, c)||_2, absolute
     maxiter, maxfun : steps, and values of f
     callback : called after each step with x, or, as callback(intermediate_result), with a `MinimizeResult`;
@@ -221,8 +223,10 @@ def _problem(
         second = in_torch.hess if second is None else in_torch.given(second)
     first = first or differences(value)
     c = as_constraint(constraints, like)
-    parts = () if c is None else (c.value, c.jac, c.hess)
-    return EqualityProblem(start, value, first, second or symmetric_differences(first), *parts)
+    second = second or symmetric_differences(first)
+    if c is None:
+        return EqualityProblem(start, value, first, second)
+    return EqualityProblem(start, value, first, second, c.value, c.jac, c.hess)
 
 
 def _with(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """Newton's method on the exact augmented Lagrangian, as it serves users: `SketchedNewton()`.
 
-Each step solves the KKT system (`kkt`), finds penalties for which the solution descends on the merit function M
-(`merit`), and looks along it for a point
+Each step solves the KKT system (`kkt`), finds penalties for which the solution descends on the merit
+function M (`merit`), and looks along it for a point
 
     M(new) <= M + beta alpha (grad M . d),   alpha = 1, 1/2, 1/4, ...,   or   R(new) <= `FAST` R,
 
@@ -215,7 +215,7 @@ class Newton:
 
 
 def first_multipliers(point: Point) -> Vector:
-    """Return the multipliers to begin with: those of least squares, or zero where they are large or G sparse."""
+    """Return multipliers to begin with: of least squares, or zero where those are large or G is sparse."""
     if sp.issparse(point.G):
         return np.zeros(len(point.c))
     lam = least_squares_multipliers(point)

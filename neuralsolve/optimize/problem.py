@@ -192,7 +192,8 @@ class Evaluations:
         if not point.finite:
             which = {"fun": point.f, "the constraints": point.c, "jac": point.g}
             bad = [name for name, value in which.items() if not np.isfinite(value).all()]
-            msg = f"NaN or infinity at x0 in {', '.join(bad) or 'the Jacobian of the constraints'}; start elsewhere"
+            where = ", ".join(bad) or "the Jacobian of the constraints"
+            msg = f"NaN or infinity at x0 in {where}; start elsewhere"
             raise NonFiniteError(msg)
         return point
 

@@ -152,6 +152,7 @@ class PoissonControl:
             lambda x: H,
             lambda x: G @ x,
             lambda x: G,
+            multipliers0=np.ones(self.size),
             kkt_preconditioner=self.preconditioner,
         )
 
