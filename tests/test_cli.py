@@ -286,7 +286,7 @@ def test_help_lists_the_commands_and_needs_no_solver():
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
-    for command in ("solve", "simulate", "tune", "bench", "doctor", "cases"):
+    for command in ("solve", "simulate", "tune", "minimize", "bench", "doctor", "cases"):
         assert command in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -325,7 +325,7 @@ def test_doctor_reports_what_is_broken(monkeypatch):
     assert "true residual 5.0e-01" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["solve", "simulate", "tune", "bench", "doctor", "cases"])
+@pytest.mark.parametrize("command", ["solve", "simulate", "tune", "minimize", "bench", "doctor", "cases"])
 def test_the_page_describes_every_command_and_option(command):
     page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
     assert f"neuralsolve {command}" in page

@@ -66,7 +66,8 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     A `neuralsolve.cases.schema` object with a `problem` method; for ``kind = "smoke"`` a `SmokeCase`, for
-    ``kind = "train"`` a `TrainCase` or a `CycleCase`, for ``kind = "sequence"`` a `SequenceCase`.
+    ``kind = "train"`` a `TrainCase` or a `CycleCase`, for ``kind = "sequence"`` a `SequenceCase`, for
+    ``kind = "control"`` a `ControlCase`.
 
     Raises
     ------
@@ -94,12 +95,16 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
     if kind == "sequence":
         from neuralsolve.cases.sequence import SequenceCase
 
-        return _validated(path, SequenceCase, content | {"path": path})
+        return validated(path, SequenceCase, content | {"path": path})
+    if kind == "control":
+        from neuralsolve.cases.control import ControlCase
+
+        return validated(path, ControlCase, content | {"path": path})
     if kind not in KINDS:
-        known = [*KINDS, "smoke", "train", "sequence"]
+        known = [*KINDS, "smoke", "train", "sequence", "control"]
         msg = f"{path}: kind is {kind!r}{nearest(str(kind), known)} (kind = {' | '.join(known)})"
         raise OptionError(msg)
-    return _validated(path, KINDS[kind], content | {"path": path})
+    return validated(path, KINDS[kind], content | {"path": path})
 
 
 def _training(path: Path, content: dict[str, Any]) -> Any:
@@ -114,7 +119,7 @@ def _training(path: Path, content: dict[str, Any]) -> Any:
     if network not in kinds:
         msg = f"{path}: network = {network!r}{nearest(network, kinds)}"
         raise OptionError(msg)
-    return _validated(path, kinds[network], content | {"path": path})
+    return validated(path, kinds[network], content | {"path": path})
 
 
 def _smoke_case(path: Path, content: dict[str, Any]) -> Any:
@@ -132,7 +137,8 @@ def _smoke_case(path: Path, content: dict[str, Any]) -> Any:
         raise _first_complaint(path, error, None) from None
 
 
-def _validated(path: Path, model: Any, content: dict[str, Any]) -> Any:
+def validated(path: Path, model: Any, content: dict[str, Any]) -> Any:
+    """Return a table of a schema; what pydantic complains of becomes one line that names the file."""
     from pydantic import ValidationError
 
     try:

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 SOURCES = ("ones", "random", "sine", "dipole")
 SEED = 1905
-WHAT = {"simulate": "a simulation", "train": "the training of a network", "tune": "a sequence of systems"}
+WHAT = {
+    "simulate": "a simulation",
+    "train": "the training of a network",
+    "tune": "a sequence of systems",
+    "minimize": "a constrained minimisation",
+}
 
 
 @dataclass(frozen=True)

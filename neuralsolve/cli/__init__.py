@@ -1,4 +1,4 @@
-"""The command line: ``neuralsolve solve | simulate | train | data | evaluate | bench | ...``.
+"""The command line: ``neuralsolve solve | simulate | minimize | train | data | evaluate | bench | ...``.
 
 Exit codes: 0 success (converged), 1 not converged or something broken, 2 wrong input. With ``--json``
 standard output holds one JSON object and nothing else; progress and errors go to standard error.

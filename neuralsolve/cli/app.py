@@ -113,6 +113,32 @@ def tune(
 
 
 @app.command()
+def minimize(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
+    n: Annotated[int | None, typer.Option("--n", help="inner nodes a side")] = None,
+    alpha: Annotated[float | None, typer.Option(help="price of the control")] = None,
+    inner: Annotated[
+        str | None, typer.Option(metavar="NAME", help="what finds steps: auto, direct, minres, kaczmarz, ...")
+    ] = None,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="the algorithm as published, for study")
+    ] = False,
+    tol: Annotated[float | None, typer.Option(help="of the KKT residual ||(grad L, c)||, absolute")] = None,
+    maxiter: Annotated[int | None, typer.Option(help="largest number of steps")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where files go; out/minimize/CASE")
+    ] = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Minimise under equality constraints; write a picture, the history and the solution."""
+    from neuralsolve.cli.minimize import run
+
+    given = {"n": n, "alpha": alpha, "inner": inner, "faithful": faithful or None}
+    run(case, given | {"tol": tol, "maxiter": maxiter}, out_dir, json=json, force=force)
+
+
+@app.command()
 def train(
     case: Annotated[str, typer.Argument(metavar="CASE", help="CASE.toml or the name of a packaged case")],
     out_dir: Annotated[

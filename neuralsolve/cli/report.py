@@ -60,9 +60,14 @@ def told_of(option: str) -> Iterator[None]:
         raise type(error)(msg) from None
 
 
+def json_text(content: dict[str, Any]) -> str:
+    """Return one JSON object; NaN and infinity, which JSON lacks, become null."""
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object; NaN and infinity, which JSON lacks, become null."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    """Print one JSON object; of several processes the first alone does."""
+    text = json_text(content)
     if not rank():
         typer.echo(text)
 

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from neuralsolve.cli.app import app
 
 THREADS = 2
-QUIET = ("simulate", "train", "tune", "data", "evaluate", "predict", "compare")  # with threads that sleep
+QUIET = (
+    "simulate",
+    "train",
+    "tune",
+    "minimize",
+    "data",
+    "evaluate",
+    "predict",
+    "compare",
+)  # with threads that sleep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of solutions, convergence, benchmarks, smoke and predictions: the one place that knows matplotlib.
+"""Pictures of solutions, minima, convergence, benchmarks, smoke, predictions: matplotlib is known here alone.
 
 Figures are made without pyplot, so nothing global changes and no window opens.
 """
@@ -14,6 +14,7 @@ from neuralsolve.plot.charts import (
 from neuralsolve.plot.errors import errors_figure, relative_errors, rollout_figure, spectra_figure
 from neuralsolve.plot.fields import comparison_figure, fields_figure
 from neuralsolve.plot.profiles import profiles_figure
+from neuralsolve.plot.optimum import control_figure
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
 from neuralsolve.plot.tuning import tuning_figure
@@ -22,6 +23,7 @@ __all__ = [
     "bars_figure",
     "bench_figure",
     "comparison_figure",
+    "control_figure",
     "errors_figure",
     "fields_figure",
     "history_figure",
