@@ -73,11 +73,10 @@ def _minimised(case: ControlCase, quiet: bool) -> MinimizeResult:
 
 
 def _history(result: MinimizeResult) -> list[dict[str, Any]]:
-    """Return a row for each step: its number is `step`, its length `step_length`."""
+    """Return a row for the start and for each step: its number is `step`, its length `step_length`."""
     rows = []
-    for k, row in enumerate(result.history, 1):
-        named = row | {"step_length": row["step"]}
-        values = {key: float(named[key]) for key in KEYS}
+    for k, row in enumerate(result.history):
+        values = {key: float(row[key]) for key in KEYS}
         rows.append({"step": k} | values | {"inner": int(row["inner"])})
     return rows
 

@@ -106,10 +106,9 @@ class FaithfulNewton:
             return MinimizeStatus.LINE_SEARCH_FAILED
         alpha, self.point, self.lam = found
         self.nit += 1
-        row = {"fun": self.point.f, "kkt_residual": self.point.residual(self.lam)}
-        row |= {"constr_violation": float(np.abs(self.point.c).max(initial=0)), "step": alpha}
-        row |= {"shift": float(B[0, 0] - H[0, 0]), "eta1": self.merit.eta1, "eta2": self.merit.eta2}
-        return MinimizeStatus.STOPPED if self.told(row | {"inner": self.inner - before}) else None
+        row = {"step_length": alpha, "shift": float(B[0, 0] - H[0, 0]), "eta1": self.merit.eta1}
+        row |= {"eta2": self.merit.eta2, "inner": self.inner - before}
+        return MinimizeStatus.STOPPED if self.told(row) else None
 
     def _direction(self, H: Matrix, B: Matrix, G: Matrix, xi: float) -> Vector | None:
         """Return a direction of descent; None where the inner iterations are used up."""

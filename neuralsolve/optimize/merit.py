@@ -26,6 +26,7 @@ class ExactLagrangian:
 
     Examples
     --------
+    >>> import numpy as np
     >>> point = Point(np.ones(2), 1.0, np.array([2.0]), np.zeros(2), np.ones((1, 2)))
     >>> ExactLagrangian(eta1=1.0, eta2=0.5).value(point, np.array([3.0]))
     13.5

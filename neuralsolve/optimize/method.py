@@ -21,7 +21,7 @@ class SketchedNewton:
         "gaussian-vector", "gaussian", "countsketch", "srht": randomised sketch and project, for study.
         "auto": "minres" for a problem with a preconditioner, else "direct"; "kaczmarz" if faithful.
     faithful : the algorithm as published, constants and all: no regularised Jacobian, penalties that only
-        grow, a shift of xi_B + ||H||, no second-order correction
+        grow, a shift of xi_B + ||H||, no second-order correction; its matrices are dense
     eta1, eta2 : penalties at the start
     beta : part of the promised descent that a step must bring (Armijo)
     block : rows of a block sketch
@@ -44,12 +44,17 @@ class SketchedNewton:
     eta2: float = 0.1
     beta: float = 0.1
     block: int = 8
-    inner_cap: int = 100_000
+    inner_cap: int = 1_000_000
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.inner not in INNER:
             msg = f"inner = {self.inner!r}{nearest(self.inner, INNER)}"
+            raise OptionError(msg)
+        if self.faithful and self.inner in ("direct", "minres"):
+            msg = (
+                f"faithful with inner = {self.inner!r}; one of the sketches is needed: {', '.join(SKETCHED)}"
+            )
             raise OptionError(msg)
         if not (0 < self.eta1 < 1e8 and 1e-8 < self.eta2 < 1e8 and 0 < self.beta < 0.5):
             msg = (

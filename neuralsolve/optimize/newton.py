@@ -137,10 +137,8 @@ class Newton:
         elif alpha == 1:
             self._ease(H)
         self.nit += 1
-        row = {"fun": self.point.f, "kkt_residual": self.point.residual(self.lam)}
-        row |= {"constr_violation": float(np.abs(self.point.c).max(initial=0)), "step": alpha}
-        row |= {"shift": step.shift, "eta1": self.merit.eta1, "eta2": self.merit.eta2, "inner": step.inner}
-        return MinimizeStatus.STOPPED if self.told(row) else None
+        row = {"step_length": alpha, "shift": step.shift, "eta1": self.merit.eta1, "eta2": self.merit.eta2}
+        return MinimizeStatus.STOPPED if self.told(row | {"inner": step.inner}) else None
 
     def _step(self, H: Matrix, residual: float) -> Step | None:
         """Return a direction that descends on M, whose penalties are sharpened until it does."""

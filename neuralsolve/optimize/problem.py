@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 
 from neuralsolve.errors import NonFiniteError, ShapeError
 
@@ -98,7 +97,7 @@ class Point:
     @property
     def finite(self) -> bool:
         """Whether all of it are numbers."""
-        entries = self.G.data if sp.issparse(self.G) else self.G
+        entries = self.G.data if is_sparse(self.G) else self.G
         return all(bool(np.isfinite(v).all()) for v in (self.f, self.c, self.g, entries))
 
     def slope(self, lam: Vector) -> Vector:
@@ -174,7 +173,7 @@ class Evaluations:
             return H
         more = _matrix(self.problem.constraint_hess(x.copy(), lam.copy()))
         self._fits("the Hessian of the constraints", more.shape, H.shape)
-        return np.asarray(H + more) if not (sp.issparse(H) and sp.issparse(more)) else sp.csr_array(H + more)
+        return _matrix(H + more) if is_sparse(H) and is_sparse(more) else np.asarray(H + more)
 
     def start(self) -> Point:
         """Return the point at x0.
@@ -213,8 +212,15 @@ class Evaluations:
             raise ShapeError(msg)
 
 
+def is_sparse(A: Matrix) -> bool:
+    """Return whether a matrix is one of SciPy's, without loading SciPy for those that are not."""
+    return not isinstance(A, np.ndarray) and hasattr(A, "tocsr")
+
+
 def _matrix(values: Any) -> Matrix:
     """Return a matrix as SciPy's CSR array or NumPy's array, in float64."""
-    if sp.issparse(values):
-        return sp.csr_array(values, dtype=float)
+    if is_sparse(values):
+        import scipy.sparse
+
+        return scipy.sparse.csr_array(values, dtype=float)
     return np.asarray(values, float)

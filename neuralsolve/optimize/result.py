@@ -51,7 +51,8 @@ class MinimizeResult:
     nit : steps
     nfev, njev, nhev : values, gradients, Hessians of f that were asked for; those of c as often
     inner_iterations : of the inner solver, all steps together
-    history : a row for each step: fun, kkt_residual, constr_violation, step, shift, eta1, eta2, inner
+    history : a row for the start and one for each step: fun, kkt_residual, constr_violation, step_length,
+        shift, eta1, eta2, inner
     seconds : wall time
     explanation : what was chosen and why
     """

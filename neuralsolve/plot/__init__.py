@@ -13,8 +13,8 @@ from neuralsolve.plot.charts import (
 )
 from neuralsolve.plot.errors import errors_figure, relative_errors, rollout_figure, spectra_figure
 from neuralsolve.plot.fields import comparison_figure, fields_figure
-from neuralsolve.plot.profiles import profiles_figure
 from neuralsolve.plot.optimum import control_figure
+from neuralsolve.plot.profiles import profiles_figure
 from neuralsolve.plot.solution import solution_figure
 from neuralsolve.plot.style import save
 from neuralsolve.plot.tuning import tuning_figure

@@ -45,12 +45,8 @@ def control_figure(
 
 
 def draw_steps(axes: Axes, history: Sequence[dict[str, float]], tol: float | None = None) -> None:
-    """Draw the KKT residual and max |c| after each step of a minimisation, on a logarithmic axis."""
-    if not history:
-        axes.text(0.5, 0.5, "no step was taken", ha="center", fontsize=9, color=INK)
-        axes.set_axis_off()
-        return
-    steps = np.arange(1, len(history) + 1)
+    """Draw the KKT residual and max |c| at the start and after each step, on a logarithmic axis."""
+    steps = np.arange(len(history))
     style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(history) < 40 else {}
     names = {"kkt_residual": ("KKT residual", OURS), "constr_violation": ("max |c|", SHORT)}
     axes.set_yscale("log")
@@ -61,7 +57,7 @@ def draw_steps(axes: Axes, history: Sequence[dict[str, float]], tol: float | Non
     if tol is not None:
         axes.axhline(tol, color=OTHERS, linewidth=1, linestyle="--", label="tolerance")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(0.5, len(history) + 0.5)
+    axes.set_xlim(-0.5, len(history) - 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("step", fontsize=8)
     axes.grid(True, which="major", color=GROUND)
