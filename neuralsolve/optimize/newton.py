@@ -36,6 +36,7 @@ FAST = 0.9  # of R, that a step may leave to be taken without M
 HALVINGS = 30
 SHORT = 0.3  # steps below it make the next one more careful
 CARE_H, CARE_C, MORE, LESS = 1e-2, 1e-4, 4.0, 10.0  # first shift and damping, over their scales; growth, fall
+MOST_CARE = 1e4  # of shift and damping, over their scales
 RETRIES = 12  # of more care where no point along a step is good
 RELAX = 4.0  # of penalties
 SHARPEN = 2.0
@@ -153,10 +154,15 @@ class Newton:
             merit = self.merit
             while not (good := merit.descends(self._slope(merit, H, step), residual)) and not merit.at_an_end:
                 merit = merit.sharpened(SHARPEN)
-            if good or step.accuracy <= EXACT or step.accuracy > accuracy:
+            if good:
                 self.merit = merit
                 return step
-            accuracy = max(0.1 * step.accuracy, EXACT)
+            if self.damping:  # a step that hardly lowers |c| descends for no penalties
+                self.damping = 0.0
+            elif step.accuracy <= EXACT or step.accuracy > accuracy:
+                return step
+            else:
+                accuracy = max(0.1 * step.accuracy, EXACT)
 
     def _slope(self, merit: ExactLagrangian, H: Matrix, step: Step) -> float:
         return merit.along(self.point, self.lam, H, step.dx, step.dlam)
@@ -198,8 +204,8 @@ class Newton:
     def _care(self, H: Matrix, more: float) -> None:
         """Ask for shorter steps."""
         h, g = self._scales(H)
-        self.shift = max(more * self.shift, CARE_H * h)
-        self.damping = max(more * self.damping, CARE_C * g**2 / h)
+        self.shift = min(max(more * self.shift, CARE_H * h), MOST_CARE * h)
+        self.damping = min(max(more * self.damping, CARE_C * g**2 / h), MOST_CARE * g**2 / h)
 
     def _ease(self, H: Matrix) -> None:
         """Ask for less care."""
