@@ -17,7 +17,7 @@ from neuralsolve.kernels import use
 from neuralsolve.models.lsm import LatentSpectral
 from neuralsolve.models.pointwise_head import two_layers
 from neuralsolve.models.spectral_block import SpectralBlock
-from neuralsolve.models.unet import UNet
+from neuralsolve.models.unet import DoubleConv, UNet
 
 Block = TypeVar("Block", bound=torch.nn.Module)
 
@@ -302,3 +302,23 @@ def test_gradients_by_torch_func_are_those_of_autograd(generator):
     (expected,) = torch.autograd.grad(model(x).square().sum(), x)
     got = torch.func.grad(lambda v: model(v).square().sum())(x.detach())
     assert (got - expected).norm() <= 1e-12 * (1 + expected.norm())
+
+
+@pytest.mark.parametrize("periodic", [(True, True), (True, False)])
+def test_convolutions_around_a_periodic_axis_commute_with_shifts(generator, periodic):
+    conv = randomised(DoubleConv(3, 4, "instance", periodic).double(), generator)
+    x = normal(generator, 2, 3, 8, 6)
+    for axis, around in zip((2, 3), periodic, strict=True):
+        apart = (conv(x.roll(3, axis)) - conv(x).roll(3, axis)).abs().max()
+        assert (apart <= 1e-12) == around
+
+
+def test_a_periodic_network_has_the_same_parameters_and_whole_coarse_cells():
+    nets = [LatentSpectral(2, 1, 1, width=8, levels=2, periodic=periodic) for periodic in (False, True)]
+    assert len({sum(p.numel() for p in net.parameters()) for net in nets}) == 1
+    nets[1].load_state_dict(nets[0].state_dict())
+    assert nets[1](torch.zeros(1, 1, 8, 12)).shape == (1, 1, 8, 12)
+    with pytest.raises(ShapeError, match="multiples of 4"):
+        nets[1](torch.zeros(1, 1, 8, 10))
+    with pytest.raises(OptionError, match="periodic"):
+        LatentSpectral(2, 1, 1, width=8, levels=2, periodic=(True,))

@@ -20,7 +20,7 @@ class LatentSpectral(nn.Module):
 
     Parameters
     ----------
-    dim, inputs, outputs, width, levels, norm, patch, closed : as of `UNet`
+    dim, inputs, outputs, width, levels, norm, patch, closed, periodic : as of `UNet`
     tokens, basis, heads : as of `SpectralBlock`; heads divide width
     scaled, bounded, mixing : as of `SpectralBlock`; all False is the model as published
 
@@ -51,6 +51,7 @@ class LatentSpectral(nn.Module):
         scaled: bool = False,
         bounded: bool = False,
         mixing: bool = False,
+        periodic: bool | Sequence[bool] = False,
     ):
         super().__init__()
         check_heads(width, heads)
@@ -58,7 +59,7 @@ class LatentSpectral(nn.Module):
         def block(level: int, channels: int) -> SpectralBlock:
             return SpectralBlock(channels, tokens, basis, heads, scaled, bounded, mixing)
 
-        self.net = UNet(dim, inputs, outputs, width, levels, norm, patch, closed, block)
+        self.net = UNet(dim, inputs, outputs, width, levels, norm, patch, closed, block, periodic)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

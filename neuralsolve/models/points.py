@@ -125,7 +125,7 @@ class LatentSpectralPoints(nn.Module):
         def block(level: int, channels: int) -> SpectralBlock:
             return SpectralBlock(channels, tokens, basis, heads, scaled, bounded, mixing)
 
-        self.body = UNetBody(dim, width, levels, norm, block)
+        self.body = UNetBody(dim, width, levels, norm, (False,) * dim, block)
         self.last = nn.Linear(width, width)
         self.head = nn.Sequential(nn.Linear(width, HEAD), nn.GELU(), nn.Linear(HEAD, outputs))
 

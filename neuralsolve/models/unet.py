@@ -5,7 +5,8 @@
     the one before, the way back: linear upsampling (corners aligned), what was skipped beside it, two
     convolutions, 1x1 convolution, what was padded cut off, width -> 128 -> out with GELU
 
-Two convolutions: {3^d, no bias, norm, ReLU} twice. `block(level)` says what every skip passes through; the
+Two convolutions: {3^d, no bias, norm, ReLU} twice; they see zeros beyond the grid, or, along periodic axes,
+its other end. `block(level)` says what every skip passes through; the
 coarsest one passes too before it goes up. With spectral blocks this is LSM (Wu et al. 2023), with none its
 own baseline.
 """
@@ -41,17 +42,28 @@ def norm_of(kind: str, dim: int, channels: int) -> nn.Module:
 class DoubleConv(nn.Module):
     """{3^d convolution, norm, ReLU} twice."""
 
-    def __init__(self, dim: int, inputs: int, outputs: int, norm: str, inner: int | None = None):
+    def __init__(
+        self, inputs: int, outputs: int, norm: str, periodic: Sequence[bool], inner: int | None = None
+    ):
         super().__init__()
-        inner = inner or outputs
-        self.first = CONV[dim](inputs, inner, 3, padding=1, bias=False)
+        inner, dim = inner or outputs, len(periodic)
+        self.periodic, padding = tuple(periodic), tuple(0 if around else 1 for around in periodic)
+        self.first = CONV[dim](inputs, inner, 3, padding=padding, bias=False)
         self.first_norm = norm_of(norm, dim, inner)
-        self.second = CONV[dim](inner, outputs, 3, padding=1, bias=False)
+        self.second = CONV[dim](inner, outputs, 3, padding=padding, bias=False)
         self.second_norm = norm_of(norm, dim, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.first_norm(self.first(x)), inplace=True)
-        return F.relu(self.second_norm(self.second(x)), inplace=True)
+        x = F.relu(self.first_norm(self.first(self._around(x))), inplace=True)
+        return F.relu(self.second_norm(self.second(self._around(x))), inplace=True)
+
+    def _around(self, x: Tensor) -> Tensor:
+        """Return the field with the other end's nodes beyond each end of the periodic axes."""
+        for axis, around in enumerate(self.periodic, 2):
+            if around:
+                last = x.narrow(axis, x.shape[axis] - 1, 1)
+                x = torch.cat([last, x, x.narrow(axis, 0, 1)], axis)
+        return x
 
 
 def _dense(grad: Tensor) -> Tensor:
@@ -69,6 +81,7 @@ class UNetBody(nn.Module):
     width : channels w at full size
     levels : how many times it is coarsened
     norm : see `norm_of`
+    periodic : along each axis, whether convolutions go on at the other end
     block : level (0 the finest) and channels -> module (x, patch) -> x of the skip; None passes it as it is
     """
 
@@ -78,6 +91,7 @@ class UNetBody(nn.Module):
         width: int,
         levels: int,
         norm: str,
+        periodic: Sequence[bool],
         block: Callable[[int, int], nn.Module] | None = None,
     ):
         super().__init__()
@@ -86,13 +100,13 @@ class UNetBody(nn.Module):
         channels.append(channels[-1])
         self.channels = channels
         self.down = nn.ModuleList(
-            [DoubleConv(dim, channels[max(0, k - 1)], channels[k], norm) for k in range(levels + 1)]
+            [DoubleConv(channels[max(0, k - 1)], channels[k], norm, periodic) for k in range(levels + 1)]
         )
         self.blocks = nn.ModuleList([block(k, c) for k, c in enumerate(channels)] if block else [])
         self.up = nn.ModuleList()
         for k in range(levels):
             joined = channels[k] + channels[k]  # what comes up has as many channels as what is skipped
-            self.up.append(DoubleConv(dim, joined, channels[max(0, k - 1)], norm, inner=joined // 2))
+            self.up.append(DoubleConv(joined, channels[max(0, k - 1)], norm, periodic, inner=joined // 2))
 
     def forward(self, x: Tensor, patch: Sequence[int]) -> Tensor:
         skips = []
@@ -126,6 +140,9 @@ class UNet(nn.Module):
         that a patch covers the same part of the domain whatever the grid
     closed : along each axis, whether the last node lies on the wall (coordinates i / (n - 1)) or not (i / n)
     block : see `UNetBody`
+    periodic : along each axis, whether convolutions go on at the other end, instead of meeting zeros; the
+        sides
+        of such grids are multiples of 2^levels
 
     Raises
     ------
@@ -148,6 +165,7 @@ class UNet(nn.Module):
         patch: str | Sequence[int] = "auto",
         closed: bool | Sequence[bool] = True,
         block: Callable[[int, int], nn.Module] | None = None,
+        periodic: bool | Sequence[bool] = False,
     ):
         super().__init__()
         sizes = min(inputs, outputs, width, levels) >= 1 and levels <= MOST
@@ -161,13 +179,17 @@ class UNet(nn.Module):
         self.dim, self.inputs, self.outputs, self.levels = dim, inputs, outputs, levels
         self.patch = patch if isinstance(patch, str) else tuple(patch)
         self.closed = (closed,) * dim if isinstance(closed, bool) else tuple(closed)
-        if (self.patch != "auto" and len(self.patch) != dim) or len(self.closed) != dim:
+        self.periodic = (periodic,) * dim if isinstance(periodic, bool) else tuple(periodic)
+        if (self.patch != "auto" and len(self.patch) != dim) or {len(self.closed), len(self.periodic)} != {
+            dim
+        }:
             msg = (
-                f"patch = {patch!r}, closed = {closed!r}; 'auto' or one number per axis, of {dim}, is needed"
+                f"patch = {patch!r}, closed = {closed!r}, periodic = {periodic!r}; 'auto', or one value per "
+                f"axis, of {dim}, is needed"
             )
             raise OptionError(msg)
         self.lift = nn.Linear(inputs + dim, width)
-        self.body = UNetBody(dim, width, levels, norm, block)
+        self.body = UNetBody(dim, width, levels, norm, self.periodic, block)
         self.last = nn.Linear(width, width)
         self.head = nn.Sequential(nn.Linear(width, HEAD), nn.GELU(), nn.Linear(HEAD, outputs))
 
@@ -198,7 +220,14 @@ class UNet(nn.Module):
             )
             raise ShapeError(msg)
         patch = [-(-n // unit) for n in shape] if self.patch == "auto" else [int(p) for p in self.patch]
-        return [-(-n // (unit * p)) * unit * p for n, p in zip(shape, patch, strict=True)], patch
+        full = [-(-n // (unit * p)) * unit * p for n, p in zip(shape, patch, strict=True)]
+        if any(around and n != side for n, side, around in zip(shape, full, self.periodic, strict=True)):
+            msg = (
+                f"a grid of {tuple(shape)}, periodic = {self.periodic}; sides along periodic axes are needed "
+                f"that are multiples of {unit}, 2^levels: take fewer levels, another grid, or periodic = false"
+            )
+            raise ShapeError(msg)
+        return full, patch
 
 
 def coordinates(x: Tensor, closed: Sequence[bool]) -> Tensor:
