@@ -224,7 +224,7 @@ class UNet(nn.Module):
         if any(around and n != side for n, side, around in zip(shape, full, self.periodic, strict=True)):
             msg = (
                 f"a grid of {tuple(shape)}, periodic = {self.periodic}; sides along periodic axes are needed "
-                f"that are multiples of {unit}, 2^levels: take fewer levels, another grid, or periodic = false"
+                f"that are multiples of {unit}, 2^levels: take fewer levels, or periodic = false"
             )
             raise ShapeError(msg)
         return full, patch
