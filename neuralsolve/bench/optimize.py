@@ -102,7 +102,7 @@ def published(settings: Settings) -> Iterator[BarRow]:
         seeds = settings.seeds(SEEDS)
         counts, inner, missed = [], [], set()
         for seed in seeds:
-            solve = partial(cutest.ours, method=SketchedNewton(faithful=True, seed=seed))
+            solve = partial(cutest.ours, method=SketchedNewton(faithful=True, inner_cap=100_000, seed=seed))
             found = cutest.runs(names, {"published": solve}, PUBLISHED_TOL)
             counts.append(float(sum(each.solved for each in found)))
             inner.append(sum(each.seconds for each in found))

@@ -6,8 +6,8 @@ At (x, lam), with the KKT residual R and Gamma = [[B, G^T], [G, 0]], right side 
 2. B = H, plus (xi_B + ||H||) I where H is not positive on the kernel of G
 3. Psi = 20 max(||B||^2, 1) / (min(xi_G, 1) min(xi_B, 1)),  Ups = max(||G||, ||H||, 1),
    delta = min(delta, (1/2 - beta) eta2 / ((1 + eta1 + eta2) Ups^2 Psi^2)), at least `DELTA_LEAST`
-4. sketch and project from where it stands until ||Gamma|| Psi ||Gamma d - right|| <= theta delta ||right||;
-   if d does not descend, grad M . d > -(eta2/2) R^2, then eta1 *= nu^2, eta2 /= nu, delta smaller, and on
+4. sketch and project from where it stands until ||Gamma|| Psi ||Gamma d - right|| <= theta delta ||right||,
+   or for `cap` iterations; if d does not descend, grad M . d > -(eta2/2) R^2, then eta1 *= nu^2, eta2 /= nu, delta smaller, and on
 5. alpha = 1, 1/2, ... until M falls by beta alpha grad M . d; x and lam move together
 
 Norms of matrices are Frobenius's. Penalties and delta are kept from step to step and only sharpened.
@@ -96,43 +96,39 @@ class FaithfulNewton:
             return MinimizeStatus.SINGULAR_JACOBIAN
         B = H if _positive_on_kernel(H, G) else H + (XI_B + np.linalg.norm(H)) * np.eye(n)
         before = self.inner
-        d = self._direction(H, B, G, xi)
-        if d is None:
-            return MinimizeStatus.INNER_CAP
+        d, exact = self._direction(H, B, G, xi)
         dx, dlam = d[:n], d[n:]
         slope = self.merit.along(point, self.lam, H, dx, dlam)
         found = self._along(dx, dlam, slope)
         if found is None:
-            return MinimizeStatus.LINE_SEARCH_FAILED
+            return MinimizeStatus.LINE_SEARCH_FAILED if exact else MinimizeStatus.INNER_CAP
         alpha, self.point, self.lam = found
         self.nit += 1
         row = {"step_length": alpha, "shift": float(B[0, 0] - H[0, 0]), "eta1": self.merit.eta1}
         row |= {"eta2": self.merit.eta2, "inner": self.inner - before}
         return MinimizeStatus.STOPPED if self.told(row) else None
 
-    def _direction(self, H: Matrix, B: Matrix, G: Matrix, xi: float) -> Vector | None:
-        """Return a direction of descent; None where the inner iterations are used up."""
+    def _direction(self, H: Matrix, B: Matrix, G: Matrix, xi: float) -> tuple[Vector, bool]:
+        """Return a direction of descent, or the last one tried, and whether it is as exact as was asked."""
         point, lam, n = self.point, self.lam, len(self.point.x)
         Gamma = np.block([[B, G.T], [G, np.zeros((len(G), len(G)))]])
         right = -np.concatenate([point.slope(lam), point.c])
         psi = 20 * max(float(np.linalg.norm(B)) ** 2, 1.0) / (min(xi, 1.0) * min(XI_B, 1.0))
         upsilon = max(float(np.linalg.norm(G)), float(np.linalg.norm(H)), 1.0)
         self._tighten(upsilon, psi, 1.0)
-        solver, allowed = self.solver(Gamma, right), self.cap
+        solver = self.solver(Gamma, right)
         scale = float(np.linalg.norm(right)) / (np.linalg.norm(Gamma) * psi)
         residual = point.residual(lam)
         while True:
-            while solver.residual > THETA * self.delta * scale:
-                if solver.iterations >= allowed:
-                    self.inner += solver.iterations
-                    return None
-                solver.advance(min(CHUNK * len(right), allowed - solver.iterations))
+            last, asked = solver.iterations + self.cap, THETA * self.delta * scale
+            while solver.residual > asked and solver.iterations < last:
+                solver.advance(min(CHUNK * len(right), last - solver.iterations))
             d = solver.d
             slope = self.merit.along(point, lam, H, d[:n], d[n:])
             spent = self.merit.eta1 > LARGE or self.merit.eta2 < SMALL
             if spent or self.merit.descends(slope, residual):
                 self.inner += solver.iterations
-                return d.copy()
+                return d.copy(), solver.residual <= asked
             self.merit = self.merit.sharpened(NU, square=True)
             self._tighten(upsilon, psi, NU**4)
 
