@@ -7,7 +7,8 @@ At (x, lam), with the KKT residual R and Gamma = [[B, G^T], [G, 0]], right side 
 3. Psi = 20 max(||B||^2, 1) / (min(xi_G, 1) min(xi_B, 1)),  Ups = max(||G||, ||H||, 1),
    delta = min(delta, (1/2 - beta) eta2 / ((1 + eta1 + eta2) Ups^2 Psi^2)), at least `DELTA_LEAST`
 4. sketch and project from where it stands until ||Gamma|| Psi ||Gamma d - right|| <= theta delta ||right||,
-   or for `cap` iterations; if d does not descend, grad M . d > -(eta2/2) R^2, then eta1 *= nu^2, eta2 /= nu, delta smaller, and on
+   or for `cap` iterations; if d does not descend, grad M . d > -(eta2/2) R^2, then eta1 *= nu^2, eta2 /= nu,
+   delta smaller, and on
 5. alpha = 1, 1/2, ... until M falls by beta alpha grad M . d; x and lam move together
 
 Norms of matrices are Frobenius's. Penalties and delta are kept from step to step and only sharpened.
@@ -128,7 +129,7 @@ class FaithfulNewton:
             spent = self.merit.eta1 > LARGE or self.merit.eta2 < SMALL
             if spent or self.merit.descends(slope, residual):
                 self.inner += solver.iterations
-                return d.copy(), solver.residual <= asked
+                return d.copy(), bool(solver.residual <= asked)
             self.merit = self.merit.sharpened(NU, square=True)
             self._tighten(upsilon, psi, NU**4)
 
