@@ -102,7 +102,8 @@ def test_a_quadratic_under_linear_constraints_takes_one_step():
         constraints=constraint,
     )
     K = np.block([[Q, B.T], [B, np.zeros((3, 3))]])
-    assert (result.nit, result.nfev, result.nhev) == (1, 2, 1)
+    assert (result.nit, result.nfev, result.nhev) == (1, 2, 2)  # the last Hessian tells that it is a minimum
+    assert result.minimum
     np.testing.assert_allclose(result.x, np.linalg.solve(K, np.concatenate([-p, target]))[:8], rtol=1e-8)
 
 
@@ -319,7 +320,80 @@ def test_a_seed_gives_one_result(inner, faithful):
     assert least_residual(problem, a.x) <= 1e-4
 
 
+def test_what_is_no_minimum_is_said():
+    def flat(x):
+        return x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+
+    saddle = ns.minimize(flat, torch.zeros(2, dtype=TORCH64))
+    assert saddle.success
+    assert saddle.minimum is False
+    assert "no minimum to second order" in saddle.explanation
+    assert ns.minimize(flat, torch.tensor([0.1, 0.1], dtype=TORCH64)).minimum
+
+
+def test_a_tolerance_beyond_rounding_ends_soon():
+    result = ns.minimize(curved(6, 3, 475), tol=1e-30)
+    assert result.status is MinimizeStatus.LINE_SEARCH_FAILED
+    assert result.kkt_residual <= 1e-10
+    assert result.nit <= 60
+
+
+def test_a_function_without_a_minimum_is_told():
+    result = ns.minimize(lambda x: x[0] + x[1] ** 2, torch.tensor([0.0, 1.0], dtype=TORCH64))
+    assert result.status is MinimizeStatus.UNBOUNDED
+
+
+def test_a_hessian_that_is_lost_on_the_way_is_told():
+    result = ns.minimize(
+        lambda x: float(x @ x),
+        np.array([4.0, 1.0]),
+        jac=lambda x: 2 * x,
+        hess=lambda x: 2 * np.eye(2) if x[0] == 4 else np.full((2, 2), np.nan),
+        constraints=lambda x: np.sin(x[:1]) - 0.5,
+    )
+    assert result.status is MinimizeStatus.NON_FINITE
+
+
+def test_functions_may_fill_one_buffer_return_one_entry_and_spoil_their_argument():
+    buffer = np.zeros(3)
+
+    def jac(x):
+        buffer[:] = 2 * (x - np.arange(3))
+        return buffer
+
+    def fun(x):
+        value = np.array([((x - np.arange(3)) ** 2).sum()])
+        x[:] = 0
+        return value
+
+    result = ns.minimize(fun, np.array([0.1, 0.2, 0.3]), jac=jac, **sphere(3), tol=1e-6)
+    assert result.success
+    np.testing.assert_allclose(result.x, np.arange(3) / math.sqrt(5), atol=1e-6)
+    alone = ns.minimize(lambda x: (x - 3) ** 2, np.array([1.0]), tol=1e-6)
+    np.testing.assert_allclose(alone.x, 3, atol=1e-5)
+    in_torch = ns.minimize(lambda x: (x - 3) ** 2, torch.tensor([1]), constraints=lambda x: [x[0] - 2])
+    assert in_torch["x"].tolist() == pytest.approx([2.0])
+
+
+def test_a_callback_of_trust_constr_gets_its_state():
+    seen = []
+    ns.minimize(curved(6, 3, 473), callback=lambda xk, state: seen.append((xk[0], state.nit, state.status)))
+    assert [nit for _, nit, _ in seen] == list(range(1, len(seen) + 1))
+    assert {status for *_, status in seen} == {MinimizeStatus.RUNNING}
+
+
 # refusals
+
+
+@pytest.mark.parametrize("more", [{"constraints": lambda x: x}, {"jac": lambda x: x}, {"args": (1,)}])
+def test_nothing_beside_a_whole_problem_is_dropped(more):
+    with pytest.raises(ns.OptionError, match="beside an EqualityProblem"):
+        ns.minimize(curved(4, 1, 476), **more)
+
+
+def test_a_whole_problem_needs_functions():
+    with pytest.raises(ns.OptionError, match="hess = None"):
+        EqualityProblem(np.ones(2), lambda x: x @ x, lambda x: 2 * x, None)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +406,15 @@ def test_a_seed_gives_one_result(inner, faithful):
         ({"constraints": scipy.optimize.LinearConstraint(np.ones((1, 3)), 1, 1)}, ns.ShapeError, "3 columns"),
         ({"constraints": lambda x: np.ones(3)}, ns.ShapeError, "3 constraints on 2 unknowns"),
         ({"constraints": 3}, ns.OptionError, "int"),
+        ({"constraints": "x[0] = 1"}, ns.OptionError, "str"),
+        ({"tol": np.inf}, ns.OptionError, "tol = inf"),
+        ({"maxiter": "x"}, ns.OptionError, "maxiter = x"),
+        ({"jac": "nonsense"}, ns.OptionError, "jac = 'nonsense'"),
+        ({"hess": np.eye(2)}, ns.OptionError, "hess = array"),
+        ({"jac": True}, ns.ShapeError, "the value and the gradient"),
+        ({"fun": lambda x: None}, ns.ShapeError, "fun returned"),
+        ({"hess": lambda x: np.full((2, 2), np.nan)}, ns.NonFiniteError, "in a Hessian"),
+        ({"hess": lambda x: np.array([[2.0, 1], [0, 2]])}, ns.StructureError, "not symmetric"),
         ({"method": "SLSQP"}, ns.OptionError, "SketchedNewton"),
         ({"tol": 0.0}, ns.OptionError, "tol > 0"),
         ({"maxiter": 0}, ns.OptionError, "maxiter = 0"),
@@ -343,7 +426,7 @@ def test_a_seed_gives_one_result(inner, faithful):
         ({"x0": None}, ns.OptionError, "fun, x0"),
         ({"fun": lambda x: math.nan}, ns.NonFiniteError, "at x0 in fun"),
         ({"constraints": lambda x: np.array([np.inf])}, ns.NonFiniteError, "the constraints"),
-        ({"fun": lambda x: x}, ns.ShapeError, "one number"),
+        ({"fun": lambda x: x}, ns.ShapeError, "one real number"),
         ({"jac": lambda x: np.ones(3)}, ns.ShapeError, "jac"),
         ({"hess": lambda x: np.ones((3, 3))}, ns.ShapeError, "hess"),
     ],

@@ -52,7 +52,7 @@ def as_constraint(given: Any, like: Tensor | None) -> Constraint | None:
     """
     if given is None:
         return None
-    if isinstance(given, Sequence):
+    if isinstance(given, Sequence) and not isinstance(given, str):
         parts = [part for each in given if (part := as_constraint(each, like)) is not None]
         return parts[0] if len(parts) == 1 else _stacked(parts) if parts else None
     if isinstance(given, LinearConstraint):
@@ -93,17 +93,12 @@ def _from_functions(
         return Constraint(
             lambda x: np.atleast_1d(torch_fun(x)),
             (lambda x: np.atleast_2d(torch_fun.jac(x))) if jac is None else torch_fun.given(jac),
-            (lambda x, v: _torch_hessian(torch_fun, x, v)) if hess is None else torch_fun.given(hess),
+            torch_fun.hess if hess is None else torch_fun.given(hess),
         )
     value = lambda x: np.atleast_1d(np.asarray(fun(x), float))  # noqa: E731
     first = jac or differences(value)
     second = hess or (lambda x, v: symmetric_differences(lambda z: _rows(first(z)).T @ v)(x))
     return Constraint(value, first, second)
-
-
-def _torch_hessian(fun: TorchFunction, x: Vector, v: Vector) -> np.ndarray:
-    vector = TorchFunction(lambda z: fun.function(z).reshape(-1), fun.like)
-    return vector.hess(x, v)
 
 
 def _rows(J: Any) -> Matrix:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import hessian, jacobian
 
+from neuralsolve.errors import OptionError
 from neuralsolve.optimize.problem import Vector
 
 STEP = float(np.finfo(float).eps ** (1 / 3))
@@ -34,7 +35,8 @@ def differences(function: Callable[[Vector], Any]) -> Callable[[Vector], np.ndar
             up[j] += step
             down[j] -= step
             with np.errstate(invalid="ignore"):  # inf - inf: what is no number is told to the caller
-                columns.append((np.asarray(function(up), float) - function(down)) / (up[j] - down[j]))
+                change = np.array(function(up.copy()), float) - np.asarray(function(down.copy()), float)
+            columns.append(change / (up[j] - down[j]))
         return np.stack(columns, axis=-1)
 
     return derivative
@@ -66,23 +68,36 @@ class TorchFunction:
     def _tensor(self, x: Vector) -> Tensor:
         return torch.from_numpy(x).to(self.like)
 
+    def _value(self, x: Tensor) -> Tensor:
+        """Return the value as a tensor, whatever was returned."""
+        try:
+            value = self.function(x)
+        except RuntimeError as error:
+            if "numpy()" not in str(error):
+                raise
+            msg = "x0 is a torch tensor, and a function is NumPy's; give a NumPy x0, or torch functions"
+            raise OptionError(msg) from error
+        if isinstance(value, list | tuple):
+            value = torch.stack([torch.as_tensor(each).to(x) for each in value])
+        return torch.as_tensor(value).to(x)
+
     def _numpy(self, value: Any) -> np.ndarray:
         return torch.as_tensor(value).detach().cpu().double().numpy()
 
     def __call__(self, x: Vector) -> np.ndarray:
         with torch.no_grad():
-            return self._numpy(self.function(self._tensor(x)))
+            return self._numpy(self._value(self._tensor(x)))
 
     def jac(self, x: Vector) -> np.ndarray:
         """Return the gradient (n,) or the Jacobian (m, n)."""
-        return self._numpy(jacobian(self.function, self._tensor(x)))
+        return self._numpy(jacobian(self._value, self._tensor(x)))
 
     def hess(self, x: Vector, v: Vector | None = None) -> np.ndarray:
         """Return the Hessian of the function, or of its product with v."""
         if v is None:
-            return self._numpy(hessian(self.function, self._tensor(x)))
+            return self._numpy(hessian(lambda z: self._value(z).reshape(()), self._tensor(x)))
         weights = torch.from_numpy(v).to(self.like)
-        return self._numpy(hessian(lambda z: weights @ self.function(z), self._tensor(x)))
+        return self._numpy(hessian(lambda z: weights @ self._value(z).reshape(-1), self._tensor(x)))
 
     def given(self, derivative: Callable[..., Any]) -> Callable[..., np.ndarray]:
         """Return a derivative that the caller wrote in torch as NumPy's."""

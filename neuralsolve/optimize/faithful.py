@@ -72,7 +72,7 @@ class FaithfulNewton:
         self.lam = np.zeros(len(self.point.c)) if given is None else given
         self.delta = DELTA
         self.nit = self.inner = 0
-        self.name = "the algorithm as published"
+        self.name, self.minimum = "the algorithm as published", None
 
     def run(self) -> MinimizeStatus:
         """Take steps; return why it ended. `point` and `lam` are what was reached."""

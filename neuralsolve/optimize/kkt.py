@@ -137,8 +137,8 @@ class _LDL:
             self.dependent = False
             return
         for _ in range(3):
-            scaled = self.K * self.scales[:, None] * self.scales
-            self.scales /= np.sqrt(np.maximum(np.abs(scaled).max(1), 1e-300))
+            largest = np.abs(self.K * self.scales[:, None] * self.scales).max(1)
+            self.scales /= np.sqrt(np.where(largest > 0, largest, 1.0))  # a row of zeros stays one
         scaled = self.K * self.scales[:, None] * self.scales
         self.factor, self.pivots, _ = _sytrf(scaled, lower=1)
         single = self.pivots > 0  # a block of two has one eigenvalue of each sign, by the choice of pivots
@@ -147,9 +147,14 @@ class _LDL:
         self.negative = int((-tiny > D).sum()) + int((~single).sum()) // 2
         self.dependent = self.zero > 0 or self.negative < m  # rows of G, as far as can be seen
 
+    @property
+    def right(self) -> bool:
+        """Whether the inertia is that of a minimum: n positive eigenvalues, m negative ones."""
+        return self.finite and not self.zero and self.negative == self.m
+
     def solution(self, right: Vector) -> Vector | None:
         """Return the solution, refined once, of a matrix of the right inertia; else None."""
-        if not self.finite or self.zero or self.negative != self.m:
+        if not self.right:
             return None
         d = self._solve(right)
         d = d + self._solve(right - self.K @ d)
@@ -158,6 +163,12 @@ class _LDL:
     def _solve(self, right: Vector) -> Vector:
         x, _ = _sytrs(self.factor, self.pivots, right * self.scales, lower=1)
         return x.reshape(-1) * self.scales
+
+
+def is_minimum(H: Matrix, G: Matrix) -> bool | None:
+    """Return whether a KKT point is a strict minimum to second order; None where G has dependent rows."""
+    factor = _LDL(H, G, 0.0, 0.0)
+    return None if not factor.finite or factor.zero else factor.right
 
 
 class _SparseLU:

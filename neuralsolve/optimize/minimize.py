@@ -20,7 +20,7 @@ def minimize(
     *,
     bounds: Any = None,
     constraints: Any = (),
-    tol: float = 1e-8,
+    tol: float | None = 1e-8,
     maxiter: int = 1000,
     maxfun: int = 100_000,
     callback: Callable[..., Any] | None = None,
@@ -33,8 +33,8 @@ def minimize(
     fun : x -> f(x), or an `EqualityProblem`, which holds everything up to the constraints
     x0 : (n,), where to start. A torch tensor says that all functions are torch's, and what derivatives are
         not
-        given come by autograd; NumPy's are taken by central differences, which cost 2 n calls and leave about
-        1e-6 of the KKT residual.
+        given come by autograd; NumPy's are taken by central differences, which cost 2 n calls, not counted in
+        nfev, and err by about 1e-6 of the gradient, which `kkt_residual` cannot see: `explanation` says so.
     args : further arguments of fun, jac and hess
     method : `SketchedNewton(...)`
     jac : x -> (n,); True: fun returns f and the gradient

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from neuralsolve.optimize.kkt import DAMPING, InnerCap, Step, StepFinder
+from neuralsolve.optimize.kkt import DAMPING, InnerCap, Step, StepFinder, is_minimum
 from neuralsolve.optimize.merit import ExactLagrangian
-from neuralsolve.optimize.problem import Budget, Evaluations, Matrix, Point, Vector
+from neuralsolve.optimize.problem import Budget, Evaluations, Matrix, Point, Vector, finite
 from neuralsolve.optimize.result import MinimizeStatus
 
 FAST = 0.9  # of R, that a step may leave to be taken without M
@@ -37,6 +37,8 @@ HALVINGS = 30
 SHORT = 0.3  # steps below it make the next one more careful
 CARE_H, CARE_C, MORE, LESS = 1e-2, 1e-4, 4.0, 10.0  # first shift and damping, over their scales; growth, fall
 MOST_CARE = 1e4  # of shift and damping, over their scales
+IDLE = 5  # such steps are the end
+FAR = 1e8  # times |f(x0)| below zero and ||x0|| from it: on the way to minus infinity
 RETRIES = 12  # of more care where no point along a step is good
 RELAX = 4.0  # of penalties
 SHARPEN = 2.0
@@ -76,9 +78,11 @@ class Newton:
         self.point = evaluations.start()
         given = evaluations.first_multipliers()
         self.lam = first_multipliers(self.point) if given is None else given
-        self.merit, self.least = start, math.inf
+        self.merit, self.least, self.first = start, math.inf, self.point
+        self.size = max(1.0, float(np.linalg.norm(self.point.x)))
         self.shift = self.damping = 0.0
-        self.nit = self.inner = 0
+        self.nit = self.inner = self.idle = 0
+        self.minimum: bool | None = None
         self.name = f"Newton's method on the exact augmented Lagrangian, steps by {finder.name}"
 
     def run(self) -> MinimizeStatus:
@@ -104,7 +108,13 @@ class Newton:
             if point.residual(nearer) <= self.tol:
                 self.lam, residual = nearer, point.residual(nearer)
         if residual <= self.tol:
+            if not sp.issparse(point.G):
+                self.minimum = is_minimum(self.ask.hessian(point.x, self.lam), point.G)
             return MinimizeStatus.CONVERGED
+        if point.f < -FAR * max(1.0, abs(self.first.f)) and np.linalg.norm(point.x) > FAR * self.size:
+            return MinimizeStatus.UNBOUNDED
+        if self.idle >= IDLE:
+            return MinimizeStatus.LINE_SEARCH_FAILED
         if stationary_for_constraints(point, STATIONARY) and np.linalg.norm(point.c) > self.tol:
             return MinimizeStatus.INFEASIBLE_STATIONARY
         return MinimizeStatus.MAX_ITER if self.nit >= self.maxiter else None
@@ -113,6 +123,8 @@ class Newton:
         """Take one step."""
         point, lam = self.point, self.lam
         H = self.ask.hessian(point.x, lam)
+        if not finite(H):
+            return MinimizeStatus.NON_FINITE
         residual = point.residual(lam)
         if residual < self.least:
             self.least, self.merit = residual, self.merit.relaxed(RELAX, self.start)
@@ -133,6 +145,7 @@ class Newton:
                 else MinimizeStatus.LINE_SEARCH_FAILED
             )
         alpha, self.point, self.lam = found
+        self._watch(point, lam, residual)
         if alpha < SHORT:
             self._care(H, MORE)
         elif alpha == 1:
@@ -140,6 +153,12 @@ class Newton:
         self.nit += 1
         row = {"step_length": alpha, "shift": step.shift, "eta1": self.merit.eta1, "eta2": self.merit.eta2}
         return MinimizeStatus.STOPPED if self.told(row | {"inner": step.inner}) else None
+
+    def _watch(self, point: Point, lam: Vector, residual: float) -> None:
+        """Count the steps that brought nothing beyond rounding, one after another."""
+        here, new = self.merit.value(point, lam), self.merit.value(self.point, self.lam)
+        gained = here - new > 4 * ROUNDING * abs(here) or self.point.residual(self.lam) <= FAST * residual
+        self.idle = 0 if gained else self.idle + 1
 
     def _step(self, H: Matrix, residual: float) -> Step | None:
         """Return a direction that descends on M, whose penalties are sharpened until it does."""

@@ -15,10 +15,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from neuralsolve.errors import NonFiniteError, ShapeError
+from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, StructureError
 
 Matrix: TypeAlias = Any  # (rows, columns), NumPy or SciPy sparse
 Vector: TypeAlias = np.ndarray
+
+
+SYMMETRIC = 1e-6  # of the largest entry: what central differences and single precision leave
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class EqualityProblem:
     Raises
     ------
     ShapeError
-        x0 that is no vector; constraints without a Jacobian.
+        x0 that is no vector.
+    OptionError
+        What should be a function and is none; constraints without a Jacobian.
 
     Examples
     --------
@@ -64,12 +69,16 @@ class EqualityProblem:
     kkt_preconditioner: Callable[[Matrix, Matrix], Callable[[Vector], Vector]] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("fun", "jac", "hess"):
+            if not callable(getattr(self, name)):
+                msg = f"{name} = {getattr(self, name)!r:.80}; a function of x is needed"
+                raise OptionError(msg)
         if np.ndim(self.x0) != 1 or not np.size(self.x0):
             msg = f"x0 has the shape {np.shape(self.x0)}; (n,) with n >= 1 is needed: x0.ravel() makes it one"
             raise ShapeError(msg)
         if (self.constraint is None) != (self.constraint_jac is None):
             msg = "constraint and constraint_jac are needed together, or neither"
-            raise ShapeError(msg)
+            raise OptionError(msg)
 
     @property
     def n(self) -> int:
@@ -97,8 +106,7 @@ class Point:
     @property
     def finite(self) -> bool:
         """Whether all of it are numbers."""
-        entries = self.G.data if is_sparse(self.G) else self.G
-        return all(bool(np.isfinite(v).all()) for v in (self.f, self.c, self.g, entries))
+        return finite(self.G) and all(bool(np.isfinite(v).all()) for v in (self.f, self.c, self.g))
 
     def slope(self, lam: Vector) -> Vector:
         """Return the gradient of the Lagrangian in x."""
@@ -142,7 +150,7 @@ class Evaluations:
             raise ShapeError(msg)
         c = np.zeros(0)
         if self.problem.constraint is not None:
-            c = np.atleast_1d(np.asarray(self.problem.constraint(x.copy()), float))
+            c = np.atleast_1d(np.array(self.problem.constraint(x.copy()), float))
         self._fits("constraint", c.shape, (len(c) if self.m is None else self.m,))
         if self.m is None:
             self.m = len(c)
@@ -155,7 +163,7 @@ class Evaluations:
         """Return values and first derivatives; the values are not asked for again where they are given."""
         f, c = values or self.values(x)
         self.njev += 1
-        g = np.asarray(self.problem.jac(x.copy()), float)
+        g = np.array(self.problem.jac(x.copy()), float)  # copies: callers may fill one buffer again and again
         self._fits("jac", g.shape, x.shape)
         G: Matrix = np.zeros((0, len(x)))
         if self.problem.constraint_jac is not None:
@@ -165,12 +173,29 @@ class Evaluations:
         return Point(x, f, c, g, G)
 
     def hessian(self, x: Vector, lam: Vector) -> Matrix:
-        """Return the Hessian of the Lagrangian, sparse if all its parts are."""
+        """Return the Hessian of the Lagrangian, sparse if all its parts are.
+
+        Raises
+        ------
+        NonFiniteError, StructureError
+            The first one holds NaN or infinity, or is not symmetric.
+        """
         self.nhev += 1
         H = _matrix(self.problem.hess(x.copy()))
         self._fits("hess", H.shape, (len(x), len(x)))
-        if self.problem.constraint_hess is None or not len(lam):
-            return H
+        if self.problem.constraint_hess is not None and len(lam):
+            H = self._with_constraints(H, x, lam)
+        if self.nhev == 1:
+            if not finite(H):
+                msg = "NaN or infinity at x0 in a Hessian; start elsewhere, or off the kink"
+                raise NonFiniteError(msg)
+            if float(abs(H - H.T).max()) > SYMMETRIC * float(abs(H).max()):
+                msg = "the Hessian of the Lagrangian is not symmetric at x0; both triangles are needed"
+                raise StructureError(msg)
+        return H
+
+    def _with_constraints(self, H: Matrix, x: Vector, lam: Vector) -> Matrix:
+        assert self.problem.constraint_hess is not None
         more = _matrix(self.problem.constraint_hess(x.copy(), lam.copy()))
         self._fits("the Hessian of the constraints", more.shape, H.shape)
         return _matrix(H + more) if is_sparse(H) and is_sparse(more) else np.asarray(H + more)
@@ -203,6 +228,9 @@ class Evaluations:
             return None
         lam = np.asarray(given, float)
         self._fits("multipliers0", lam.shape, (self.m or 0,))
+        if not np.isfinite(lam).all():
+            msg = "multipliers0 hold NaN or infinity"
+            raise NonFiniteError(msg)
         return lam
 
     @staticmethod
@@ -210,6 +238,11 @@ class Evaluations:
         if given != needed:
             msg = f"{name} has the shape {given}; {needed} is needed"
             raise ShapeError(msg)
+
+
+def finite(A: Matrix) -> bool:
+    """Return whether all entries of a matrix are numbers."""
+    return bool(np.isfinite(A.data if is_sparse(A) else A).all())
 
 
 def is_sparse(A: Matrix) -> bool:
@@ -223,4 +256,4 @@ def _matrix(values: Any) -> Matrix:
         import scipy.sparse
 
         return scipy.sparse.csr_array(values, dtype=float)
-    return np.asarray(values, float)
+    return np.array(values, float)

@@ -15,18 +15,22 @@ class MinimizeStatus(Enum):
         "maxiter or maxfun reached: raise it, start nearer, or scale unknowns and constraints to about 1"
     )
     SINGULAR_JACOBIAN = (
-        "the constraints are dependent here: drop those that follow from others; "
-        "ns.SketchedNewton(faithful=False) goes on without"
+        "constraints are dependent here, and no shift makes the KKT matrix regular: drop those that follow "
+        "from others, or start elsewhere; faithful=True goes on with none that are"
     )
     LINE_SEARCH_FAILED = (
-        "no step lowers the merit function: derivatives that do not belong to the functions "
-        "(scipy.optimize.check_grad tells), or tol is beyond what rounding allows"
+        "no step lowers the merit function any more: tol is beyond what rounding allows (scale f and c to "
+        "about 1, take float64), derivatives do not belong to the functions (scipy.optimize.check_grad "
+        "tells), or there is a kink"
     )
     INNER_CAP = "the inner solver reached inner_cap: raise it, or use inner='direct'"
     INFEASIBLE_STATIONARY = (
-        "x is a stationary point of ||c|| where c is not zero: the constraints contradict each other near "
-        "here; start elsewhere, or look at result.constr with ns.minimize's docs"
+        "x is a stationary point of ||c|| where c is not zero: the constraints have no solution near here, "
+        "or their Jacobian vanishes; start elsewhere"
     )
+    UNBOUNDED = "f falls without end: there is no minimum, or a constraint is missing"
+    NON_FINITE = "a Hessian became NaN or infinite: f or c has a kink or a pole here"
+    RUNNING = "not at an end yet"
     STOPPED = "the callback said so"
 
     @property
@@ -55,6 +59,9 @@ class MinimizeResult:
         shift, eta1, eta2, inner
     seconds : wall time
     explanation : what was chosen and why
+    minimum : whether x is a strict minimum to second order, by the inertia of the KKT matrix; None where
+        that is
+        not known: not converged, sparse, or dependent constraints
     """
 
     x: Any
@@ -73,6 +80,7 @@ class MinimizeResult:
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     explanation: str = ""
+    minimum: bool | None = None
 
     @property
     def success(self) -> bool:
@@ -83,6 +91,10 @@ class MinimizeResult:
     def message(self) -> str:
         """What the ending means."""
         return self.status.value
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an attribute, as SciPy's results do."""
+        return getattr(self, name)
 
     def __str__(self) -> str:
         word = "converged" if self.success else "NOT converged"
