@@ -156,6 +156,32 @@ def test_sparse_and_dense_matrices_give_the_same_steps():
     np.testing.assert_allclose(found.x, dense.x, atol=1e-7)
 
 
+def test_set_ups_are_kept_for_the_same_matrices_alone():
+    n = 12
+    kept = sp.csr_array(sp.eye_array(n))
+
+    def hess(x):  # one matrix, written anew at every point
+        kept.data[:] = 2 + 12 * x**2
+        return kept
+
+    def problem(hess):
+        return EqualityProblem(
+            np.linspace(0, 2, n),
+            lambda x: float(x @ x + (x**4).sum()),
+            lambda x: 2 * x + 4 * x**3,
+            hess,
+            lambda x: np.array([x.sum() - 3]),
+            lambda x: sp.csr_array(np.ones((1, n))),
+        )
+
+    method = ns.SketchedNewton(inner="minres")
+    found = ns.minimize(problem(hess), method=method)
+    fresh = ns.minimize(problem(lambda x: sp.csr_array(sp.diags_array(2 + 12 * x**2))), method=method)
+    assert found.success
+    assert found.nit == fresh.nit > 2
+    np.testing.assert_allclose(found.x, 0.25, atol=1e-8)
+
+
 def test_torch_functions_are_differentiated():
     def fun(x):
         return (x**4).sum() + x[0] * x[1]

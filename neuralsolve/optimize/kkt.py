@@ -198,12 +198,12 @@ def curved(H: Matrix, shift: float, dx: Vector) -> bool:
     return bool(dx @ (H @ dx) + shift * size >= CURVED * size)
 
 
-def kkt_matrix(H: Matrix, G: Matrix, shift: float, damping: float) -> sp.csc_array:
+def kkt_matrix(H: Matrix, G: Matrix, shift: float, damping: float, format: str = "csc") -> Matrix:
     """Return the matrix of a step, sparse."""
     m, n = G.shape
     below = sp.diags_array(np.full(m, -damping)) if damping else None
     upper = H + shift * sp.eye_array(n) if shift else H
-    return sp.csc_array(sp.block_array([[upper, G.T], [G, below]], format="csc"))
+    return sp.block_array([[upper, G.T], [G, below]], format=format)
 
 
 def dense(A: Matrix) -> np.ndarray:

@@ -45,7 +45,7 @@ SHARPEN = 2.0
 LARGE = 1e3  # multipliers of a bad start
 STATIONARY = 1e-7  # ||G^T c|| / (||G|| ||c||)
 ROUNDING = 1e-14  # of M
-FORCING, EXACT = 0.1, 1e-11  # accuracy of an inexact step: at first, and at last
+FORCING, EXACT = 1e-3, 1e-11  # accuracy of an inexact step: at first, and at last
 
 Told = Callable[[dict[str, Any]], bool]
 
