@@ -62,9 +62,16 @@ class InnerCap(Exception):
 
 
 class StepFinder(Protocol):
-    """What finds a step."""
+    """What finds a step.
+
+    Attributes
+    ----------
+    name : of it
+    forcing : the accuracy that it is asked for at first, relative, where the KKT residual is not smaller
+    """
 
     name: str
+    forcing: float
 
     def step(
         self, H: Matrix, G: Matrix, slope: Vector, c: Vector, shift: float, damping: float, accuracy: float
@@ -101,7 +108,7 @@ class Shifts:
 class DirectKKT:
     """Steps by a factorisation: dense L D L^T with its inertia, or sparse LU where H and G are sparse."""
 
-    name = "direct"
+    name, forcing = "direct", 0.0
 
     def __init__(self) -> None:
         self.shifts = Shifts()

@@ -31,6 +31,8 @@ class MinresKKT:
     cap : iterations a step
     """
 
+    forcing = 1e-3  # a set-up costs more than the iterations of one digit
+
     def __init__(self, preconditioner: Preconditioner | None, cap: int):
         self.preconditioner, self.cap = preconditioner, cap
         self.shifts = Shifts()

@@ -29,6 +29,8 @@ class SketchedKKT:
     cap : inner iterations a step
     """
 
+    forcing = 0.1  # digits are dear
+
     def __init__(self, solver: Callable[[Matrix, Vector], SketchAndProject], name: str, cap: int):
         self.solver, self.name, self.cap = solver, name, cap
         self.shifts = Shifts()

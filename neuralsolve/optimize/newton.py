@@ -45,7 +45,7 @@ SHARPEN = 2.0
 LARGE = 1e3  # multipliers of a bad start
 STATIONARY = 1e-7  # ||G^T c|| / (||G|| ||c||)
 ROUNDING = 1e-14  # of M
-FORCING, EXACT = 1e-3, 1e-11  # accuracy of an inexact step: at first, and at last
+EXACT = 1e-11  # accuracy of an inexact step at last
 
 Told = Callable[[dict[str, Any]], bool]
 
@@ -163,7 +163,7 @@ class Newton:
     def _step(self, H: Matrix, residual: float) -> Step | None:
         """Return a direction that descends on M, whose penalties are sharpened until it does."""
         point, lam = self.point, self.lam
-        accuracy = max(min(FORCING, residual), EXACT)
+        accuracy = max(min(self.finder.forcing, residual), EXACT)
         while True:
             system = H, point.G, point.slope(lam), point.c
             step = self.finder.step(*system, self.shift, self.damping, accuracy)
