@@ -34,7 +34,9 @@ SOLVERS: dict[str, Callable[[Judged], None]] = {
 }
 SEEDS = 5  # of sketches
 SIZES = (3, 16, 32, 64, 128, 256)  # of the control problem
-CAPS = dict.fromkeys(("gaussian", "countsketch", "srht"), 20_000)  # a block costs as much as many rows
+CAPS: dict[str, int] = dict.fromkeys(
+    ("gaussian", "countsketch", "srht"), 20_000
+)  # a block costs as much as many rows
 INNER = ("direct", "minres", "kaczmarz", "gaussian-vector", "gaussian", "countsketch", "srht")
 
 
