@@ -228,6 +228,7 @@ KERNELS_ELSEWHERE = {
     "token_series": "test_kernels_spectral",
     "token_series_backward": "test_kernels_spectral",
     "stencil_regions": "test_kernels_regions",
+    "csr_kaczmarz": "test_kernels_kaczmarz",
     "csr_box_difference": "test_recognise",
     "csr_grid_rows": "test_grid_matrix",
     "cyclic_solve": "test_fast_poisson",

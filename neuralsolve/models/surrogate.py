@@ -157,7 +157,7 @@ class Surrogate(nn.Module):
             )
             raise ShapeError(msg)
         if not inputs.size:
-            msg = f"inputs have the shape {inputs.shape}: nothing to predict from; one sample is needed"
+            msg = f"inputs have the shape {inputs.shape}; one sample at least is needed to predict from"
             raise ShapeError(msg)
         check_finite("inputs", inputs, "leave them out")
         if samples is not None:
