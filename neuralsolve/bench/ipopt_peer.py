@@ -12,11 +12,9 @@ from neuralsolve.optimize.problem import Budget
 
 
 def ipopt(judged: Judged) -> None:
-    """Run IPOPT with exact derivatives; nothing where casadi is missing."""
-    try:
-        import casadi
-    except ImportError:
-        return
+    """Run IPOPT with exact derivatives."""
+    import casadi  # pyright: ignore[reportMissingImports]
+
     n, m = len(judged.x0), len(judged.constraint(judged.x0))
     x, none, one, c = (casadi.Sparsity.dense(k, 1) for k in (n, 0, 1, m))
     ended: list[Exception] = []  # casadi swallows exceptions of a callback

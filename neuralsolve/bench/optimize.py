@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -30,8 +31,7 @@ SOLVERS: dict[str, Callable[[Judged], None]] = {
     "neuralsolve": cutest.ours,
     "trust-constr": cutest.trust_constr,
     "SLSQP": cutest.slsqp,
-    "IPOPT": ipopt,
-}
+} | ({"IPOPT": ipopt} if find_spec("casadi") else {})
 SEEDS = 5  # of sketches
 SIZES = (3, 16, 32, 64, 128, 256)  # of the control problem
 CAPS: dict[str, int] = dict.fromkeys(
