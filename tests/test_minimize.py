@@ -156,6 +156,19 @@ def test_sparse_and_dense_matrices_give_the_same_steps():
     np.testing.assert_allclose(found.x, dense.x, atol=1e-7)
 
 
+@pytest.mark.parametrize("inner", ["direct", "minres"])
+def test_a_large_sparse_function_without_constraints_stays_sparse(inner):
+    n = 30_000  # a dense Hessian would take 7 GB
+    K = sp.diags_array([-1.0, 2.5, -1.0], offsets=[-1, 0, 1], shape=(n, n)).tocsr()
+    problem = EqualityProblem(
+        np.zeros(n), lambda x: 0.5 * x @ (K @ x) - x.sum(), lambda x: K @ x - 1, lambda x: K
+    )
+    result = ns.minimize(problem, method=ns.SketchedNewton(inner=inner))
+    assert result.success
+    assert np.linalg.norm(K @ result.x - 1) <= 1e-8
+    assert result.minimum is None
+
+
 def test_set_ups_are_kept_for_the_same_matrices_alone():
     n = 12
     kept = sp.csr_array(sp.eye_array(n))

@@ -116,7 +116,7 @@ class DirectKKT:
     def step(
         self, H: Matrix, G: Matrix, slope: Vector, c: Vector, shift: float, damping: float, accuracy: float
     ) -> Step | None:
-        kind = _SparseLU if sp.issparse(H) and sp.issparse(G) else _LDL
+        kind = _SparseLU if is_large(H, G) else _LDL
         n, right = len(slope), -np.concatenate([slope, c])
         scale = float(np.abs(H.diagonal()).max()) or 1.0
         for tried in self.shifts.tried(shift, scale):
@@ -173,7 +173,12 @@ class _LDL:
 
 
 def is_minimum(H: Matrix, G: Matrix) -> bool | None:
-    """Return whether a KKT point is a strict minimum to second order; None where G has dependent rows."""
+    """Return whether a KKT point is a strict minimum to second order; None where that cannot be seen.
+
+    That is where matrices are sparse, or G has dependent rows.
+    """
+    if is_large(H, G):
+        return None
     factor = _LDL(H, G, 0.0, 0.0)
     return None if not factor.finite or factor.zero else factor.right
 
@@ -199,6 +204,11 @@ class _SparseLU:
         return d if np.isfinite(d).all() and curved(self.H, self.shift, d[:n]) else None
 
 
+def is_large(H: Matrix, G: Matrix) -> bool:
+    """Return whether nothing dense is to be made of the matrices: both are sparse, G where it has rows."""
+    return sp.issparse(H) and (sp.issparse(G) or not G.shape[0])
+
+
 def curved(H: Matrix, shift: float, dx: Vector) -> bool:
     """Return whether the model curves upwards along a step."""
     size = dx @ dx
@@ -210,6 +220,8 @@ def kkt_matrix(H: Matrix, G: Matrix, shift: float, damping: float, format: str =
     m, n = G.shape
     below = sp.diags_array(np.full(m, -damping)) if damping else None
     upper = H + shift * sp.eye_array(n) if shift else H
+    if not m:
+        return sp.csr_array(upper).asformat(format)
     return sp.block_array([[upper, G.T], [G, below]], format=format)
 
 

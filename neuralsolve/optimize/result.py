@@ -16,7 +16,7 @@ class MinimizeStatus(Enum):
     )
     SINGULAR_JACOBIAN = (
         "constraints are dependent here, and no shift makes the KKT matrix regular: drop those that follow "
-        "from others, or start elsewhere; faithful=True goes on with none that are"
+        "from others, or start elsewhere; with faithful=True dependent ones are always the end"
     )
     LINE_SEARCH_FAILED = (
         "no step lowers the merit function any more: tol is beyond what rounding allows (scale f and c to "

@@ -15,6 +15,7 @@ Source: Z. Li et al., "Fourier neural operator with learned deformations for PDE
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,15 +32,16 @@ from neuralsolve.pde.void_mesh import Void, cells, mesh, moved, radii
 from neuralsolve.solvers.solve import solve
 
 
-class _OnVoids(Void):
+class _OnVoids(Void, ABC):
     """What the equations share: samples of random voids, solved one by one."""
 
+    @abstractmethod
     def layout(self) -> Layout:
-        raise NotImplementedError
+        """Return axes, channels, units and boundary of the samples."""
 
+    @abstractmethod
     def field(self, mesh: Mesh) -> tuple[np.ndarray, float]:
         """Return the output at the points of a mesh, and the relative residual of its solve."""
-        raise NotImplementedError
 
     def samples(self, numbers: Sequence[int], seed: int) -> Samples:
         codes = np.stack([radii(self, stream(seed, number)) for number in numbers])
