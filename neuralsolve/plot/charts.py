@@ -171,7 +171,8 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     axes.set_ylim(-0.7, len(rows) - 0.3)
     low, high = max(0.7 * min(extremes), LEAST), max(extremes)
     axes.set_xlim(low, 4 * high * (high / low) ** 0.75)  # room for the words
-    axes.set_xlabel("measured / must, turned over where more is better; diamonds: the aim", fontsize=8)
+    words = "measured / must, turned over where more is better; diamonds: the aim"
+    axes.set_xlabel(words, fontsize=8, loc="right")  # names of rows may leave less room than it needs
     plain_axes(axes)
     figure.suptitle(title or "Against the bars", fontsize=10, color=INK)
     return figure
