@@ -17,6 +17,7 @@ LAYERS = [
     "tuning",
     "kernels",
     "lowrank",
+    "ssm",
     "operators",
     "preconditioners",
     "solvers",

@@ -16,6 +16,7 @@ from neuralsolve.plot.fields import comparison_figure, fields_figure
 from neuralsolve.plot.optimum import control_figure
 from neuralsolve.plot.profiles import profiles_figure
 from neuralsolve.plot.solution import solution_figure
+from neuralsolve.plot.ssm import pseudospectrum_figure, transfer_function_figure
 from neuralsolve.plot.style import save
 from neuralsolve.plot.tuning import tuning_figure
 
@@ -29,6 +30,7 @@ __all__ = [
     "history_figure",
     "measures_figure",
     "profiles_figure",
+    "pseudospectrum_figure",
     "relative_errors",
     "rollout_figure",
     "save",
@@ -36,5 +38,6 @@ __all__ = [
     "solution_figure",
     "spectra_figure",
     "training_figure",
+    "transfer_function_figure",
     "tuning_figure",
 ]

@@ -11,7 +11,8 @@ import scipy.linalg
 
 from neuralsolve.ssm import hippo
 from neuralsolve.ssm.hippo import Array
-from neuralsolve.ssm.transfer import DenseResolvent, frequency_grid, largest
+from neuralsolve.ssm.resonances import frequency_grid, largest
+from neuralsolve.ssm.transfer import DenseResolvent
 
 STABLE = 1e-8  # of ||A||: eigenvalues that far left of the axis make A stable for a comparison on it
 POINTS = {1: 20_000}  # of the frequency grid, by columns of B; else:
@@ -57,14 +58,14 @@ class Diagonalised:
     @cached_property
     def abscissa(self) -> float:
         """The largest real part of the eigenvalues, as computed."""
-        return float(max(self.eigenvalues.real))
+        return float(np.real(np.asarray(self.eigenvalues)).max())
 
     def pairs(self) -> tuple[Array, Array]:
         """Return places (N,) of one of each pair and of the real eigenvalues, and weights (N,), 2 and 1.
 
         For a complex A no eigenvalue has a partner: all places, and weights of 1.
         """
-        imaginary, E = np.asarray(self.eigenvalues.imag), np.asarray(self.E)
+        imaginary, E = np.imag(np.asarray(self.eigenvalues)), np.asarray(self.E)
         if np.iscomplexobj(E):
             return np.arange(len(imaginary)), np.ones(len(imaginary))
         places = np.flatnonzero(imaginary >= 0)
@@ -80,7 +81,13 @@ def eigenpairs(M: Array) -> tuple[Array, Array]:
     eigenvalues, V = np.linalg.eig(M)
     eigenvalues, V = eigenvalues.astype(complex), V.astype(complex)
     V /= np.linalg.norm(V, axis=0)
-    order = np.lexsort((-eigenvalues.imag, eigenvalues.real, np.abs(eigenvalues.imag)))
+    return in_order(eigenvalues, V)
+
+
+def in_order(eigenvalues: Array, V: Array) -> tuple[Array, Array]:
+    """Return eigenvalues and columns of V sorted by |Im|, then Re, then -Im."""
+    x, y = np.real(eigenvalues), np.imag(eigenvalues)
+    order = np.lexsort((-y, x, np.abs(y)))
     return eigenvalues[order], V[:, order]
 
 
@@ -91,17 +98,16 @@ def normal_eigenpairs(A: Array) -> tuple[Array, Array]:
     2 x 2 blocks [[a, b], [-b, a]] with eigenvectors (1, +-i)/sqrt 2, so that they are conjugate to the bit.
     """
     if np.iscomplexobj(A):
-        T, Q = scipy.linalg.schur(A, output="complex")
+        T, Q = scipy.linalg.schur(A, output="complex")[:2]
         eigenvalues, V = np.diag(T).copy(), Q
     else:
-        T, Q = scipy.linalg.schur(A, output="real")
+        T, Q = scipy.linalg.schur(A, output="real")[:2]
         eigenvalues, V = np.diag(T).astype(complex), np.asarray(Q).astype(complex)
         for i in np.flatnonzero(np.diag(T, -1)):
             b = (T[i, i + 1] - T[i + 1, i]) / 2
             eigenvalues[i : i + 2] = (T[i, i] + T[i + 1, i + 1]) / 2 + np.array([1j, -1j]) * b
             V[:, i : i + 2] = Q[:, i : i + 2] @ np.array([[1, 1], [1j, -1j]]) / np.sqrt(2)
-    order = np.lexsort((-eigenvalues.imag, eigenvalues.real, np.abs(eigenvalues.imag)))
-    return eigenvalues[order], V[:, order]
+    return in_order(eigenvalues, V)
 
 
 class Reference:
@@ -147,7 +153,7 @@ class Reference:
         slow, fast = abs(self.abscissa) / (100 if wide else 10), (15 if wide else 5) * (self.norm or 1.0)
         near = np.concatenate([np.asarray(eigenvalues, complex).ravel(), self.poles])
         grid = frequency_grid(slow, max(fast, 2 * slow), near if wide else (), points)
-        grid = np.union1d(grid, np.abs(self.poles.imag))
+        grid = np.union1d(grid, np.abs(np.imag(self.poles)))
         real = not (np.iscomplexobj(self.A) or np.iscomplexobj(self.B))
         return grid if real else np.union1d(-grid, grid)
 

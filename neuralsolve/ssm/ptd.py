@@ -117,8 +117,11 @@ def ptd(
         E, reached = _smallest(A, bound_condition, perturbation)
         result = _described(reference, E, B, like)
         if not reached:
-            msg = f"no size up to {LARGEST} gave kappa_2(V) <= {bound_condition:g}, the last {result.condition:.4g}; "
-            raise SolveError(msg + "give more steps or draws, or a larger bound_condition", result)
+            msg = (
+                f"no size up to {LARGEST:g} gave kappa_2(V) <= {bound_condition:g}, "
+                f"the last {result.condition:.4g}; give more steps or draws, or a larger bound_condition"
+            )
+            raise SolveError(msg, result)
         return result
     return _described(reference, perturbation(SIZE if size is None else size, None), B, like)
 
@@ -154,23 +157,12 @@ def _smallest(
     return E, found
 
 
-def described(A: Array, B: Array | None, E: Array, pairs: tuple[Array, Array] | None = None) -> Diagonalised:
-    """Return what is to be known of A + E: factors, measures, certificate; `pairs` are (eigenvalues, V).
-
-    >>> found = described(np.diag([-1.0, -3.0]), np.ones(2), np.zeros((2, 2)))
-    >>> found.condition, found.stable, found.error_bound, found.transfer_error
-    (1.0, True, 0.0, 0.0)
-    """
-    return _described(Reference(A, B), E, B, None, pairs)
-
-
 def _described(
     reference: Reference, E: Array, B: Array | None, like: Any, pairs: tuple[Array, Array] | None = None
 ) -> Diagonalised:
     eigenvalues, V = eigenpairs(reference.A + E) if pairs is None else pairs
     b = np.linalg.solve(V, reference.B.astype(complex))
     size = float(np.linalg.norm(E, 2))
-    proved = certify(reference.A, reference.B, size)
     frequency, error = reference.worst_error(eigenvalues, V, b)
     arrays: list[Any] = [eigenvalues, V, E, None if B is None else b.reshape(B.shape)]
     if like is not None:
@@ -180,9 +172,7 @@ def _described(
         condition=float(np.linalg.cond(V)),
         size=size,
         relative_size=size / reference.norm if reference.norm else 0.0,
-        margin=proved.margin,
-        stable=proved.stable,
-        error_bound=proved.error_bound,
+        **certify(reference.A, reference.B, size)._asdict(),
         transfer_error=error,
         error_frequency=frequency,
         line=reference.line,
@@ -208,7 +198,8 @@ def _check(
     size_weight: float,
 ) -> None:
     if objective not in OBJECTIVES:
-        msg = f"got objective={objective!r}, need one of {list(OBJECTIVES)}{nearest(str(objective), OBJECTIVES)}"
+        known = f"{list(OBJECTIVES)}{nearest(str(objective), OBJECTIVES)}"
+        msg = f"got objective={objective!r}, need one of {known}"
         raise OptionError(msg)
     if objective == "condition" and (size is not None or bound is not None):
         msg = 'objective="condition" finds its size itself; weigh it by size_weight, or take "error-aware"'

@@ -112,7 +112,7 @@ def frequencies(reference: Reference, E: Array) -> Array:
     grid = reference.grid(GRID)
     M = reference.shifted + E
     eigenvalues, V = np.linalg.eig(M)
-    w = np.unique(eigenvalues.imag)
+    w = np.unique(np.imag(eigenvalues))
     near = np.concatenate([w, (w[1:] + w[:-1]) / 2])
     fine = np.unique(np.concatenate([reference.grid(max(8 * len(E), FINE // len(reference.B.T))), near]))
     b = np.linalg.solve(V, reference.B.astype(complex))

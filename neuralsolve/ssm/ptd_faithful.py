@@ -49,7 +49,7 @@ def faithful(A: Array, weight: float, steps: int, generator: np.random.Generator
         if value < lowest:
             best, lowest = E, value
         first = BETA1 * first + (1 - BETA1) * G
-        second = BETA2 * second + (1 - BETA2) * np.stack([G.real**2, G.imag**2])
+        second = BETA2 * second + (1 - BETA2) * np.stack([np.real(G) ** 2, np.imag(G) ** 2])
         mean, spread = first / (1 - BETA1**k), np.sqrt(second / (1 - BETA2**k)) + TINY
-        E = E - RATE * (mean.real / spread[0] + 1j * mean.imag / spread[1])
+        E = E - RATE * (np.real(mean) / spread[0] + 1j * np.imag(mean) / spread[1])
     return best

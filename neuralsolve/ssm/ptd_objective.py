@@ -88,7 +88,7 @@ class Eigen:
 
     def instability(self, floor: float) -> tuple[float, Array]:
         """Return the penalty of eigenvalues right of `floor` < 0 and its gradient by M."""
-        over = np.maximum(self.eigenvalues.real - floor, 0) / (-2 * floor)
+        over = np.maximum(np.real(self.eigenvalues) - floor, 0) / (-2 * floor)
         return float((over**2).sum()), self.back(np.diag(over / -floor))
 
     def log_error(self, B: Array, t: Array, first: Array, p: float) -> tuple[float, Array]:
@@ -116,7 +116,7 @@ def _block(width: int) -> int:
 
 
 def _squares(d: Array) -> Array:
-    return (d.real**2 + d.imag**2).sum((1, 2))
+    return (np.real(d) ** 2 + np.imag(d) ** 2).sum((1, 2))
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Sized:
 
     def vector(self, X: Array) -> Array:
         """Return the vector of a matrix."""
-        return X.ravel() if self.real else np.stack([X.real, X.imag]).ravel()
+        return X.ravel() if self.real else np.stack([np.real(X), np.imag(X)]).ravel()
 
     def E(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Return E and the map of a gradient by E to one by x."""
@@ -179,6 +179,6 @@ class Sized:
         slope = (U * (weights / np.maximum(sigma, 1e-300))) @ Vh  # of log N
 
         def back(G: Array) -> Array:
-            return self.vector(scale * (G - slope * float((G.conj() * X).real.sum())))
+            return self.vector(scale * (G - slope * float(np.real(G.conj() * X).sum())))
 
         return scale * X, back
