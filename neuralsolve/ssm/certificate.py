@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neuralsolve.ssm.hippo import Array
+from neuralsolve.ssm.arrays import Array
 
 EPS = float(np.finfo(float).eps)
 

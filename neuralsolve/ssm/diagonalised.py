@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from neuralsolve.ssm import hippo
-from neuralsolve.ssm.hippo import Array
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.resonances import frequency_grid, largest
 from neuralsolve.ssm.transfer import DenseResolvent
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.diagonalised import eigenpairs
-from neuralsolve.ssm.hippo import Array
 from neuralsolve.ssm.ptd_error_aware import gaussian
 
 

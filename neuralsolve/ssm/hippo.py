@@ -29,9 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from neuralsolve.errors import NonFiniteError, OptionError, ShapeError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from neuralsolve.errors import OptionError
+from neuralsolve.ssm.arrays import Array, finite
 
 
 def legs(n: int) -> tuple[Array, Array]:
@@ -226,17 +225,3 @@ def checked_size(n: Any) -> int:
         msg = f"got n={n!r}; a state size is an integer of at least 1: n=64"
         raise OptionError(msg)
     return int(n)
-
-
-def finite(values: Any, name: str) -> Array:
-    """Return numbers as an array, finite all."""
-    try:
-        array = np.asarray(values)
-        good = bool(np.isfinite(array).all())
-    except (TypeError, ValueError) as error:
-        msg = f"{name} is no array of numbers ({error}); np.asarray({name}, dtype=float) should work"
-        raise ShapeError(msg) from None
-    if not good:
-        msg = f"{name} holds NaN or infinity; np.isfinite({name}) tells where"
-        raise NonFiniteError(msg)
-    return array

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from neuralsolve.ssm.hippo import Array, finite
-from neuralsolve.ssm.transfer import CHUNK, square
+from neuralsolve.ssm.arrays import finite, like, square
+from neuralsolve.ssm.transfer import CHUNK
 
 
-def pseudospectrum(A: Any, x: Any, y: Any) -> Array:
+def pseudospectrum(A: Any, x: Any, y: Any) -> Any:
     """Return the least singular value of zI - A at z = x + iy: (len(y), len(x)), float64.
 
     The eps-pseudospectrum is where it is at most eps: what some perturbation of norm eps can make an
@@ -27,7 +27,7 @@ def pseudospectrum(A: Any, x: Any, y: Any) -> Array:
     >>> pseudospectrum(np.diag([1.0, 4.0]), [0.0, 2.0], [0.0]).tolist()  # normal: the distance
     [[1.0, 1.0]]
     """
-    A = square(A)
+    given, A = A, square(A)
     x, y = finite(x, "x").ravel(), finite(y, "y").ravel()
     T = np.asarray(scipy.linalg.schur(A.astype(complex), output="complex")[0])
     z = (x + 1j * y[:, None]).ravel()
@@ -35,4 +35,4 @@ def pseudospectrum(A: Any, x: Any, y: Any) -> Array:
     least = [
         np.linalg.svd(part[:, None, None] * np.eye(len(A)) - T, compute_uv=False)[:, -1] for part in blocks
     ]
-    return np.concatenate(least).reshape(len(y), len(x))
+    return like(np.concatenate(least).reshape(len(y), len(x)), given)

@@ -23,16 +23,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from neuralsolve.errors import OptionError, ShapeError, SolveError, nearest
+from neuralsolve.ssm.arrays import Array, finite, like, square
 from neuralsolve.ssm.certificate import certify
 from neuralsolve.ssm.diagonalised import Diagonalised, Reference, eigenpairs, normal_eigenpairs
 from neuralsolve.ssm.ensemble import best_of_ensemble
-from neuralsolve.ssm.hippo import Array, finite
 from neuralsolve.ssm.ptd_error_aware import error_aware
 from neuralsolve.ssm.ptd_faithful import faithful
-from neuralsolve.ssm.transfer import square
 
 OBJECTIVES = ("error-aware", "condition", "random")
 SIZE = 0.05  # relative, where neither a size nor a bound is given
@@ -93,8 +91,8 @@ def ptd(
     >>> near.condition < 60, near.relative_size <= 0.1, near.abscissa < 0
     (True, True, True)
     """
-    like = A if isinstance(A, torch.Tensor) else None
-    A, B = square(_array(A)), None if B is None else finite(_array(B), "B")
+    given = A
+    A, B = square(A), None if B is None else finite(B, "B")
     if B is not None and (B.ndim not in (1, 2) or len(B) != len(A)):
         msg = f"got B of shape {B.shape} for A of {A.shape}; ({len(A)},) or ({len(A)}, p) is needed"
         raise ShapeError(msg)
@@ -102,10 +100,10 @@ def ptd(
     steps = STEPS[objective] if steps is None else steps
     reference = Reference(A, B)
     if _normal(A):
-        return _described(reference, np.zeros_like(A), B, like, normal_eigenpairs(A))
+        return _described(reference, np.zeros_like(A), B, given, normal_eigenpairs(A))
     generator = np.random.default_rng(seed)
     if objective == "condition":
-        return _described(reference, faithful(A, size_weight, steps, generator), B, like)
+        return _described(reference, faithful(A, size_weight, steps, generator), B, given)
 
     def perturbation(relative: float, start: Array | None) -> Array:
         if objective == "random":
@@ -115,7 +113,7 @@ def ptd(
 
     if size is None and bound_condition is not None:
         E, reached = _smallest(A, bound_condition, perturbation)
-        result = _described(reference, E, B, like)
+        result = _described(reference, E, B, given)
         if not reached:
             msg = (
                 f"no size up to {LARGEST:g} gave kappa_2(V) <= {bound_condition:g}, "
@@ -123,7 +121,7 @@ def ptd(
             )
             raise SolveError(msg, result)
         return result
-    return _described(reference, perturbation(SIZE if size is None else size, None), B, like)
+    return _described(reference, perturbation(SIZE if size is None else size, None), B, given)
 
 
 def _smallest(
@@ -158,17 +156,15 @@ def _smallest(
 
 
 def _described(
-    reference: Reference, E: Array, B: Array | None, like: Any, pairs: tuple[Array, Array] | None = None
+    reference: Reference, E: Array, B: Array | None, given: Any, pairs: tuple[Array, Array] | None = None
 ) -> Diagonalised:
     eigenvalues, V = eigenpairs(reference.A + E) if pairs is None else pairs
     b = np.linalg.solve(V, reference.B.astype(complex))
     size = float(np.linalg.norm(E, 2))
     frequency, error = reference.worst_error(eigenvalues, V, b)
-    arrays: list[Any] = [eigenvalues, V, E, None if B is None else b.reshape(B.shape)]
-    if like is not None:
-        arrays = [x if x is None else torch.from_numpy(x.copy()).to(like.device) for x in arrays]
     return Diagonalised(
-        *arrays,
+        *(like(x, given) for x in (eigenvalues, V, E)),
+        None if B is None else like(b.reshape(B.shape), given),
         condition=float(np.linalg.cond(V)),
         size=size,
         relative_size=size / reference.norm if reference.norm else 0.0,
@@ -182,10 +178,6 @@ def _described(
 def _normal(A: Array) -> bool:
     commutator = A @ A.conj().T - A.conj().T @ A
     return bool(np.linalg.norm(commutator) <= 4 * len(A) * np.finfo(float).eps * np.linalg.norm(A) ** 2)
-
-
-def _array(x: Any) -> Any:
-    return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
 
 
 def _check(

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.diagonalised import Reference
-from neuralsolve.ssm.hippo import Array
 from neuralsolve.ssm.ptd_objective import Sharpness, Sized, Weighing
 
 GRID, FINE, ROUND, MEMORY = 60, 3000, 150, 30

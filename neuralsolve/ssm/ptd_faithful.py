@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralsolve.ssm.hippo import Array
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.ptd_objective import Eigen
 
 RATE, SPREAD = 0.1, 0.1

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from neuralsolve.ssm import hippo
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.certificate import certify
 from neuralsolve.ssm.diagonalised import Diagonalised, in_order
-from neuralsolve.ssm.hippo import Array
 from neuralsolve.ssm.ptd import ptd
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -128,4 +128,4 @@ def write(path: Path, near: Diagonalised, metadata: dict[str, str]) -> None:
 
 
 def _parts(x: Array) -> Array:
-    return np.stack([np.real(x), np.imag(x)])
+    return np.ascontiguousarray(np.stack([np.real(x), np.imag(x)]))  # safetensors writes memory as it lies

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from neuralsolve.ssm.arrays import Array
+
 CHUNK = 2_000_000  # numbers of a block of resolvents: frequencies are taken as many at a time as fit
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from neuralsolve.ssm import hippo
-from neuralsolve.ssm.hippo import Array, finite
+from neuralsolve.ssm.arrays import Array, finite
 from neuralsolve.ssm.transfer import CHUNK, diagonal_transfer, magnitude
 
 Response = Callable[[Array], Array]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from neuralsolve.ssm import hippo
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.diagonalised import Diagonalised
-from neuralsolve.ssm.hippo import Array
 from neuralsolve.ssm.ptd_legs import ptd_init, shipped, write
 from neuralsolve.ssm.resonances import worst_gain
 

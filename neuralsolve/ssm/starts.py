@@ -22,16 +22,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.ssm import hippo
-from neuralsolve.ssm.hippo import Array
+from neuralsolve.ssm.arrays import Array
 from neuralsolve.ssm.ptd_legs import ptd_legs
 
 
 @dataclass(frozen=True)
 class Start:
-    """Initial values of a diagonal system of n real states, N of whose modes are kept.
+    """Initial values of a diagonal system of n real states, N of whose modes are kept; tensors, on the CPU.
 
     Attributes
     ----------
@@ -42,11 +44,11 @@ class Start:
     P : (N,) complex128 of "hippo", whose A is diag(eigenvalues) - P P^* over all pairs; else None
     """
 
-    eigenvalues: Array
-    weights: Array
-    B: Array
-    V: Array
-    P: Array | None = None
+    eigenvalues: Tensor
+    weights: Tensor
+    B: Tensor
+    V: Tensor
+    P: Tensor | None = None
 
 
 def start(
@@ -75,8 +77,8 @@ def start(
     Examples
     --------
     >>> one = start("s4d-lin", 4)
-    >>> one.eigenvalues.round(4).tolist(), one.weights.tolist(), one.V.shape
-    ([(-0.5+0j), (-0.5+3.1416j)], [2.0, 2.0], (4, 2))
+    >>> one.eigenvalues.imag.tolist(), one.weights.tolist(), tuple(one.V.shape)
+    ([0.0, 3.141592653589793], [2.0, 2.0], (4, 2))
     """
     makers = {"ptd": _ptd, "legs": _legs, "s4d-lin": _linear, "s4d-inv": _inverse, "hippo": _hippo}
     hippo.checked_size(n)
@@ -92,7 +94,7 @@ def start(
 def _ptd(n: int) -> Start:
     near = ptd_legs(n)
     places, weights = near.pairs()
-    return Start(near.eigenvalues[places], weights, near.B[places], near.V[:, places])
+    return _start(near.eigenvalues[places], weights, near.B[places], near.V[:, places])
 
 
 def _half(n: int) -> tuple[Array, Array, Array]:
@@ -108,12 +110,14 @@ def _half(n: int) -> tuple[Array, Array, Array]:
 
 def _legs(n: int) -> Start:
     eigenvalues, weights, V = _half(n)
-    return Start(eigenvalues, weights, V.conj().T @ hippo.legs(n)[1] / 2, V)
+    return _start(eigenvalues, weights, V.conj().T @ hippo.legs(n)[1] / 2, V)
 
 
 def _hippo(n: int) -> Start:
     eigenvalues, weights, V = _half(n)
-    return Start(eigenvalues, weights, V.conj().T @ hippo.legs(n)[1], V, V.conj().T @ hippo.legs_normal(n)[1])
+    return _start(
+        eigenvalues, weights, V.conj().T @ hippo.legs(n)[1], V, V.conj().T @ hippo.legs_normal(n)[1]
+    )
 
 
 def _linear(n: int) -> Start:
@@ -153,4 +157,8 @@ def _free(n: int, eigenvalues: Array, B: Array) -> Start:
     V[range(N, n), range(first, N)] = 1j / math.sqrt(2)
     if first:
         V[0, 0], weights[0] = 1, 1
-    return Start(eigenvalues, weights, B, V)
+    return _start(eigenvalues, weights, B, V)
+
+
+def _start(*arrays: Array) -> Start:
+    return Start(*(torch.from_numpy(np.ascontiguousarray(x)) for x in arrays))

@@ -21,7 +21,7 @@ import scipy.linalg
 
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.ssm import hippo
-from neuralsolve.ssm.hippo import Array, finite
+from neuralsolve.ssm.arrays import Array, finite, like, square
 
 CHUNK = 2_000_000  # numbers of a block of responses
 
@@ -51,8 +51,8 @@ class DenseResolvent:
         return np.moveaxis(np.tensordot(self.Q, x, 1), 2, 0)
 
 
-def dense_transfer(A: Any, B: Any, C: Any = None, frequencies: Any = ()) -> Array:
-    """Return C (it - A)^-1 B for a dense A (n, n): (T,), (T, p), (T, q) or (T, q, p), complex128.
+def dense_transfer(A: Any, B: Any, C: Any = None, frequencies: Any = ()) -> Any:
+    """Return C (it - A)^-1 B for a dense A (n, n): (T,), (T, p), (T, q) or (T, q, p), complex128; torch's for a torch A.
 
     Raises
     ------
@@ -65,14 +65,15 @@ def dense_transfer(A: Any, B: Any, C: Any = None, frequencies: Any = ()) -> Arra
     >>> bool(np.allclose(G[0], hippo.resolvent(4, 3j)))
     True
     """
+    given = A
     A, B, C, t = _system(A, B, C, frequencies)
     states = DenseResolvent(A, B.reshape(len(A), -1))
-    return _in_blocks(lambda s: _read(C, states(s)), t, B, C)
+    return like(_in_blocks(lambda s: _read(C, states(s)), t, B, C), given)
 
 
 def diagonal_transfer(
     eigenvalues: Any, B: Any, C: Any = None, frequencies: Any = (), weights: Any = None
-) -> Array:
+) -> Any:
     """Return C (it - diag(eigenvalues))^-1 B, or the real system's G where `weights` are given.
 
     Parameters
@@ -100,7 +101,8 @@ def diagonal_transfer(
     _, B, C, t = _system(np.empty((len(values),) * 2), B, C, frequencies)
     b = B.reshape(len(values), -1).astype(complex)
     if weights is None:
-        return _in_blocks(lambda s: _read(C, b / (s[:, None, None] - values[:, None])), t, B, C)
+        G = _in_blocks(lambda s: _read(C, b / (s[:, None, None] - values[:, None])), t, B, C)
+        return like(G, eigenvalues)
     if C is None:
         msg = "got weights and no C; a real system is read by C: C=np.ones(N), or pass all eigenvalues"
         raise OptionError(msg)
@@ -110,7 +112,8 @@ def diagonal_transfer(
         raise ShapeError(msg)
     both = np.concatenate([half * C, half * C.conj()], -1)
     values, b = np.concatenate([values, values.conj()]), np.concatenate([b, b.conj()])
-    return _in_blocks(lambda s: _read(both, b / (s[:, None, None] - values[:, None])), t, B, C)
+    G = _in_blocks(lambda s: _read(both, b / (s[:, None, None] - values[:, None])), t, B, C)
+    return like(G, eigenvalues)
 
 
 def hippo_transfer(n: int, C: Any = None, frequencies: Any = ()) -> Array:
@@ -127,15 +130,6 @@ def hippo_transfer(n: int, C: Any = None, frequencies: Any = ()) -> Array:
 def magnitude(G: Array) -> Array:
     """Return |G|, the Frobenius norm over all axes but the first: (T,)."""
     return np.linalg.norm(G.reshape(len(G), -1), axis=1)
-
-
-def square(A: Any, name: str = "A") -> Array:
-    """Return A as a float64 or complex128 array, square and finite, of at least one row."""
-    A = finite(A, name)
-    if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
-        msg = f"got {name} of shape {A.shape}; (n, n) with n >= 1 is needed"
-        raise ShapeError(msg)
-    return A.astype(complex if np.iscomplexobj(A) else float)
 
 
 def _system(A: Any, B: Any, C: Any, frequencies: Any) -> tuple[Array, Array, Any, Array]:
