@@ -48,13 +48,12 @@ def test_dense_and_diagonal_agree_with_a_solve(n, p, q, complex_):
 @pytest.mark.parametrize("n", [5, 8])
 def test_half_the_pairs_with_weights_are_the_whole(n):
     half = start("legs", n)
+    eigenvalues, weights, b, V = (x.numpy() for x in (half.eigenvalues, half.weights, half.B, half.V))
     N, _ = hippo.legs_normal(n)
     C, t = rng.standard_normal(n), np.array([-2.0, 0.0, 1.0, 30.0])
-    G = diagonal_transfer(half.eigenvalues, half.B, C @ half.V, t, half.weights)
+    G = diagonal_transfer(eigenvalues, b, C @ V, t, weights)
     assert np.allclose(G, dense_transfer(N, hippo.legs(n)[1] / 2, C, t), rtol=1e-11)
-    assert np.allclose(
-        G[0], diagonal_transfer(half.eigenvalues, half.B, C @ half.V, [2.0], half.weights).conj()
-    )
+    assert np.allclose(G[0], diagonal_transfer(eigenvalues, b, C @ V, [2.0], weights).conj())
 
 
 def test_hippo_has_one_transfer_function():

@@ -163,8 +163,10 @@ def _described(
     size = float(np.linalg.norm(E, 2))
     frequency, error = reference.worst_error(eigenvalues, V, b)
     return Diagonalised(
-        *(like(x, given) for x in (eigenvalues, V, E)),
-        None if B is None else like(b.reshape(B.shape), given),
+        eigenvalues=like(eigenvalues, given),
+        V=like(V, given),
+        E=like(E, given),
+        B=None if B is None else like(b.reshape(B.shape), given),
         condition=float(np.linalg.cond(V)),
         size=size,
         relative_size=size / reference.norm if reference.norm else 0.0,

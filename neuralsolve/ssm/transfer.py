@@ -52,7 +52,7 @@ class DenseResolvent:
 
 
 def dense_transfer(A: Any, B: Any, C: Any = None, frequencies: Any = ()) -> Any:
-    """Return C (it - A)^-1 B for a dense A (n, n): (T,), (T, p), (T, q) or (T, q, p), complex128; torch's for a torch A.
+    """Return C (it - A)^-1 B for a dense A (n, n): (T,), (T, p), (T, q) or (T, q, p), complex128.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def dense_transfer(A: Any, B: Any, C: Any = None, frequencies: Any = ()) -> Any:
     >>> bool(np.allclose(G[0], hippo.resolvent(4, 3j)))
     True
     """
-    given = A
-    A, B, C, t = _system(A, B, C, frequencies)
+    given, A = A, square(A)
+    B, C, t = _checked(len(A), B, C, frequencies)
     states = DenseResolvent(A, B.reshape(len(A), -1))
     return like(_in_blocks(lambda s: _read(C, states(s)), t, B, C), given)
 
@@ -98,7 +98,7 @@ def diagonal_transfer(
     if values.ndim != 1 or not len(values):
         msg = f"got eigenvalues of shape {values.shape}; (N,) with N >= 1 is needed"
         raise ShapeError(msg)
-    _, B, C, t = _system(np.empty((len(values),) * 2), B, C, frequencies)
+    B, C, t = _checked(len(values), B, C, frequencies)
     b = B.reshape(len(values), -1).astype(complex)
     if weights is None:
         G = _in_blocks(lambda s: _read(C, b / (s[:, None, None] - values[:, None])), t, B, C)
@@ -123,7 +123,7 @@ def hippo_transfer(n: int, C: Any = None, frequencies: Any = ()) -> Array:
     >>> np.linalg.norm(G, axis=1).round(6).tolist()  # n / sqrt(t^2 + n^2)
     [1.0, 0.707107]
     """
-    _, B, C, t = _system(np.empty((n, n)), np.empty(n), C, frequencies)
+    B, C, t = _checked(n, hippo.legs(n)[1], C, frequencies)
     return _in_blocks(lambda s: _read(C, hippo.resolvent(n, s)[:, :, None]), t, B, C)
 
 
@@ -132,9 +132,8 @@ def magnitude(G: Array) -> Array:
     return np.linalg.norm(G.reshape(len(G), -1), axis=1)
 
 
-def _system(A: Any, B: Any, C: Any, frequencies: Any) -> tuple[Array, Array, Any, Array]:
-    A, B = square(A), finite(B, "B")
-    n, t = len(A), finite(frequencies, "frequencies").astype(float).ravel()
+def _checked(n: int, B: Any, C: Any, frequencies: Any) -> tuple[Array, Any, Array]:
+    B, t = finite(B, "B"), finite(frequencies, "frequencies").astype(float).ravel()
     if B.ndim not in (1, 2) or len(B) != n:
         msg = f"got B of shape {B.shape} for {n} states; ({n},) or ({n}, p) is needed"
         raise ShapeError(msg)
@@ -143,7 +142,7 @@ def _system(A: Any, B: Any, C: Any, frequencies: Any) -> tuple[Array, Array, Any
         if C.ndim not in (1, 2) or C.shape[-1] != n:
             msg = f"got C of shape {C.shape} for {n} states; ({n},) or (q, {n}) is needed"
             raise ShapeError(msg)
-    return A, B, C, t
+    return B, C, t
 
 
 def _read(C: Any, states: Array) -> Array:
