@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from neuralsolve.errors import NonFiniteError, OptionError, ShapeError, SolveError
+from neuralsolve.preconditioners import weights
+from neuralsolve.preconditioners.weights import SHIPPED
 from neuralsolve.ssm import hippo
 from neuralsolve.ssm.diagonalised import Reference, normal_eigenpairs
 from neuralsolve.ssm.ptd import ptd
@@ -275,6 +277,13 @@ def test_a_shipped_file_says_how_it_was_made(n):
     results = json.loads(metadata["results"])
     assert results["condition"] == pytest.approx(ptd_legs(n).condition, rel=1e-9)
     assert shipped(n).stat().st_size < 150_000
+
+
+def test_a_shipped_matrix_is_no_network():
+    assert shipped(8).parent == SHIPPED
+    assert not {path for path in weights.shipped().values() if path.stem.startswith("ptd")}
+    with pytest.raises(OptionError, match="no weights 'ptd_legs_8'"):
+        weights.weights_file("ptd_legs_8", "NeuralDirection")
 
 
 def test_it_beats_the_best_of_random_ones_in_both_numbers():

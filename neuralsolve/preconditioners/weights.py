@@ -99,13 +99,12 @@ def not_written(path: Path, error: Exception) -> OSError:
 
 
 def shipped(recipe: str | None = None) -> dict[str, Path]:
-    """Return the weights that come with the package, of one recipe or of all, name -> file."""
-    found = {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
-    return {
-        name: path
-        for name, path in found.items()
-        if recipe is None or TAKEN_BY.get(network_of(path)) == recipe
-    }
+    """Return the weights that come with the package, of one recipe or of all, name -> file.
+
+    The folder holds other files too, matrices of `ssm.ptd_legs`: those are no recipe's.
+    """
+    takers = {path: TAKEN_BY.get(network_of(path)) for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
+    return {path.stem: path for path, taker in takers.items() if taker and recipe in (None, taker)}
 
 
 def weights_file(name_or_path: str | os.PathLike[str], recipe: str) -> Path:

@@ -94,29 +94,23 @@ class Eigen:
     def log_error(self, B: Array, t: Array, first: Array, p: float) -> tuple[float, Array]:
         """Return the smooth log max_t e(t) and its gradient; `first` (T, n, p) is (it-A)^-1 B."""
         n, inputs = B.shape
-        b, D = self.W @ B, 1 / (1j * t[:, None] - self.eigenvalues)
-        blocks = [slice(i, i + _block(n * inputs)) for i in range(0, len(t), _block(n * inputs))]
-        squares = [
-            _squares(np.einsum("ij,tjk->tik", self.V, D[k][:, :, None] * b) - first[k]) for k in blocks
+        b, D = (self.W @ B).T, 1 / (1j * t[:, None] - self.eigenvalues)
+        height = max(1, CHUNK // B.size)
+        blocks = [slice(i, i + height) for i in range(0, len(t), height)]
+        # a row for each frequency and input: coordinates g of (it-M)^-1 B in V, and their errors d
+        rows = [(D[k][:, None] * b).reshape(-1, n) for k in blocks]
+        gaps = [
+            g @ self.V.T - first[k].transpose(0, 2, 1).reshape(-1, n)
+            for g, k in zip(rows, blocks, strict=True)
         ]
-        e2 = np.concatenate(squares)
-        value, weights = smooth_max(0.5 * np.log(e2 + 1e-300), p)
+        e2 = np.concatenate([(np.real(d) ** 2 + np.imag(d) ** 2).sum(1) for d in gaps])
+        e2 = e2.reshape(-1, inputs).sum(1) + 1e-300
+        value, weights = smooth_max(0.5 * np.log(e2), p)
         K = np.zeros((n, n), complex)
-        for k in blocks:
-            g = D[k][:, :, None] * b  # coordinates of (it-M)^-1 B
-            d = np.einsum("ij,tjk->tik", self.V, g) - first[k]
-            d *= (weights[k] / (e2[k] + 1e-300))[:, None, None]
-            h = D[k].conj()[:, :, None] * np.einsum("ji,tjk->tik", self.V.conj(), d)
-            K += np.tensordot(h, g.conj(), axes=([0, 2], [0, 2]))
+        for k, g, d in zip(blocks, rows, gaps, strict=True):
+            pull = (D[k].conj() * (weights[k] / e2[k])[:, None]).repeat(inputs, 0)
+            K += (pull * (d @ self.V.conj())).T @ g.conj()
         return value - np.log(len(t)) / p, self.back(K)
-
-
-def _block(width: int) -> int:
-    return max(1, CHUNK // width)
-
-
-def _squares(d: Array) -> Array:
-    return (np.real(d) ** 2 + np.imag(d) ** 2).sum((1, 2))
 
 
 @dataclass(frozen=True)
