@@ -237,6 +237,15 @@ def test_the_published_objective_trades_the_transfer_function_away():
     assert ours.transfer_error < published.transfer_error / 3
 
 
+def test_without_a_weight_the_condition_number_alone_is_minimised():
+    A, B = hippo.legs(8)
+    both = ptd(A, B, size=0.1, steps=150)
+    for bound in (None, 3.0):
+        alone = ptd(A, B, size=0.1, steps=150, error_weight=0, bound_condition=bound)
+        assert alone.condition < both.condition
+        assert alone.transfer_error > both.transfer_error
+
+
 def test_resolvents_by_the_schur_form_are_those_of_solves():
     A, B = far_from_normal(9), rng.standard_normal((9, 2))
     s = np.array([0.5j, 1 - 2j, 40j])

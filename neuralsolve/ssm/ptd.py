@@ -36,6 +36,7 @@ OBJECTIVES = ("error-aware", "condition", "random")
 SIZE = 0.05  # relative, where neither a size nor a bound is given
 STEPS = {"error-aware": 1200, "condition": 3000, "random": 1}
 LARGEST, SMALLEST, HALVINGS = 4.0, 1e-10, 4
+AIM = 0.98  # of the bound, where a size is sought: a penalty is never quite met
 TRUSTED = 1e12  # a computed condition number above this tells nothing of the true one
 
 
@@ -65,9 +66,9 @@ def ptd(
     B : (n,) or (n, p), the inputs through which the error counts; None is the identity
     size : ||E||_2 / ||A||_2, at most ("random": exactly); default 0.05. Not of "condition"
     objective : "error-aware", "condition" or "random"
-    bound_condition : k >= 1. With a size: the error is minimised under kappa_2(V) <= k, as far as the size
-        allows it (`condition` tells). Without: the smallest size that reaches it, within 5 %, is sought,
-        at `steps` steps a trial. Not of "condition"
+    bound_condition : k >= 1. With a size: the error is minimised under kappa_2(V) <= k, to a per cent and as
+        far as the size allows it (`condition` tells). Without: the smallest size that reaches it is sought,
+        by factors of 4 and then five halvings of its logarithm, at `steps` steps a trial. Not of "condition"
     seed : of the start, or of the draws
     steps : of the optimisation; default 1200, "condition" 3000
     error_weight : mu, of the error against the logarithm of the condition number; 0 leaves the error out
@@ -108,7 +109,8 @@ def ptd(
     def perturbation(relative: float, start: Array | None) -> Array:
         if objective == "random":
             return best_of_ensemble(A, relative * reference.norm, draws, generator)
-        args = (reference, relative * reference.norm, steps, generator, error_weight, bound_condition)
+        goal = bound_condition if size is not None or bound_condition is None else AIM * bound_condition
+        args = (reference, relative * reference.norm, steps, generator, error_weight, goal)
         return error_aware(*args, start, told)
 
     if size is None and bound_condition is not None:

@@ -62,8 +62,9 @@ def error_aware(
     for k in range(rounds):
         part = k / max(1, rounds - 1)
         power = SHARP[min(int(part * len(SHARP)), len(SHARP) - 1)]
-        summed = goal is None or k < first
+        summed = goal is None or not mu or k < first
         stage = min(int((k - first) / max(1, rounds - first) * len(PENALTIES)), len(PENALTIES) - 1)
+        stage = len(PENALTIES) - 1 if k == rounds - 1 else stage
         weighing = Weighing(mu, 1.0, None if summed else goal, PENALTIES[max(stage, 0)] * mu, floor)
         sized = Sized(n, size, power, real)
         iterations = min(ROUND, steps - done) if steps > done else 1
