@@ -23,10 +23,8 @@ def arrays(name, n, **options):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
-@pytest.mark.parametrize("name", ["ptd", "legs", "hippo", "s4d-lin", "s4d-inv", "lru"])
+@pytest.mark.parametrize("name", ["legs", "hippo", "s4d-lin", "s4d-inv", "lru"])
 def test_starts_keep_one_of_each_pair(name, n):
-    if name == "ptd" and n == 5:
-        pytest.skip("not shipped: seconds")
     one = arrays(name, n)
     N = len(one.eigenvalues)
     assert one.weights.shape == one.B.shape == (N,)
@@ -39,7 +37,7 @@ def test_starts_keep_one_of_each_pair(name, n):
     assert not one.eigenvalues[real].imag.any()
     assert (one.P is None) == (name != "hippo")
     # a real read-out of unit variance gives each mode one of about that size
-    if name not in ("ptd", "legs", "hippo"):
+    if name not in ("legs", "hippo"):
         assert np.allclose((np.abs(one.V) ** 2).sum(0), 1)
 
 
@@ -56,6 +54,17 @@ def test_starts_of_hippo_are_its_systems(n):
     P = (exact.V @ (exact.weights * exact.P)).real
     assert np.allclose(whole - np.outer(P, P), A, atol=1e-12 * n * n)
     assert np.allclose((exact.V @ (exact.weights * exact.B)).real, B)
+
+
+@pytest.mark.parametrize("n", [1, 8, 32])
+def test_the_ptd_start_keeps_one_of_each_pair(n):
+    one, near = arrays("ptd", n), ptd_legs(n)
+    assert one.weights.sum() == n
+    assert (one.eigenvalues.imag[one.weights == 1] == 0).all()
+    assert (one.eigenvalues.imag[one.weights == 2] > 0).all()
+    whole = np.sort_complex(near.eigenvalues)
+    both = np.concatenate([one.eigenvalues, one.eigenvalues[one.weights == 2].conj()])
+    assert np.array_equal(np.sort_complex(both), whole)
 
 
 def test_the_ptd_start_is_the_shipped_system():
