@@ -50,3 +50,32 @@ def convolve(u: Tensor, kernel: Tensor, backward: Tensor | None = None) -> Tenso
         spectrum = spectrum + torch.fft.rfft(backward, n).conj()  # lag -j stands at n - j
     found = torch.fft.irfft(torch.fft.rfft(u.transpose(1, 2), n) * spectrum, n)
     return found[..., :length].transpose(1, 2)
+
+
+def convolve_states(v: Tensor, exponents: Tensor, initial: Tensor | None = None) -> Tensor:
+    """Return all states of x_k = exp(z) x_{k-1} + v_k, each by FFT.
+
+    Parameters
+    ----------
+    v : (batch, L, P) complex
+    exponents : (P,) complex
+        z.
+    initial : (batch, P) complex, optional
+
+    Returns
+    -------
+    (batch, L, P) complex, the dtype of v
+
+    Examples
+    --------
+    >>> v = torch.ones(1, 3, 1, dtype=torch.complex128)
+    >>> convolve_states(v, torch.log(torch.tensor([0.5 + 0j], dtype=v.dtype))).real.flatten()
+    tensor([1.0000, 1.5000, 1.7500], dtype=torch.float64)
+    """
+    length = v.shape[1]
+    steps = torch.arange(length + 1, dtype=torch.float64, device=v.device)[:, None]
+    powers = torch.exp(steps * exponents.to(torch.complex128))  # (L + 1, P)
+    n = fast_length(max(1, 2 * length - 1))
+    spectrum = torch.fft.fft(powers[:-1].to(v.dtype), n, dim=0)
+    x = torch.fft.ifft(torch.fft.fft(v, n, dim=1) * spectrum, n, dim=1)[:, :length]
+    return x if initial is None else x + (powers[1:] * initial[:, None]).to(v.dtype)

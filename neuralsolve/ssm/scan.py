@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from neuralsolve.kernels import table
 
 BLOCK = 1 << 18  # numbers of the states of a block: 1 MB of float32, half of a core's cache
+PIECE = 256  # rows
 
 
 def diagonal_scan(
@@ -172,12 +173,12 @@ class _MappedScan(torch.autograd.Function):
         for (b0, b1, k0, k1), state in zip(reversed(ctx.blocks), reversed(ctx.before), strict=True):
             given, g = _rows(u, b0, b1, k0, k1), _rows(grad, b0, b1, k0, k1)
             x = _states(kernels, a, inputs, given, state.clone(), room, reverse)
-            of_out.addmm_(g.T, x)
+            _add_product(of_out, g, x)
             of_x = torch.mm(g, outputs, out=slopes[: len(g)])
             kernels.diagonal_scan_backward(
                 a, _sequences(x, state), state, _sequences(of_x, state), carry[b0:b1], of_a, reverse
             )
-            of_in.addmm_(given.T, of_x)
+            _add_product(of_in, given, of_x)
             if of_u is not None:
                 made = torch.mm(of_x, inputs.T, out=_rows(of_u, b0, b1, k0, k1))
                 if D is not None:
@@ -190,6 +191,18 @@ class _MappedScan(torch.autograd.Function):
 def _rows(t: Tensor, b0: int, b1: int, k0: int, k1: int) -> Tensor:
     """Return whole sequences, or a piece of one, as rows: no copy."""
     return t[b0:b1, k0:k1].view(-1, t.shape[2])
+
+
+def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
+    """Add x^T y to total, in pieces of the long axis: their products keep all threads busy."""
+    pieces = len(x) // PIECE
+    if pieces > 1:
+        cut = pieces * PIECE
+        first, second = (t[:cut].view(pieces, PIECE, -1) for t in (x, y))
+        total += torch.bmm(first.transpose(1, 2), second).sum(0)
+        x, y = x[cut:], y[cut:]
+    if len(x):
+        total.addmm_(x.T, y)
 
 
 def _sequences(x: Tensor, state: Tensor) -> Tensor:
