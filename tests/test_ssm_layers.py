@@ -105,9 +105,8 @@ def test_every_mode_equals_a_dense_simulation(name, method, generator):
     u = sequence(generator, 1, 4096, 2)
     expected = simulated(layer, u[0], method)[None]
     single = copy.deepcopy(layer).float()
-    rounded = single.double()  # the numbers that the layer in float32 holds
+    rounded = copy.deepcopy(single).double()  # the numbers that the layer in float32 holds
     truth = simulated(rounded, u[0].float().double(), method)[None]
-    single = single.float()
     with torch.no_grad():
         for mode in ("convolution", "scan"):
             assert apart(layer(u, mode=mode), expected) <= 1e-10
@@ -346,9 +345,8 @@ def test_a_start_may_be_given_and_blocks_repeat_it(generator):
     given = start("legs", 4)
     layer = made("s5", 3, 8, blocks=2, init=given)
     assert torch.equal(layer.eigenvalues.detach().imag, given.eigenvalues.imag.repeat(2))
-    whole = Start(
-        torch.tensor([-1 + 2j, -3.0]), torch.ones(2), torch.ones(2, dtype=torch.complex128), given.V[:2]
-    )
+    one = torch.ones(2, dtype=torch.complex128)
+    whole = Start(torch.tensor([-1 + 2j, -3.0]), one.real, one, given.V[:2])
     layer = made("s5", 3, 2, init=whole)
     assert torch.equal(layer.weights, torch.ones(2))
     assert layer(sequence(generator, 1, 4, 3)).isfinite().all()

@@ -237,9 +237,6 @@ def check_steps(u: Tensor, steps: Tensor | None, mask: Tensor | None, mode: str)
 def _drawn_inputs(made: Start, blocks: int, channels: int) -> Tensor:
     """Return B = V^-1 N, N (n, H) normal of variance 1 / H for each block, (P, H): one of each pair."""
     n, N = made.V.shape
-    if n == N:
-        whole = made.V
-    else:
-        whole = torch.cat([made.V, made.V[:, made.weights == 2].conj()], 1)
+    whole = torch.cat([made.V, made.V[:, made.weights == 2].conj()], 1)
     drawn = torch.randn(blocks, n, channels, dtype=torch.float64) / math.sqrt(channels)
     return torch.linalg.solve(whole, drawn.to(whole.dtype))[:, :N].flatten(0, 1)
