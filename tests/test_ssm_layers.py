@@ -275,7 +275,7 @@ def test_a_higher_rate_means_shorter_steps(name, generator):
 
 
 def test_inputs_held_over_several_samples_give_the_same_states(generator):
-    """Zero-order hold is exact: at twice the rate, each sample given twice, every second output is the same."""
+    """Zero-order hold is exact: at twice the rate, samples given twice, every second output is the same."""
     for name in ("s4d", "s5"):
         layer, u = made(name, 3, 8), sequence(generator, 2, 20, 3)
         with torch.no_grad():

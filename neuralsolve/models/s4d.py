@@ -144,12 +144,11 @@ class S4D(StateSpaceLayer):
             raise OptionError(msg)
         with torch.autocast(u.device.type, enabled=False):
             given = working(u)
-            system, y = self._system(rate), self.D.to(given.dtype) * given
-            last = self.initial_state(len(u)) if state is None else state.to(torch.complex128)
-            if u.numel():
+            if not u.numel():
+                y, last = self.D * given, self.initial_state(len(u)) if state is None else state
+            else:
                 act = self._scanned if mode == "scan" else self._convolved
-                more, last = act(system, given, None if state is None else last, return_state)
-                y = y + more
+                y, last = act(self._system(rate), given, state, return_state)
         return (y.to(u.dtype), last) if return_state else y.to(u.dtype)
 
     def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -188,8 +187,9 @@ class S4D(StateSpaceLayer):
         self, system: _System, u: Tensor, state: Tensor | None, wanted: bool
     ) -> tuple[Tensor, Tensor]:
         length, z = u.shape[1], system.exponents
-        kernels = self._kernel(system, length, u.dtype)
-        y, last = convolve(u, *kernels), self.initial_state(0)
+        first, *others = self._kernel(system, length, u.dtype)
+        through = torch.nn.functional.pad(self.D.to(u.dtype)[:, None], (0, length - 1))  # D is at lag 0
+        y, last = convolve(u, first + through, *others), self.initial_state(0)
         if state is not None:
             w = (system.C[0] * system.factors * state).transpose(0, 1)  # (H, batch, N)
             y = y + vandermonde(w, z, length, u.dtype).permute(1, 2, 0)
@@ -206,7 +206,7 @@ class S4D(StateSpaceLayer):
         y, last = self._by_blocks(system, system.C[0], u, state)
         if self.bidirectional:
             y = y + self._by_blocks(system, system.C[1], u.flip(1), None)[0].flip(1)
-        return y, last
+        return y + self.D.to(u.dtype) * u, last
 
     def _by_blocks(
         self, system: _System, C: Tensor, u: Tensor, state: Tensor | None
