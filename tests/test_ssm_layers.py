@@ -12,6 +12,7 @@ from scipy.linalg import expm
 from torch import Tensor
 
 from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.kernels import use
 from neuralsolve.models.s4 import S4
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5
@@ -197,6 +198,20 @@ def test_a_bidirectional_layer_is_two_causal_ones(name, generator):
 
 
 @ALL
+@pytest.mark.parametrize("both", [False, True], ids=["causal", "bidirectional"])
+def test_plain_torch_gives_the_same(name, both, generator):
+    """Outputs, states and gradients without numba's kernels, as on devices that have none."""
+    layer, u = made(name, 3, 7, bidirectional=both), sequence(generator, 2, 30, 3).requires_grad_()
+    found = []
+    for room in ("cpu", "reference"):
+        with use(room):
+            y, *states = [layer(u)] if both else layer(u, layer.initial_state(2) + 1, return_state=True)
+            loss = y.square().sum() + sum(x.abs().square().sum() for x in states)
+            found.append([y, *states, *torch.autograd.grad(loss, [u, *layer.parameters()])])
+    assert all(apart(got, expected) <= 1e-11 for got, expected in zip(*found, strict=True))
+
+
+@ALL
 def test_gradients_of_the_modes_agree(name, generator):
     layer, u = made(name, 2, 7, bidirectional=True), sequence(generator, 2, 21, 2).requires_grad_()
     weight = sequence(generator, 2, 21, 2)
@@ -337,7 +352,7 @@ def test_the_stepper_and_the_remembered_step_follow_the_layer(name, generator):
             np.testing.assert_allclose(stepper(u[:, 0].numpy()), found[0], rtol=1e-13)
             alone = layer.stepper()
             np.testing.assert_allclose(alone(u[0, 0].numpy()), found[0][0], rtol=1e-12)
-            layer.log_step += 0.3
+            layer.log_step.data += 0.3
             layer.frequency.mul_(1.1)
 
 

@@ -46,7 +46,7 @@ class StateSpaceLayer(nn.Module, ABC):
             raise OptionError(msg)
         self.channels, self.step_range, self.bidirectional = channels, (low, high), bidirectional
         self.D = nn.Parameter(torch.randn(channels))
-        self._remembered: tuple[Any, Any] | None = None
+        self._remembered: tuple[float, list[Tensor], Any] | None = None
 
     @abstractmethod
     def forward(self, u: Tensor, state: Tensor | None = None, return_state: bool = False) -> Any:
@@ -69,13 +69,20 @@ class StateSpaceLayer(nn.Module, ABC):
         return nn.Parameter(low + (high - low) * torch.rand(count))
 
     def _frozen(self, make: Any, rate: float) -> Any:
-        """Return make(rate), remembered while no parameter changes; with gradients it is always made anew."""
-        if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        """Return make(rate), remembered while no parameter changes; with gradients it is always made anew.
+
+        Values are compared: a write through `.data` leaves no other trace. D is no part of what is made.
+        """
+        if torch.is_grad_enabled():
             return make(rate)
-        key = (rate, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters()))
-        if self._remembered is None or self._remembered[0] != key:
-            self._remembered = key, make(rate)
-        return self._remembered[1]
+        now = [p for name, p in self._parameters.items() if name != "D" and p is not None]
+        if self._remembered is not None:
+            known, values, made = self._remembered
+            if known == rate and all(map(_same, now, values)):
+                return made
+        made = make(rate)
+        self._remembered = rate, [p.detach().clone() for p in now], made
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_remembered": None}  # copies of a layer form it for themselves
@@ -117,6 +124,10 @@ class StateSpaceLayer(nn.Module, ABC):
         if tuple(state.shape) != shape:
             msg = f"got a state {tuple(state.shape)}, need {shape}; initial_state(batch) gives one"
             raise ShapeError(msg)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
 def made_start(init: str | Start, n: int) -> Start:

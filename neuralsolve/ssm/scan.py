@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from neuralsolve.kernels import table
 
 BLOCK = 1 << 18  # numbers of the states of a block: 1 MB of float32, half of a core's cache
-PIECE = 256  # rows
+PIECES = 8  # of a block
 
 
 def diagonal_scan(
@@ -154,7 +154,7 @@ class _MappedScan(torch.autograd.Function):
             x = _states(kernels, a, inputs, given, state[b0:b1], room, reverse)
             torch.mm(x, outputs.T, out=made)
             if D is not None:
-                made.addcmul_(given, D.detach())
+                kernels.columns_axpy(D.detach(), given, made)
         ctx.save_for_backward(a, inputs, outputs, u, D)
         ctx.blocks, ctx.before, ctx.reverse = blocks, before, reverse
         return y, state
@@ -165,27 +165,28 @@ class _MappedScan(torch.autograd.Function):
         a, inputs, outputs, u, D = ctx.saved_tensors
         grad, kernels, reverse = grad.contiguous(), table(u.device), ctx.reverse
         carry = of_last.resolve_conj().clone(memory_format=torch.contiguous_format)
-        of_a, of_in, of_out = torch.zeros_like(a), torch.zeros_like(inputs), torch.zeros_like(outputs)
+        of_a, of_in, of_out = torch.zeros_like(a), _Product(inputs), _Product(outputs)
         of_u = torch.empty_like(u) if ctx.needs_input_grad[3] else None
-        of_D = None if D is None else torch.zeros_like(D)
+        of_D = None if D is None else torch.zeros_like(D, dtype=torch.float64)
         most = max([(b1 - b0) * (k1 - k0) for b0, b1, k0, k1 in ctx.blocks], default=0)
         room, slopes = u.new_empty(most, inputs.shape[1]), u.new_empty(most, inputs.shape[1])
         for (b0, b1, k0, k1), state in zip(reversed(ctx.blocks), reversed(ctx.before), strict=True):
             given, g = _rows(u, b0, b1, k0, k1), _rows(grad, b0, b1, k0, k1)
             x = _states(kernels, a, inputs, given, state.clone(), room, reverse)
-            _add_product(of_out, g, x)
+            of_out.add(g, x)
             of_x = torch.mm(g, outputs, out=slopes[: len(g)])
             kernels.diagonal_scan_backward(
                 a, _sequences(x, state), state, _sequences(of_x, state), carry[b0:b1], of_a, reverse
             )
-            _add_product(of_in, given, of_x)
+            of_in.add(given, of_x)
             if of_u is not None:
                 made = torch.mm(of_x, inputs.T, out=_rows(of_u, b0, b1, k0, k1))
                 if D is not None:
-                    made.addcmul_(g, D)
+                    kernels.columns_axpy(D.detach(), g, made)
             if of_D is not None:
-                of_D += (g * given).sum(0)
-        return of_a, of_in, of_out, of_u, carry, of_D, None
+                kernels.columns_dot(g, given, of_D)
+        of_D = None if D is None or of_D is None else of_D.to(D.dtype)
+        return of_a, of_in.total(), of_out.total(), of_u, carry, of_D, None
 
 
 def _rows(t: Tensor, b0: int, b1: int, k0: int, k1: int) -> Tensor:
@@ -193,16 +194,26 @@ def _rows(t: Tensor, b0: int, b1: int, k0: int, k1: int) -> Tensor:
     return t[b0:b1, k0:k1].view(-1, t.shape[2])
 
 
-def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
-    """Add x^T y to total, in pieces of the long axis: their products keep all threads busy."""
-    pieces = len(x) // PIECE
-    if pieces > 1:
-        cut = pieces * PIECE
-        first, second = (t[:cut].view(pieces, PIECE, -1) for t in (x, y))
-        total += torch.bmm(first.transpose(1, 2), second).sum(0)
-        x, y = x[cut:], y[cut:]
-    if len(x):
-        total.addmm_(x.T, y)
+class _Product:
+    """The sum of x^T y over blocks of rows (n, H) and (n, W), taken in pieces of the long axis.
+
+    A single product of a long axis leaves threads idle; and fewer numbers are added one after the other.
+    """
+
+    def __init__(self, like: Tensor):
+        self._parts = like.new_zeros(PIECES, *like.shape)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        size = len(x) // PIECES
+        cut = size * PIECES
+        if size:
+            first, second = (t[:cut].view(PIECES, size, -1) for t in (x, y))
+            self._parts.baddbmm_(first.transpose(1, 2), second)
+        if cut < len(x):
+            self._parts[0].addmm_(x[cut:].T, y[cut:])
+
+    def total(self) -> Tensor:
+        return self._parts.sum(0)
 
 
 def _sequences(x: Tensor, state: Tensor) -> Tensor:

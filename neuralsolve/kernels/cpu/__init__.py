@@ -24,6 +24,7 @@ from neuralsolve.kernels.cpu.coarsen import (
     level_diagonal,
 )
 from neuralsolve.kernels.cpu.codes import code_level
+from neuralsolve.kernels.cpu.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.cpu.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import levels_cycle
@@ -88,6 +89,8 @@ __all__ = [
     "coarsest_matrix",
     "code_changes",
     "code_level",
+    "columns_axpy",
+    "columns_dot",
     "conductor_code",
     "conductor_correct",
     "conductor_parts",

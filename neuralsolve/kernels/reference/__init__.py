@@ -27,6 +27,7 @@ from neuralsolve.kernels.reference.coarsen import (
     level_diagonal,
     level_weights,
 )
+from neuralsolve.kernels.reference.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.reference.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.reference.cycle import levels_cycle
@@ -111,6 +112,8 @@ __all__ = [
     "coarsest_matrix",
     "code_changes",
     "code_level",
+    "columns_axpy",
+    "columns_dot",
     "conductor_code",
     "conductor_correct",
     "conductor_parts",
