@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from neuralsolve.bench.bars import BarRow, Bars, Settings, missing, row
 from neuralsolve.bench.clock import interleaved
 from neuralsolve.bench.footprint import memory_profile, torch_peak
+from neuralsolve.models.memory import keep_freed_memory
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5
 from neuralsolve.models.state_space import StateSpaceLayer
@@ -43,6 +44,7 @@ def ssm_speed(settings: Settings) -> Iterator[BarRow]:
     """Measure all; the peer's rows say so where it is not installed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
+    keep_freed_memory()  # as our trainers do: for the peer too
     try:
         yield from _against_the_peer(settings)
         yield _kernel(settings)
@@ -64,6 +66,7 @@ def _against_the_peer(settings: Settings) -> Iterator[BarRow]:
         nets, u = same_layers(CHANNELS), _normal(batch, length, CHANNELS)
         calls = {name: partial(_train, net, u) for name, net in nets.items()}
         seconds = interleaved(calls, ROUNDS)
+        busy = _busy(calls)
         peaks = {name: _peak(call) for name, call in calls.items()}
         with torch.no_grad():
             outputs = {name: net(u) for name, net in nets.items()}
@@ -71,9 +74,13 @@ def _against_the_peer(settings: Settings) -> Iterator[BarRow]:
             more: dict[str, Any] = {"baseline": f"{PEER} {release}", "note": f"{name}; two threads, float32"}
             taken = {"solve_s": seconds[name], "baseline_s": seconds["peer"], "repeats": ROUNDS}
             ratio = seconds["peer"] / seconds[name]
+            single = [busy["peer"] / busy[name]]
             yield row(
                 GROUP, problem, "forward and backward: peer / ours", "x", FASTER, [ratio], **more, **taken
             )
+            words = "the same on one thread, CPU time"
+            once = {"solve_s": busy[name], "baseline_s": busy["peer"], "repeats": ROUNDS}
+            yield row(GROUP, problem, words, "x", FASTER, single, **more, **once)
             share = peaks[name] / peaks["peer"]
             words = f"; ours {peaks[name] / 2**20:.0f} MB, theirs {peaks['peer'] / 2**20:.0f} MB"
             more["note"] += words
@@ -196,6 +203,19 @@ def _peak(call: Callable[[], Any]) -> int:
     with memory_profile() as profiler:
         call()
     return torch_peak(profiler)
+
+
+def _busy(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return median CPU times on one thread, interleaved: they tell little of what else a machine does."""
+    threads, found = torch.get_num_threads(), {name: [] for name in calls}
+    torch.set_num_threads(1)
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            started = time.process_time()
+            call()
+            found[name].append(time.process_time() - started)
+    torch.set_num_threads(threads)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -28,7 +28,8 @@ from neuralsolve.models.state_space import (
 from neuralsolve.models.steppers import DiagonalStepper
 from neuralsolve.ssm.convolve import convolve_states
 from neuralsolve.ssm.discretise import check_method, discretise
-from neuralsolve.ssm.scan import diagonal_scan, mapped_scan
+from neuralsolve.ssm.mapped_scan import mapped_scan
+from neuralsolve.ssm.scan import diagonal_scan
 from neuralsolve.ssm.starts import Start
 
 
