@@ -269,6 +269,16 @@ def test_half_precision_is_computed_in_single(name, kind, generator):
 
 
 @ALL
+def test_autocast_changes_nothing(name, generator):
+    layer, u = made(name, 3, 8).float(), sequence(generator, 2, 40, 3).float().requires_grad_()
+    given = [u, *layer.parameters()]
+    expected = torch.autograd.grad(layer(u).square().sum(), given)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.autograd.grad(layer(u).square().sum(), given)
+    assert all(torch.equal(one, two) for one, two in zip(got, expected, strict=True))
+
+
+@ALL
 def test_an_empty_sequence_gives_an_empty_one(name):
     layer = made(name)
     assert layer(torch.zeros(2, 0, 3)).shape == (2, 0, 3)
@@ -424,6 +434,9 @@ def test_wrong_input_is_refused(name):
 
 
 def test_wrong_options_are_refused():
+    for name in ("s4", "s4d"):
+        with pytest.raises(ShapeError, match="length"):
+            made(name).kernel(0)
     with pytest.raises(OptionError, match="blocks"):
         made("s5", state=8, blocks=3)
     for name in ("s4d", "s5"):

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from neuralsolve.errors import OptionError
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
+    check_length,
     check_rate,
     joined,
     made_start,
@@ -112,6 +113,7 @@ class S4(StateSpaceLayer):
         >>> S4(3, state=8).kernel(5).shape
         torch.Size([1, 3, 5])
         """
+        check_length(length)
         step = torch.exp(self.log_step.double())[:, None] / rate
         system = self._system(rate)
         power = torch.linalg.matrix_power(system.A, length)
@@ -160,7 +162,7 @@ class S4(StateSpaceLayer):
             msg = 'a state needs a layer with bidirectional=False and mode="scan" or "auto"'
             raise OptionError(msg)
         with torch.autocast(u.device.type, enabled=False):
-            given, last = working(u), self.initial_state(len(u)) if state is None else state
+            given, last = working(u), self.initial_state(len(u)) if state is None else state.double()
             y = self.D.to(given.dtype) * given
             if u.numel() and (asked or mode == "scan"):
                 more, last = self._scanned(given, last, rate)
@@ -174,7 +176,7 @@ class S4(StateSpaceLayer):
         self._check_step(u, state, (self.channels, 2 * self.log_decay.shape[1]))
         check_rate(rate)
         system = self._frozen(self._system, rate)
-        state = torch.einsum("hij,bhj->bhi", system.A, state) + system.B * u.double()[..., None]
+        state = torch.einsum("hij,bhj->bhi", system.A, state.double()) + system.B * u.double()[..., None]
         y = (system.C[0] * state).sum(2) + self.D.double() * u.double()
         return y.to(u.dtype), state
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from neuralsolve.errors import OptionError
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
+    check_length,
     check_rate,
     joined,
     made_start,
@@ -116,6 +117,8 @@ class S4D(StateSpaceLayer):
         >>> S4D(3, state=8, init="legs").kernel(5).shape
         torch.Size([1, 3, 5])
         """
+        check_length(length)
+        check_rate(rate)
         return self._kernel(self._system(rate), length, torch.float64)
 
     def forward(

@@ -169,6 +169,13 @@ def check_rate(rate: float) -> None:
         raise OptionError(msg)
 
 
+def check_length(length: int) -> None:
+    """Raise ShapeError where a kernel has no entry."""
+    if length < 1:
+        msg = f"got a kernel of length {length}, need at least 1"
+        raise ShapeError(msg)
+
+
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float = 0.01, slow_lr: float = 1e-3
 ) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
+from neuralsolve.ssm.precision import as_given
 
 
 def cauchy(v: Tensor, poles: Tensor, points: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ def cauchy(v: Tensor, poles: Tensor, points: Tensor) -> Tensor:
 
 class _Cauchy(torch.autograd.Function):
     @staticmethod
+    @as_given
     def forward(ctx: Any, v: Tensor, poles: Tensor, points: Tensor) -> Tensor:
         out = v.new_empty(*v.shape[:2], points.numel())
         table(v.device).cauchy(v.detach().resolve_conj(), poles.detach().resolve_conj(), points.detach(), out)
@@ -45,6 +47,7 @@ class _Cauchy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         v, poles, points = (t.detach().resolve_conj() for t in ctx.saved_tensors)
         sums, squares = torch.empty_like(v), torch.empty_like(v)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neuralsolve.ssm.precision import as_given
+
 TOGETHER = 1 << 22  # numbers of the padded sequences that are transformed at once
 LINE = 16  # channels at least: those that share a line of the cache with their neighbours
 
@@ -55,6 +57,7 @@ def convolve(u: Tensor, kernel: Tensor, backward: Tensor | None = None) -> Tenso
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
+    @as_given
     def forward(ctx: Any, u: Tensor, kernel: Tensor, backward: Tensor | None) -> Tensor:
         length = u.shape[1]
         n = fast_length(max(1, 2 * length - 1))
@@ -71,6 +74,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (u, spectrum), (n, length) = ctx.saved_tensors, ctx.lengths
         of_u = torch.empty_like(u, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
 from neuralsolve.kernels.cpu.threads import side_by_side, thread_count, torch_on_one_thread
+from neuralsolve.ssm.precision import as_given
 
 BLOCK = 1 << 18  # numbers of the states of a block: 1 MB of float32, half of a core's cache
 GROUPS = 8
@@ -89,6 +90,7 @@ class _Maps(NamedTuple):
 
 class _MappedScan(torch.autograd.Function):
     @staticmethod
+    @as_given
     def forward(
         ctx: Any,
         a: Tensor,
@@ -112,6 +114,7 @@ class _MappedScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_given
     def backward(ctx: Any, grad: Tensor, of_last: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         a, inputs, outputs, u, D = ctx.saved_tensors
         maps = _Maps(table(u.device), a, inputs, outputs, D, ctx.reverse)

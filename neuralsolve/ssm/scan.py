@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
+from neuralsolve.ssm.precision import as_given
 
 
 def diagonal_scan(
@@ -43,6 +44,7 @@ def diagonal_scan(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
+    @as_given
     def forward(ctx: Any, a: Tensor, v: Tensor, initial: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
         a, given = a.detach().resolve_conj().contiguous(), v.detach().resolve_conj().contiguous()
         initial = initial.detach().resolve_conj().contiguous()
@@ -54,6 +56,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_given
     def backward(ctx: Any, grad: Tensor, of_last: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         a, x, initial = ctx.saved_tensors
         grad = grad.resolve_conj().clone(memory_format=torch.contiguous_format)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
+from neuralsolve.ssm.precision import as_given
 
 
 def vandermonde(w: Tensor, z: Tensor, length: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -54,6 +55,7 @@ def vandermonde_adjoint(k: Tensor, z: Tensor) -> Tensor:
 
 class _Vandermonde(torch.autograd.Function):
     @staticmethod
+    @as_given
     def forward(ctx: Any, w: Tensor, z: Tensor, length: int, dtype: torch.dtype) -> Tensor:
         out = torch.empty(*w.shape[:2], length, dtype=dtype, device=w.device)
         table(w.device).vandermonde(w.detach().resolve_conj(), z.detach().resolve_conj(), out)
@@ -62,6 +64,7 @@ class _Vandermonde(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         w, z = (t.detach().resolve_conj() for t in ctx.saved_tensors)
         sums = torch.empty(w.shape, dtype=torch.complex128, device=w.device)
@@ -73,6 +76,7 @@ class _Vandermonde(torch.autograd.Function):
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
+    @as_given
     def forward(ctx: Any, k: Tensor, z: Tensor) -> Tensor:
         shape = *k.shape[:2], z.shape[1]
         sums = torch.empty(shape, dtype=torch.complex128, device=k.device)
@@ -82,6 +86,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         k, z = (t.detach().resolve_conj() for t in ctx.saved_tensors)
         of_k = of_z = None
