@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -446,6 +447,9 @@ def test_wrong_options_are_refused():
             made(name, init="leg")
         with pytest.raises(OptionError, match="states"):
             made(name, state=6, init=start("legs", 4))
+        ranked = replace(start("legs", 8), P=torch.ones(4, dtype=torch.complex128))
+        with pytest.raises(OptionError, match="rank"):
+            made(name, init=ranked)
     layer, u = made("s5"), torch.zeros(2, 5, 3)
     with pytest.raises(ShapeError, match="steps"):
         layer(u, steps=torch.ones(2, 4))

@@ -141,6 +141,9 @@ def made_start(init: str | Start, n: int) -> Start:
     if not bool((made.eigenvalues.real < 0).all()):
         msg = "the start has eigenvalues with Re >= 0; a layer keeps log(-Re), so that all must have Re < 0"
         raise OptionError(msg)
+    if made.P is not None:
+        msg = "the start has a rank-one part, which a diagonal layer would leave out; S4 keeps it, or use 'legs'"
+        raise OptionError(msg)
     if made.V.shape[0] != n:
         msg = f"the start is one of {made.V.shape[0]} states, the layer has {n}"
         raise OptionError(msg)

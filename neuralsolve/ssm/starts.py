@@ -22,12 +22,15 @@ class Start:
     B : (N,) complex
     V : (n, N) complex
         The outputs of a real row C are those of C V.
+    P : (N,) complex, optional
+        Of a system that is diagonal minus the rank one P P^*.
     """
 
     eigenvalues: Tensor
     weights: Tensor
     B: Tensor
     V: Tensor
+    P: Tensor | None = None
 
 
 def start(name: str, n: int) -> Start:
