@@ -142,7 +142,7 @@ def made_start(init: str | Start, n: int) -> Start:
         msg = "the start has eigenvalues with Re >= 0; a layer keeps log(-Re), so that all must have Re < 0"
         raise OptionError(msg)
     if made.P is not None:
-        msg = "the start has a rank-one part, which a diagonal layer would leave out; S4 keeps it, or use 'legs'"
+        msg = "the start has a rank-one part, that a diagonal layer leaves out; S4 keeps it, or use 'legs'"
         raise OptionError(msg)
     if made.V.shape[0] != n:
         msg = f"the start is one of {made.V.shape[0]} states, the layer has {n}"
