@@ -77,27 +77,28 @@ def held_vectors(side: int, obstacles: bool, method: Any, M: Any, count_A: bool 
         grid = free_surface((side,) * 3, np.random.default_rng(2114))
     b = torch.randn(grid.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1908))
     # kernels and the profiler are loaded outside the count; the second A remembers nothing of the first run
-    with _memory_profile():
+    with memory_profile():
         prepare(PoissonStencil(grid), method, M=M, rtol=1e-6).solve(b)
     A = None if count_A else PoissonStencil(grid)
     release()  # memory that the first run has left would not be counted
     tracemalloc.start()
     try:
-        with _memory_profile() as profiler:
+        with memory_profile() as profiler:
             A = A or PoissonStencil(grid)
             prepare(A, method, M=M, rtol=1e-6).solve(b)
         numpy_peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    return (numpy_peak + _torch_peak(profiler)) / (8 * A.shape[0])
+    return (numpy_peak + torch_peak(profiler)) / (8 * A.shape[0])
 
 
-def _memory_profile() -> Any:
+def memory_profile() -> Any:
+    """Return torch's profiler of allocations, for a `with` block; `torch_peak` reads it."""
     return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
 
 
-def _torch_peak(profiler: Any) -> int:
-    """Return the largest sum of torch's live allocations over time."""
+def torch_peak(profiler: Any) -> int:
+    """Return the largest sum of torch's live allocations over time, in bytes."""
     held = peak = 0
     events = profiler.profiler.kineto_results.events()
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):

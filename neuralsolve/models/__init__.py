@@ -1,4 +1,4 @@
-"""Torch modules: those that propose directions to a solver, and models of fields; losses, data, training.
+"""Torch modules: those that propose directions to a solver, models of fields and sequences; losses, training.
 
 What is named here is imported when it is first used.
 """
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from neuralsolve.models.fno import FNO as FNO
     from neuralsolve.models.lsm import LatentSpectral as LatentSpectral
     from neuralsolve.models.networks import make_network as make_network
+    from neuralsolve.models.s4 import S4 as S4
+    from neuralsolve.models.s4d import S4D as S4D
+    from neuralsolve.models.s5 import S5 as S5
+    from neuralsolve.models.state_space import parameter_groups as parameter_groups
     from neuralsolve.models.surrogate import Surrogate as Surrogate
     from neuralsolve.models.transolver import Transolver as Transolver
     from neuralsolve.models.unet import UNet as UNet
@@ -23,11 +27,15 @@ _PLACES = {
     "FNO": "fno",
     "FieldTraining": "field_options",
     "LatentSpectral": "lsm",
+    "S4": "s4",
+    "S4D": "s4d",
+    "S5": "s5",
     "Surrogate": "surrogate",
     "Transolver": "transolver",
     "UNet": "unet",
     "evaluated": "evaluation",
     "make_network": "networks",
+    "parameter_groups": "state_space",
     "train": "fitting",
 }
 

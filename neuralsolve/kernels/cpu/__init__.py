@@ -17,12 +17,14 @@ from neuralsolve.kernels.cpu.blocks import (
 )
 from neuralsolve.kernels.cpu.blocks_split import csr_block_split, csr_padded
 from neuralsolve.kernels.cpu.box import csr_box_difference
+from neuralsolve.kernels.cpu.cauchy import cauchy, cauchy_adjoint
 from neuralsolve.kernels.cpu.coarsen import (
     coarse_couplings,
     coarsest_matrix,
     level_diagonal,
 )
 from neuralsolve.kernels.cpu.codes import code_level
+from neuralsolve.kernels.cpu.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.cpu.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import levels_cycle
@@ -49,6 +51,7 @@ from neuralsolve.kernels.cpu.padded import (
     level_wrap,
 )
 from neuralsolve.kernels.cpu.regions import stencil_regions
+from neuralsolve.kernels.cpu.scan import diagonal_scan, diagonal_scan_backward
 from neuralsolve.kernels.cpu.spans import code_changes, spans_around, spans_attached, spans_below, spans_join
 from neuralsolve.kernels.cpu.spectral import cyclic_solve, tridiagonal_factor, tridiagonal_solve
 from neuralsolve.kernels.cpu.stencil import stencil_code, stencil_matvec, stencil_matvec_dot
@@ -62,6 +65,7 @@ from neuralsolve.kernels.cpu.tokens import (
     token_series_backward,
 )
 from neuralsolve.kernels.cpu.transfers import level_prolong, level_restrict
+from neuralsolve.kernels.cpu.vandermonde import vandermonde, vandermonde_adjoint
 from neuralsolve.kernels.cpu.vector import (
     axpy,
     cg_update,
@@ -77,12 +81,16 @@ from neuralsolve.kernels.cpu.weights import level_weights
 
 __all__ = [
     "axpy",
+    "cauchy",
+    "cauchy_adjoint",
     "cg_update",
     "coarse_attached",
     "coarse_couplings",
     "coarsest_matrix",
     "code_changes",
     "code_level",
+    "columns_axpy",
+    "columns_dot",
     "conductor_code",
     "conductor_correct",
     "conductor_parts",
@@ -112,6 +120,8 @@ __all__ = [
     "csr_sor_sweep",
     "csr_transpose",
     "cyclic_solve",
+    "diagonal_scan",
+    "diagonal_scan_backward",
     "dot",
     "faces_assemble",
     "faces_code",
@@ -160,5 +170,7 @@ __all__ = [
     "transposed_copy",
     "tridiagonal_factor",
     "tridiagonal_solve",
+    "vandermonde",
+    "vandermonde_adjoint",
     "xpby",
 ]

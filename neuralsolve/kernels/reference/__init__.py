@@ -17,6 +17,7 @@ from neuralsolve.kernels.reference.blocks import (
     csr_padded,
 )
 from neuralsolve.kernels.reference.box import csr_box_difference
+from neuralsolve.kernels.reference.cauchy import cauchy, cauchy_adjoint
 from neuralsolve.kernels.reference.coarsen import (
     coarse_attached,
     coarse_couplings,
@@ -26,6 +27,7 @@ from neuralsolve.kernels.reference.coarsen import (
     level_diagonal,
     level_weights,
 )
+from neuralsolve.kernels.reference.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.reference.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.reference.cycle import levels_cycle
@@ -52,6 +54,7 @@ from neuralsolve.kernels.reference.padded import (
     level_wrap,
 )
 from neuralsolve.kernels.reference.regions import stencil_regions
+from neuralsolve.kernels.reference.scan import diagonal_scan, diagonal_scan_backward
 from neuralsolve.kernels.reference.spans import (
     code_changes,
     level_faces,
@@ -86,6 +89,7 @@ from neuralsolve.kernels.reference.tokens import (
     token_series,
     token_series_backward,
 )
+from neuralsolve.kernels.reference.vandermonde import vandermonde, vandermonde_adjoint
 from neuralsolve.kernels.reference.vector import (
     axpy,
     cg_update,
@@ -100,12 +104,16 @@ from neuralsolve.kernels.reference.vector import (
 
 __all__ = [
     "axpy",
+    "cauchy",
+    "cauchy_adjoint",
     "cg_update",
     "coarse_attached",
     "coarse_couplings",
     "coarsest_matrix",
     "code_changes",
     "code_level",
+    "columns_axpy",
+    "columns_dot",
     "conductor_code",
     "conductor_correct",
     "conductor_parts",
@@ -135,6 +143,8 @@ __all__ = [
     "csr_sor_sweep",
     "csr_transpose",
     "cyclic_solve",
+    "diagonal_scan",
+    "diagonal_scan_backward",
     "dot",
     "faces_assemble",
     "faces_code",
@@ -183,5 +193,7 @@ __all__ = [
     "transposed_copy",
     "tridiagonal_factor",
     "tridiagonal_solve",
+    "vandermonde",
+    "vandermonde_adjoint",
     "xpby",
 ]

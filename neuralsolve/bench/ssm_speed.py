@@ -1,0 +1,228 @@
+"""Speed and memory of the state-space layers beside s5-pytorch and the table of all exponentials.
+
+Forward and backward, float32, two threads. s5-pytorch keeps all eigenvalues of a real system; ours is timed
+with the same ones, and with one of each pair, which is what our layer keeps by itself: the peer is given
+equal steps for the two of a pair, so that all three are the same function.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.bench.bars import BarRow, Bars, Settings, missing, row
+from neuralsolve.bench.clock import interleaved
+from neuralsolve.bench.footprint import memory_profile, torch_peak
+from neuralsolve.models.memory import keep_freed_memory
+from neuralsolve.models.s4d import S4D
+from neuralsolve.models.s5 import S5
+from neuralsolve.models.state_space import StateSpaceLayer
+from neuralsolve.ssm.starts import Start
+from neuralsolve.ssm.vandermonde import vandermonde
+
+GROUP = "ssm_speed"
+PEER = "s5-pytorch"
+ROUNDS = 7
+BATCH = 16
+CHANNELS = 64
+LENGTHS = (1024, 4096)
+LONG, LONG_BATCH = 65536, 4
+STEPS = 2000
+FASTER = Bars(3.0, 8.0, at_least=True)
+KERNEL = Bars(5.0, 10.0, at_least=True)
+
+
+def ssm_speed(settings: Settings) -> Iterator[BarRow]:
+    """Measure all; the peer's rows say so where it is not installed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    keep_freed_memory()  # as our trainers do: for the peer too
+    try:
+        yield from _against_the_peer(settings)
+        yield _kernel(settings)
+        yield from _steps(settings)
+        yield from _long(settings)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _against_the_peer(settings: Settings) -> Iterator[BarRow]:
+    try:
+        release = version(PEER)
+    except PackageNotFoundError:
+        yield missing(GROUP, "S5", "forward and backward: s5-pytorch / ours", "x", FASTER, f"no {PEER}")
+        return
+    for length in LENGTHS:
+        length, batch = (64, 2) if settings.quick else (length, BATCH)
+        problem = f"S5, L {length}, batch {batch}, H = P = {CHANNELS}"
+        nets, u = same_layers(CHANNELS), _normal(batch, length, CHANNELS)
+        calls = {name: partial(_train, net, u) for name, net in nets.items()}
+        seconds = interleaved(calls, ROUNDS)
+        busy = _busy(calls)
+        peaks = {name: _peak(call) for name, call in calls.items()}
+        with torch.no_grad():
+            outputs = {name: net(u) for name, net in nets.items()}
+        for name in ("all states", "pairs"):
+            more: dict[str, Any] = {"baseline": f"{PEER} {release}", "note": f"{name}; two threads, float32"}
+            taken = {"solve_s": seconds[name], "baseline_s": seconds["peer"], "repeats": ROUNDS}
+            ratio = seconds["peer"] / seconds[name]
+            single = [busy["peer"] / busy[name]]
+            yield row(
+                GROUP, problem, "forward and backward: peer / ours", "x", FASTER, [ratio], **more, **taken
+            )
+            words = "the same on one thread, CPU time"
+            once = {"solve_s": busy[name], "baseline_s": busy["peer"], "repeats": ROUNDS}
+            yield row(GROUP, problem, words, "x", FASTER, single, **more, **once)
+            share = peaks[name] / peaks["peer"]
+            words = f"; ours {peaks[name] / 2**20:.0f} MB, theirs {peaks['peer'] / 2**20:.0f} MB"
+            more["note"] += words
+            yield row(GROUP, problem, "peak memory: ours / peer", "", Bars(1 / 3), [share], **more)
+            apart = float((outputs[name] - outputs["peer"]).abs().max() / outputs["peer"].abs().max())
+            yield row(GROUP, problem, "difference of outputs, relative", "", Bars(1e-5), [apart], **more)
+        if settings.quick:
+            return
+
+
+def same_layers(width: int) -> dict[str, nn.Module]:
+    """Return the peer, our layer with all its states, and our layer with one of each pair, weights copied."""
+    from s5 import S5 as Peer  # type: ignore[import-not-found]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(2208)
+        peer = Peer(width, width)
+        inner = peer.seq
+        half = len(inner.Lambda) // 2
+        with torch.no_grad():
+            inner.log_step.copy_(torch.cat([inner.log_step[half:].flip(0), inner.log_step[half:]]))
+        nets: dict[str, nn.Module] = {"peer": peer}
+        for name, kept, weight in (("all states", slice(None), 1.0), ("pairs", slice(half, None), 2.0)):
+            nets[name] = _copied(inner, kept, weight, width)
+    return nets
+
+
+def _copied(inner: Any, kept: slice, weight: float, width: int) -> S5:
+    eigenvalues, B, C = inner.Lambda.detach()[kept], inner.B.detach()[kept], inner.C.detach()
+    N = len(eigenvalues)
+    if weight == 2.0:  # x of the other one of a pair is conj(x) times the phase between their eigenvectors
+        mine, other = torch.view_as_complex(B), torch.view_as_complex(inner.B.detach()[:N].flip(0))
+        phase = (other * mine).sum(1) / mine.abs().square().sum(1)
+        C = (C[:, kept] + (C[:, :N].flip(1) * phase).conj()) / 2
+    one = torch.ones(N, dtype=torch.complex128)
+    V = torch.eye(width, N, dtype=torch.complex128)
+    V[N:] = 1j * torch.eye(width - N, N)  # of no use but that it can be inverted: B and C are copied
+    ours = S5(width, width, init=Start(eigenvalues.to(one.dtype), weight * one.real, one, V))
+    with torch.no_grad():
+        ours.log_step.copy_(inner.log_step[kept])
+        ours.B.copy_(B)
+        ours.C.copy_(torch.view_as_real(C.resolve_conj())[None])
+        ours.D.copy_(inner.D)
+    return ours
+
+
+def _kernel(settings: Settings) -> BarRow:
+    """Time the kernel of S4D against the table of all exponentials, (H, N, L) complex numbers."""
+    H, length = (4, 64) if settings.quick else (CHANNELS, 4096)
+    generator = torch.Generator().manual_seed(2206)
+    w = torch.randn(H, H, generator=generator, dtype=torch.complex64).requires_grad_()
+    frequency = torch.pi * torch.arange(H).repeat(H, 1)
+    z = (torch.complex(torch.full((H, H), -0.5), frequency) * 10 ** (-3 * torch.rand(H, 1))).requires_grad_()
+    weight = torch.randn(H, length, generator=generator)
+    steps = torch.arange(length)
+
+    def naive() -> Tensor:
+        return (w[..., None] * torch.exp(z[..., None] * steps)).sum(1).real
+
+    def ours() -> Tensor:
+        return vandermonde(w[:, None], z, length, torch.float32)[:, 0]
+
+    def train(kernel: Callable[[], Tensor]) -> None:
+        torch.autograd.grad((kernel() * weight).sum(), (w, z))
+
+    seconds = interleaved({"naive": lambda: train(naive), "ours": lambda: train(ours)}, ROUNDS)
+    peaks = [_peak(lambda kernel=kernel: train(kernel)) / 2**20 for kernel in (ours, naive)]
+    return row(
+        GROUP,
+        f"kernel of S4D, L {length}, H = N = {H}",
+        "forward and backward: table / ours",
+        "x",
+        KERNEL,
+        [seconds["naive"] / seconds["ours"]],
+        baseline="table of all exponentials",
+        solve_s=seconds["ours"],
+        baseline_s=seconds["naive"],
+        repeats=ROUNDS,
+        note=f"peak memory {peaks[0]:.0f} MB, of the table {peaks[1]:.0f} MB",
+    )
+
+
+def _steps(settings: Settings) -> Iterator[BarRow]:
+    """Time one sample through a layer without gradients, and through its frozen stepper."""
+    count = 20 if settings.quick else STEPS
+    for kind in (S5, S4D):
+        layer = kind(CHANNELS, CHANNELS, init="legs")
+        state, u, stepper = layer.initial_state(1), _normal(1, CHANNELS), layer.stepper()
+        given = u[0].double().numpy()
+        calls = {"step": lambda: layer.step(u, state), "stepper": lambda: stepper(given)}  # noqa: B023
+        for name, call in calls.items():
+            with torch.no_grad():
+                times = [_seconds(call) for _ in range(count)]
+            micro = 1e6 * statistics.median(times)
+            problem = f"{kind.__name__}, H = n = {CHANNELS}"
+            yield row(GROUP, problem, f"one {name}", "us", Bars(50.0), [micro], repeats=count)
+
+
+def _long(settings: Settings) -> Iterator[BarRow]:
+    """Train on one long batch: the time, and the most memory held."""
+    length = 256 if settings.quick else LONG
+    u = _normal(LONG_BATCH, length, CHANNELS)
+    for kind in (S5, S4D):
+        layer = kind(CHANNELS, CHANNELS, init="legs")
+        problem = f"{kind.__name__}, L {length}, batch {LONG_BATCH}, H = n = {CHANNELS}"
+        peak = _peak(lambda: _train(layer, u)) / 2**30  # noqa: B023
+        seconds = interleaved({"train": lambda: _train(layer, u)}, 3)["train"]  # noqa: B023
+        yield row(GROUP, problem, "peak memory, the input aside", "GB", Bars(4.0), [peak], solve_s=seconds)
+
+
+def _train(net: nn.Module | StateSpaceLayer, u: Tensor) -> None:
+    given = u.detach().requires_grad_()
+    net(given).square().mean().backward()
+    net.zero_grad()
+
+
+def _peak(call: Callable[[], Any]) -> int:
+    """Return the most bytes that torch's tensors hold at once during a call."""
+    call()
+    with memory_profile() as profiler:
+        call()
+    return torch_peak(profiler)
+
+
+def _busy(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return median CPU times on one thread, interleaved: they tell little of what else a machine does."""
+    threads, found = torch.get_num_threads(), {name: [] for name in calls}
+    torch.set_num_threads(1)
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            started = time.process_time()
+            call()
+            found[name].append(time.process_time() - started)
+    torch.set_num_threads(threads)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _normal(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(2310).standard_normal(shape, np.float32))
