@@ -108,13 +108,14 @@ def load_case(name_or_path: str | os.PathLike[str]) -> Any:
 
 
 def _training(path: Path, content: dict[str, Any]) -> Any:
+    from neuralsolve.cases import labels
     from neuralsolve.cases.cycle import CycleCase
     from neuralsolve.cases.fields import FieldCase
     from neuralsolve.cases.training import TrainCase
     from neuralsolve.models.networks import NETWORKS
 
     kinds: dict[str, Any] = {"dcdm": TrainCase, "npsdo": TrainCase, "cycle": CycleCase}
-    kinds |= dict.fromkeys(NETWORKS, FieldCase)
+    kinds |= dict.fromkeys(NETWORKS, FieldCase) | dict.fromkeys(labels.NETWORKS, labels.LabelCase)
     network = str(content.get("network", "dcdm"))  # the schema tells that it is missing
     if network not in kinds:
         msg = f"{path}: network = {network!r}{nearest(network, kinds)}"

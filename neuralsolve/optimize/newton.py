@@ -27,8 +27,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from neuralsolve.optimize.filter import TRUNCATED, Filter
 from neuralsolve.optimize.kkt import DAMPING, InnerCap, Step, StepFinder, is_minimum
 from neuralsolve.optimize.merit import ExactLagrangian
+from neuralsolve.optimize.multipliers import first_multipliers, least_squares_multipliers
 from neuralsolve.optimize.problem import Budget, Evaluations, Matrix, Point, Vector, finite
 from neuralsolve.optimize.result import MinimizeStatus
 
@@ -39,12 +41,15 @@ CARE_H, CARE_C, MORE, LESS = 1e-2, 1e-4, 4.0, 10.0  # first shift and damping, o
 MOST_CARE = 1e4  # of shift and damping, over their scales
 IDLE = 5  # such steps are the end
 FAR = 1e8  # times |f(x0)| below zero and ||x0|| from it: on the way to minus infinity
-RETRIES = 12  # of more care where no point along a step is good
+FEW, RETRIES = 2, 12  # of more care where no point along a step is good; with a filter to go on, without
 RELAX = 4.0  # of penalties
 SHARPEN = 2.0
-LARGE = 1e3  # multipliers of a bad start
 STATIONARY = 1e-7  # ||G^T c|| / (||G|| ||c||)
-ROUNDING = 1e-14  # of M
+ROUNDING = 1e-14  # of M, or of f
+FAILED = (
+    MinimizeStatus.LINE_SEARCH_FAILED,
+    MinimizeStatus.SINGULAR_JACOBIAN,
+)  # ends that a filter goes on from
 EXACT = 1e-11  # accuracy of an inexact step at last
 
 Told = Callable[[dict[str, Any]], bool]
@@ -87,11 +92,33 @@ class Newton:
 
     def run(self) -> MinimizeStatus:
         """Take steps; return why it ended. `point` and `lam` are what was reached."""
+        status = self._until_end(self._advance)
+        if status not in FAILED or self.idle >= IDLE or not self._has_filter:
+            return status
+        by_merit = self.point, self.lam
+        self.filter = Filter(self.ask, self.point)
+        self.lam, self.shift, self.damping, self.idle = first_multipliers(self.point, TRUNCATED), 0.0, 0.0, 0
+        status = self._until_end(self._advance_by_filter)
+        if status is not MinimizeStatus.CONVERGED and by_merit[0].residual(by_merit[1]) < self.residual:
+            self.point, self.lam = by_merit
+        return status
+
+    @property
+    def _has_filter(self) -> bool:
+        """Whether a filter can go on where M fails: it is for constraints whose Jacobian is dense."""
+        return len(self.lam) > 0 and not sp.issparse(self.point.G)
+
+    @property
+    def residual(self) -> float:
+        """R, of the point that was reached."""
+        return self.point.residual(self.lam)
+
+    def _until_end(self, advance: Callable[[], MinimizeStatus | None]) -> MinimizeStatus:
         try:
             while True:
                 status = self._ended()
                 if status is None:
-                    status = self._advance()
+                    status = advance()
                 if status is not None:
                     return status
         except Budget:
@@ -128,7 +155,7 @@ class Newton:
         residual = point.residual(lam)
         if residual < self.least:
             self.least, self.merit = residual, self.merit.relaxed(RELAX, self.start)
-        for _ in range(RETRIES):
+        for _ in range(FEW if self._has_filter else RETRIES):
             step = self._step(H, residual)
             if step is None:
                 return MinimizeStatus.SINGULAR_JACOBIAN
@@ -153,6 +180,28 @@ class Newton:
         self.nit += 1
         row = {"step_length": alpha, "shift": step.shift, "eta1": self.merit.eta1, "eta2": self.merit.eta2}
         return MinimizeStatus.STOPPED if self.told(row | {"inner": step.inner}) else None
+
+    def _advance_by_filter(self) -> MinimizeStatus | None:
+        """Take one step, or restore."""
+        point, lam = self.point, self.lam
+        H = self.ask.hessian(point.x, lam)
+        if not finite(H):
+            return MinimizeStatus.NON_FINITE
+        step = self.finder.step(H, point.G, point.slope(lam), point.c, 0.0, 0.0, EXACT)
+        moved = None if step is None else self.filter.along(point, lam, step)
+        if moved is None:
+            if np.linalg.norm(point.c) <= self.tol:
+                return MinimizeStatus.LINE_SEARCH_FAILED
+            moved = self.filter.restored(point)
+        if moved is None:
+            return MinimizeStatus.INFEASIBLE_STATIONARY
+        self.point, self.lam = moved.point, moved.lam
+        same = abs(point.f - moved.point.f) <= 4 * ROUNDING * abs(point.f)
+        self.idle = self.idle + 1 if same and self.residual > FAST * point.residual(lam) else 0
+        self.nit += 1
+        row = {"step_length": moved.alpha, "eta1": self.merit.eta1, "eta2": self.merit.eta2}
+        taken = {"shift": step.shift, "inner": step.inner} if step else {"shift": 0.0, "inner": 0}
+        return MinimizeStatus.STOPPED if self.told(row | taken) else None
 
     def _watch(self, point: Point, lam: Vector, residual: float) -> None:
         """Count the steps that brought nothing beyond rounding, one after another."""
@@ -235,21 +284,6 @@ class Newton:
     def _scales(self, H: Matrix) -> tuple[float, float]:
         g = float(abs(self.point.G).max()) if len(self.point.c) else 0.0
         return max(float(np.abs(H.diagonal()).max()), 1e-8), max(g, 1e-8)
-
-
-def first_multipliers(point: Point) -> Vector:
-    """Return multipliers to begin with: of least squares, or zero where those are large or G is sparse."""
-    if sp.issparse(point.G):
-        return np.zeros(len(point.c))
-    lam = least_squares_multipliers(point)
-    return lam if np.abs(lam).max(initial=0) <= LARGE else np.zeros_like(lam)
-
-
-def least_squares_multipliers(point: Point) -> Vector:
-    """Return the multipliers of the least ||g + G^T lam||."""
-    if not len(point.c):
-        return np.zeros(0)
-    return np.linalg.lstsq(point.G.T, -point.g, rcond=None)[0]
 
 
 def stationary_for_constraints(point: Point, bound: float) -> bool:

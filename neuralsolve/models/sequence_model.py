@@ -1,0 +1,238 @@
+"""A network of state-space layers: sequences in, one answer a sequence, or one a sample.
+
+    encoder -> layers x [norm -> layer -> GELU -> dropout -> linear map to 2 H, GLU -> dropout -> + what came in]
+            -> norm -> mean over the samples, or the last one, or neither -> linear map
+
+Dropout takes whole channels: one mask along time. Where the norm comes after a block ("post"), it is that of
+the sum. Sequences of different lengths are padded at their ends, `lengths` saying how long each is: layers
+see zeros there, and means leave them out.
+
+Sources: Gu, Goel, Re, S4, ICLR 2022 (arXiv 2111.00396), app. D; Smith, Warrington, Linderman, S5, ICLR 2023
+(arXiv 2208.04933), app. B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.models.s4 import S4
+from neuralsolve.models.s4d import S4D
+from neuralsolve.models.s5 import S5
+from neuralsolve.models.state_space import StateSpaceLayer
+
+LAYERS: dict[str, Callable[..., StateSpaceLayer]] = {"s4d": S4D, "s5": S5, "s4": S4}
+POOLS = ("mean", "last", "none")
+NORMS = ("layer", "batch", "none")
+
+
+class SequenceBlock(nn.Module):
+    """One layer between norm, gate and residual, of sequences (batch, length, channels).
+
+    Parameters
+    ----------
+    layer : its sequences are those of the block
+    norm : of channels, "layer", "batch" or "none"; `before` the layer, or after the sum
+    residual : whether what came in is added
+    dropout : part of the channels
+    """
+
+    def __init__(self, layer: StateSpaceLayer, norm: str, before: bool, residual: bool, dropout: float):
+        super().__init__()
+        channels = layer.channels
+        self.layer, self.before, self.residual, self.dropout = layer, before, residual, dropout
+        self.norm = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}.get(norm, nn.Identity)(channels)
+        self.gate = nn.Linear(channels, 2 * channels)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the block's sequences; valid : (batch, length, 1), 0 in padding."""
+        seen = self._normed(x) if self.before else x
+        y = self._gated(self.layer(seen if valid is None else seen * valid))
+        return self._joined(x, y)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output for one sample (batch, channels), and the layer's next state."""
+        y, state = self.layer.step(self._normed(x) if self.before else x, state)
+        return self._joined(x, self._gated(y)), state
+
+    def _gated(self, y: Tensor) -> Tensor:
+        return self._dropped(F.glu(self.gate(self._dropped(F.gelu(y))), -1))
+
+    def _joined(self, x: Tensor, y: Tensor) -> Tensor:
+        out = x + y if self.residual else y
+        return out if self.before else self._normed(out)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return over_channels(self.norm, x)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        if not (self.training and self.dropout):
+            return x
+        return x * F.dropout(x.new_ones(len(x), *[1] * (x.ndim - 2), x.shape[-1]), self.dropout)
+
+
+class SequenceModel(nn.Module):
+    """State-space layers between a linear encoder and a linear decoder; see the head of this file.
+
+    Parameters
+    ----------
+    inputs : numbers a sample of a sequence; with a vocabulary, None
+    outputs : numbers of the answer, e.g. classes
+    channels : H
+    layers : blocks
+    layer : "s4d", "s5" or "s4"
+    pool : "mean" over the samples, "last" sample, or "none": an answer for every sample
+    norm, prenorm, residual, dropout : of a block
+    feedthrough : whether layers have D u; without it D is zero and stays so
+    vocabulary : words, where sequences are of whole numbers below it
+    options : of the layers: state, init, bidirectional, step_range, ...
+
+    Raises
+    ------
+    OptionError
+        For options that do not exist or do not fit.
+    ShapeError
+        At a call, for sequences that do not fit.
+
+    Examples
+    --------
+    >>> model = SequenceModel(1, 10, channels=8, layers=2, state=8)
+    >>> model(torch.zeros(4, 20, 1)).shape
+    torch.Size([4, 10])
+    >>> words = SequenceModel(None, 10, channels=8, layers=1, vocabulary=16, state=8)
+    >>> words(torch.ones(4, 20, dtype=torch.int64), lengths=torch.tensor([20, 3, 1, 7])).shape
+    torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        inputs: int | None,
+        outputs: int,
+        channels: int = 64,
+        layers: int = 4,
+        layer: str = "s4d",
+        pool: str = "mean",
+        norm: str = "layer",
+        prenorm: bool = True,
+        residual: bool = True,
+        dropout: float = 0.0,
+        feedthrough: bool = True,
+        vocabulary: int | None = None,
+        **options: Any,
+    ):
+        super().__init__()
+        for name, value, known in (("layer", layer, LAYERS), ("pool", pool, POOLS), ("norm", norm, NORMS)):
+            if value not in known:
+                msg = f"{name} = {value!r}{nearest(str(value), list(known))}"
+                raise OptionError(msg)
+        counts = {"outputs": outputs, "channels": channels, "layers": layers}
+        counts |= {"inputs": inputs} if vocabulary is None else {"vocabulary": vocabulary}
+        for name, count in counts.items():
+            if count is None or count < 1:
+                msg = f"{name} = {count}; at least 1 is needed"
+                raise OptionError(msg)
+        if vocabulary is not None and inputs is not None:
+            msg = f"inputs = {inputs} with vocabulary = {vocabulary}; inputs = None is needed for words"
+            raise OptionError(msg)
+        if not 0 <= dropout < 1:
+            msg = f"dropout = {dropout}; 0 <= dropout < 1 is needed"
+            raise OptionError(msg)
+        self.inputs, self.pool, self.vocabulary = inputs, pool, vocabulary
+        self.encoder = (
+            nn.Linear(inputs, channels)
+            if inputs is not None
+            else nn.Embedding(counts["vocabulary"], channels)
+        )
+        made = [_layer(layer, channels, options) for _ in range(layers)]
+        if not feedthrough:
+            for each in made:
+                each.D.requires_grad_(requires_grad=False).zero_()
+        self.blocks = nn.ModuleList(SequenceBlock(each, norm, prenorm, residual, dropout) for each in made)
+        last = norm if prenorm else "none"  # the sum of blocks that are normed before has no norm yet
+        self.norm = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}.get(last, nn.Identity)(channels)
+        self.decoder = nn.Linear(channels, outputs)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return answers (batch, outputs), or (batch, length, outputs) where nothing is pooled.
+
+        x : (batch, length, inputs), or (batch, length) of words
+        lengths : (batch,) samples of each sequence that are none of the padding; None: all
+        """
+        self._check(x)
+        valid = None if lengths is None else self._valid(x, lengths)
+        h = self.encoder(x)
+        for block in self.blocks:
+            h = block(h, valid)
+        h = over_channels(self.norm, h)
+        if self.pool == "mean":
+            h = h.mean(1) if valid is None or lengths is None else (h * valid).sum(1) / lengths[:, None]
+        elif self.pool == "last":
+            h = h[:, -1] if lengths is None else h[torch.arange(len(h), device=h.device), lengths - 1]
+        return self.decoder(h)
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Return the state of rest, of every block."""
+        return [block.layer.initial_state(batch) for block in self.each_block]
+
+    def step(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the answer (batch, outputs) for one sample (batch, inputs) or (batch,), and the next state.
+
+        Raises
+        ------
+        OptionError
+            The mean over a sequence is no matter of one sample.
+        """
+        if self.pool == "mean":
+            msg = "step of a model with pool = 'mean', which needs whole sequences; 'last' and 'none' do not"
+            raise OptionError(msg)
+        if len(state) != len(self.blocks):
+            msg = f"got {len(state)} states for {len(self.blocks)} blocks; initial_state(batch) gives them"
+            raise ShapeError(msg)
+        h, states = self.encoder(x), []
+        for block, before in zip(self.each_block, state, strict=True):
+            h, after = block.step(h, before)
+            states.append(after)
+        return self.decoder(over_channels(self.norm, h)), states
+
+    @property
+    def each_block(self) -> list[SequenceBlock]:
+        """The blocks, first to last."""
+        return [block for block in self.blocks if isinstance(block, SequenceBlock)]
+
+    def _check(self, x: Tensor) -> None:
+        words = self.vocabulary is not None
+        fits = (
+            x.ndim == 2 and not x.is_floating_point() if words else x.ndim == 3 and x.shape[2] == self.inputs
+        )
+        if not fits or not x.shape[1]:
+            needed = "(batch, length) of whole numbers" if words else f"(batch, length, {self.inputs})"
+            msg = f"got sequences {tuple(x.shape)} of {x.dtype}, need {needed}, length >= 1"
+            raise ShapeError(msg)
+
+    def _valid(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if lengths.shape != x.shape[:1] or not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
+            msg = f"got lengths {tuple(lengths.shape)}, need one a sequence, each from 1 to {x.shape[1]}"
+            raise ShapeError(msg)
+        return (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(
+            self.decoder.weight.dtype
+        )
+
+
+def over_channels(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return the norm of (batch, channels) or (batch, length, channels) over the last axis."""
+    if isinstance(norm, nn.BatchNorm1d) and x.ndim == 3:
+        return norm(x.transpose(1, 2)).transpose(1, 2)
+    return norm(x)
+
+
+def _layer(name: str, channels: int, options: dict[str, Any]) -> StateSpaceLayer:
+    try:
+        return LAYERS[name](channels, **options)
+    except TypeError as error:
+        msg = f"layer {name!r}: {error}"
+        raise OptionError(msg) from None
