@@ -34,6 +34,7 @@ ROUNDS = 7
 BATCH = 16
 CHANNELS = 64
 LENGTHS = (1024, 4096)
+OURS = ("all states", "pairs")
 LONG, LONG_BATCH = 65536, 4
 STEPS = 2000
 FASTER = Bars(3.0, 8.0, at_least=True)
@@ -44,7 +45,6 @@ def ssm_speed(settings: Settings) -> Iterator[BarRow]:
     """Measure all; the peer's rows say so where it is not installed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    keep_freed_memory()  # as our trainers do: for the peer too
     try:
         yield from _against_the_peer(settings)
         yield _kernel(settings)
@@ -56,39 +56,49 @@ def ssm_speed(settings: Settings) -> Iterator[BarRow]:
 
 def _against_the_peer(settings: Settings) -> Iterator[BarRow]:
     try:
-        release = version(PEER)
+        release = f"{PEER} {version(PEER)}"
     except PackageNotFoundError:
         yield missing(GROUP, "S5", "forward and backward: s5-pytorch / ours", "x", FASTER, f"no {PEER}")
         return
-    for length in LENGTHS:
-        length, batch = (64, 2) if settings.quick else (length, BATCH)
+    lengths, batch = ((64,), 2) if settings.quick else (LENGTHS, BATCH)
+    nets = same_layers(CHANNELS)
+    inputs = {length: _normal(batch, length, CHANNELS) for length in lengths}
+    calls = {
+        length: {name: partial(_train, net, u) for name, net in nets.items()} for length, u in inputs.items()
+    }
+    fresh = {length: interleaved(calls[length], ROUNDS) for length in lengths}
+    keep_freed_memory()  # for good, hence after the times of a process that gives it back
+    for length in lengths:
+        kinds = {
+            "memory given back to the system": fresh[length],
+            "freed memory kept, as by our trainers": interleaved(calls[length], ROUNDS),
+            "freed memory kept, one thread, CPU time": _busy(calls[length]),
+        }
         problem = f"S5, L {length}, batch {batch}, H = P = {CHANNELS}"
-        nets, u = same_layers(CHANNELS), _normal(batch, length, CHANNELS)
-        calls = {name: partial(_train, net, u) for name, net in nets.items()}
-        seconds = interleaved(calls, ROUNDS)
-        busy = _busy(calls)
-        peaks = {name: _peak(call) for name, call in calls.items()}
+        for note, seconds in kinds.items():
+            yield from _faster(problem, release, note, seconds)
+        yield from _leaner(problem, release, {name: _peak(call) for name, call in calls[length].items()})
         with torch.no_grad():
-            outputs = {name: net(u) for name, net in nets.items()}
-        for name in ("all states", "pairs"):
-            more: dict[str, Any] = {"baseline": f"{PEER} {release}", "note": f"{name}; two threads, float32"}
-            taken = {"solve_s": seconds[name], "baseline_s": seconds["peer"], "repeats": ROUNDS}
-            ratio = seconds["peer"] / seconds[name]
-            single = [busy["peer"] / busy[name]]
-            yield row(
-                GROUP, problem, "forward and backward: peer / ours", "x", FASTER, [ratio], **more, **taken
-            )
-            words = "the same on one thread, CPU time"
-            once = {"solve_s": busy[name], "baseline_s": busy["peer"], "repeats": ROUNDS}
-            yield row(GROUP, problem, words, "x", FASTER, single, **more, **once)
-            share = peaks[name] / peaks["peer"]
-            words = f"; ours {peaks[name] / 2**20:.0f} MB, theirs {peaks['peer'] / 2**20:.0f} MB"
-            more["note"] += words
-            yield row(GROUP, problem, "peak memory: ours / peer", "", Bars(1 / 3), [share], **more)
+            outputs = {name: net(inputs[length]) for name, net in nets.items()}
+        for name in OURS:
             apart = float((outputs[name] - outputs["peer"]).abs().max() / outputs["peer"].abs().max())
+            more: dict[str, Any] = {"baseline": release, "note": name}
             yield row(GROUP, problem, "difference of outputs, relative", "", Bars(1e-5), [apart], **more)
-        if settings.quick:
-            return
+
+
+def _faster(problem: str, release: str, note: str, seconds: dict[str, float]) -> Iterator[BarRow]:
+    for name in OURS:
+        ratio = seconds["peer"] / seconds[name]
+        taken = {"solve_s": seconds[name], "baseline_s": seconds["peer"], "repeats": ROUNDS}
+        more: dict[str, Any] = {"baseline": release, "note": f"{name}; {note}", **taken}
+        yield row(GROUP, problem, "forward and backward: peer / ours", "x", FASTER, [ratio], **more)
+
+
+def _leaner(problem: str, release: str, peaks: dict[str, int]) -> Iterator[BarRow]:
+    for name in OURS:
+        ours, theirs = peaks[name] / 2**20, peaks["peer"] / 2**20
+        more: dict[str, Any] = {"baseline": release, "note": f"{name}; {ours:.0f} MB and {theirs:.0f} MB"}
+        yield row(GROUP, problem, "peak memory: ours / peer", "", Bars(1 / 3), [ours / theirs], **more)
 
 
 def same_layers(width: int) -> dict[str, nn.Module]:

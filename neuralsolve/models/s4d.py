@@ -158,11 +158,11 @@ class S4D(StateSpaceLayer):
         """Return y (batch, channels) for u (batch, channels), and the next state (batch, channels, N)."""
         self._check_step(u, state, tuple(self.log_decay.shape))
         check_rate(rate)
-        system = self._frozen(self._system, rate)
-        given = u.to(torch.promote_types(u.dtype, torch.float32))
-        state = system.factors * state + system.B * given.double()[..., None]
-        y = (system.C[0] * state).sum(-1).real.to(given.dtype)
-        return (y + self.D.to(given.dtype) * given).to(u.dtype), state
+        factors, inputs, outputs = self._frozen(self._maps, rate)
+        given = u.double()
+        state = torch.addcmul(inputs * given[..., None], factors, state)
+        y = (torch.view_as_real(state).flatten(2) * outputs).sum(2)
+        return torch.addcmul(y, self.D.double(), given).to(u.dtype), state
 
     def stepper(self, batch: int | None = None, rate: float = 1.0) -> ChannelStepper:
         """Return a NumPy object that does `step` with the parameters as they are now: some microseconds."""
@@ -181,6 +181,11 @@ class S4D(StateSpaceLayer):
         return _System(
             made.factors, made.exponents, made.gain * joined(self.B), joined(self.C) * self.weights
         )
+
+    def _maps(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a and B (H, N), and the real part of C (H, 2 N) as a map of pairs of real numbers."""
+        system = self._system(rate)
+        return system.factors, system.B, torch.view_as_real(system.C[0].conj().resolve_conj()).flatten(1)
 
     def _kernel(self, system: _System, length: int, dtype: torch.dtype) -> Tensor:
         w = (system.C * system.B).transpose(0, 1)

@@ -151,11 +151,12 @@ class S5(StateSpaceLayer):
         """Return y (batch, channels) for u (batch, channels), and the next state (batch, P)."""
         self._check_step(u, state, (len(self.weights),))
         check_rate(rate)
-        system = self._frozen(self._system, rate)
-        given = u.to(torch.promote_types(u.dtype, torch.float32)).to(torch.complex128)
-        state = torch.addcmul(given @ system.B.T, system.factors, state)
-        y = (state @ system.C[0].T).real.to(u.dtype)
-        return torch.addcmul(y, self.D.to(u.dtype), u), state
+        factors, inputs, outputs = self._frozen(self._maps, rate)
+        given = u.double()
+        v = torch.view_as_complex((given @ inputs).unflatten(1, (-1, 2)))
+        state = torch.addcmul(v, factors, state)
+        y = torch.view_as_real(state).flatten(1) @ outputs
+        return torch.addcmul(y, self.D.double(), given).to(u.dtype), state
 
     def stepper(self, batch: int | None = None, rate: float = 1.0) -> DiagonalStepper:
         """Return a NumPy object that does `step` with the parameters as they are now: some microseconds."""
@@ -173,6 +174,13 @@ class S5(StateSpaceLayer):
         factors = discretise(self.eigenvalues, step, self.discretisation)
         C = joined(self.C) * self.weights
         return _System(factors.factors, factors.exponents, factors.gain[:, None] * joined(self.B), C)
+
+    def _maps(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a, and B (H, 2 P) and the real part of C (2 P, H) as maps of pairs of real numbers."""
+        system = self._system(rate)
+        inputs = torch.view_as_real(system.B).permute(1, 0, 2).flatten(1)
+        outputs = torch.view_as_real(system.C[0].conj().resolve_conj()).flatten(1).T
+        return system.factors, inputs, outputs.contiguous()
 
     def _mapped(
         self, u: Tensor, state: Tensor | None, mode: str, rate: float, steps: Tensor | None

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
-from neuralsolve.kernels.cpu.threads import side_by_side, thread_count, torch_on_one_thread
 from neuralsolve.ssm.precision import as_given
 
 BLOCK = 1 << 18  # numbers of the states of a block: 1 MB of float32, half of a core's cache
@@ -204,17 +203,17 @@ def _blocks(first: int, end: int, length: int, rows: int, reverse: bool) -> Iter
 
 def _in_threads(task: Callable[[int], Any], count: int) -> list[Any]:
     """Return task(0) ... task(count - 1), done side by side where there are several, torch on one thread."""
-    threads, inference = thread_count(), torch.is_inference_mode_enabled()
-    if count <= 1 or threads == 1:
+    if count <= 1:
         return [task(c) for c in range(count)]
+    from neuralsolve.kernels.cpu.threads import side_by_side, thread_count, torch_on_one_thread
+
+    threads, inference = thread_count(), torch.is_inference_mode_enabled()
 
     def alone(c: int) -> Any:
         if torch.get_num_threads() > 1:  # a thread of the pool, at its first task
             torch.set_num_threads(1)
-        with (
-            torch.inference_mode(inference),
-            torch.no_grad(),
-        ):  # a thread has modes of its own
+        # a thread has modes of its own
+        with torch.inference_mode(inference), torch.no_grad():
             return task(c)
 
     with torch_on_one_thread():
