@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from neuralsolve.bench import fields, learned, multigrid, optimize, tuned
+from neuralsolve.bench import fields, learned, multigrid, optimize, ssm, tuned
 from neuralsolve.bench.bars import BarRow, Settings, missing
 from neuralsolve.errors import InputError, OptionError, SolveError, nearest
 
@@ -16,6 +16,7 @@ SUITES: dict[str, Groups] = {
     "tuned": tuned.GROUPS,
     "fields": fields.GROUPS,
     "optimize": optimize.GROUPS,
+    "ssm": ssm.GROUPS,
 }
 
 
@@ -31,7 +32,7 @@ def take_suite(
 
     Parameters
     ----------
-    suite : "multigrid", "learned", "tuned", "fields" or "optimize"
+    suite : "multigrid", "learned", "tuned", "fields", "optimize" or "ssm"
     repeats : rounds of every timing; the median counts
     only : groups to run, by default all of the suite's
     quick : toy sizes, which show that everything runs

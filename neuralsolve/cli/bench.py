@@ -38,8 +38,9 @@ TITLES = {
     "tuned": "Tuned options against their bars",
     "fields": "Models of fields against their bars",
     "optimize": "Constrained optimisation against its bars",
+    "ssm": "State-space layers against their bars",
 }
-REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "fields": 3, "optimize": 3, "kernels": 3}
+REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "fields": 3, "optimize": 3, "ssm": 7, "kernels": 3}
 
 
 def run(

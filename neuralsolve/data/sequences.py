@@ -51,8 +51,8 @@ class Sequences:
         n, words = len(self.values), self.vocabulary is not None
         if self.values.ndim != (2 if words else 3) or self.labels.shape != (n,) or not self.values.size:
             msg = (
-                f"values {self.values.shape}, labels {self.labels.shape}; (n, length{'' if words else ', inputs'}) "
-                "and (n,) are needed, one sequence at least"
+                f"values {self.values.shape}, labels {self.labels.shape}; (n, length, inputs) or (n, length) "
+                "of words, and (n,) are needed, one at least"
             )
             raise ShapeError(msg)
         if self.labels.min() < 0 or self.labels.max() >= self.classes:

@@ -1,6 +1,6 @@
 """A network of state-space layers: sequences in, one answer a sequence, or one a sample.
 
-    encoder -> layers x [norm -> layer -> GELU -> dropout -> linear map to 2 H, GLU -> dropout -> + what came in]
+    encoder -> blocks: norm -> layer -> GELU -> dropout -> linear map to 2 H, GLU -> dropout, + what came in
             -> norm -> mean over the samples, or the last one, or neither -> linear map
 
 Dropout takes whole channels: one mask along time. Where the norm comes after a block ("post"), it is that of
@@ -87,7 +87,8 @@ class SequenceModel(nn.Module):
     layers : blocks
     layer : "s4d", "s5" or "s4"
     pool : "mean" over the samples, "last" sample, or "none": an answer for every sample
-    norm, prenorm, residual, dropout : of a block
+    norm, prenorm, residual, dropout : of a block; "batch" learns fastest, "layer" where batches are small or
+        padded far
     feedthrough : whether layers have D u; without it D is zero and stays so
     vocabulary : words, where sequences are of whole numbers below it
     options : of the layers: state, init, bidirectional, step_range, ...
@@ -117,7 +118,7 @@ class SequenceModel(nn.Module):
         layers: int = 4,
         layer: str = "s4d",
         pool: str = "mean",
-        norm: str = "layer",
+        norm: str = "batch",
         prenorm: bool = True,
         residual: bool = True,
         dropout: float = 0.0,
@@ -143,15 +144,12 @@ class SequenceModel(nn.Module):
             msg = f"dropout = {dropout}; 0 <= dropout < 1 is needed"
             raise OptionError(msg)
         self.inputs, self.pool, self.vocabulary = inputs, pool, vocabulary
-        self.encoder = (
-            nn.Linear(inputs, channels)
-            if inputs is not None
-            else nn.Embedding(counts["vocabulary"], channels)
-        )
+        self.encoder = nn.Embedding(vocabulary, channels) if vocabulary else nn.Linear(inputs or 1, channels)
         made = [_layer(layer, channels, options) for _ in range(layers)]
         if not feedthrough:
             for each in made:
-                each.D.requires_grad_(requires_grad=False).zero_()
+                each.D.data.zero_()
+                each.D.requires_grad = False
         self.blocks = nn.ModuleList(SequenceBlock(each, norm, prenorm, residual, dropout) for each in made)
         last = norm if prenorm else "none"  # the sum of blocks that are normed before has no norm yet
         self.norm = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}.get(last, nn.Identity)(channels)

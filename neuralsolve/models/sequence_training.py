@@ -1,4 +1,4 @@
-"""Training of a model of sequences to tell classes apart: what a step is; `training_loop.train` does the rest.
+"""Training of a model of sequences to tell classes apart: what a step is; `training_loop` does the rest.
 
 A step: a batch, cross-entropy, AdamW with the two learning rates of state-space layers
 (`state_space.parameter_groups`). At the end of every epoch the validation sequences are looked at, and the

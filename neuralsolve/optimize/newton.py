@@ -7,7 +7,8 @@ function M (`merit`), and looks along it for a point
 
 R the KKT residual: near a solution the second lets full steps pass that M would cut (Maratos). R falls by a
 factor with each of those, so they cannot go on for ever without convergence. A full step that fails is tried
-once more with a correction towards c = 0 (second order).
+once more with a correction towards c = 0 (second order). Where no point along two ever shorter steps will do,
+a filter has its turn (`filter`); where that finds no solution either, M goes on from where it was.
 
 Differs from the source (`faithful`): the shift of H is the least that the inertia of the KKT matrix asks for;
 dependent constraints are damped instead of the end; penalties come back towards their first values whenever R
@@ -41,7 +42,8 @@ CARE_H, CARE_C, MORE, LESS = 1e-2, 1e-4, 4.0, 10.0  # first shift and damping, o
 MOST_CARE = 1e4  # of shift and damping, over their scales
 IDLE = 5  # such steps are the end
 FAR = 1e8  # times |f(x0)| below zero and ||x0|| from it: on the way to minus infinity
-FEW, RETRIES = 2, 12  # of more care where no point along a step is good; with a filter to go on, without
+FEW, RETRIES = 2, 12  # of more care where no point along a step is good: before the filter's turn, and after
+PATIENCE = 60  # steps of the filter
 RELAX = 4.0  # of penalties
 SHARPEN = 2.0
 STATIONARY = 1e-7  # ||G^T c|| / (||G|| ||c||)
@@ -92,16 +94,19 @@ class Newton:
 
     def run(self) -> MinimizeStatus:
         """Take steps; return why it ended. `point` and `lam` are what was reached."""
+        self.retries = FEW if self._has_filter else RETRIES
         status = self._until_end(self._advance)
         if status not in FAILED or self.idle >= IDLE or not self._has_filter:
             return status
-        by_merit = self.point, self.lam
-        self.filter = Filter(self.ask, self.point)
-        self.lam, self.shift, self.damping, self.idle = first_multipliers(self.point, TRUNCATED), 0.0, 0.0, 0
+        there = self.point, self.lam, self.shift, self.damping, self.merit
+        self.filter, self.last = Filter(self.ask, self.point), self.nit + PATIENCE
+        self.lam, self.idle = first_multipliers(self.point, TRUNCATED), 0
         status = self._until_end(self._advance_by_filter)
-        if status is not MinimizeStatus.CONVERGED and by_merit[0].residual(by_merit[1]) < self.residual:
-            self.point, self.lam = by_merit
-        return status
+        if status in (MinimizeStatus.CONVERGED, MinimizeStatus.STOPPED):
+            return status
+        (self.point, self.lam, self.shift, self.damping, self.merit), self.idle = there, 0
+        self.retries = RETRIES
+        return self._until_end(self._advance)
 
     @property
     def _has_filter(self) -> bool:
@@ -155,7 +160,7 @@ class Newton:
         residual = point.residual(lam)
         if residual < self.least:
             self.least, self.merit = residual, self.merit.relaxed(RELAX, self.start)
-        for _ in range(FEW if self._has_filter else RETRIES):
+        for _ in range(self.retries):
             step = self._step(H, residual)
             if step is None:
                 return MinimizeStatus.SINGULAR_JACOBIAN
@@ -187,6 +192,8 @@ class Newton:
         H = self.ask.hessian(point.x, lam)
         if not finite(H):
             return MinimizeStatus.NON_FINITE
+        if self.nit >= self.last:
+            return MinimizeStatus.LINE_SEARCH_FAILED
         step = self.finder.step(H, point.G, point.slope(lam), point.c, 0.0, 0.0, EXACT)
         moved = None if step is None else self.filter.along(point, lam, step)
         if moved is None:

@@ -1,0 +1,43 @@
+"""The suite of state-space layers: shipped starts, speed, learning, resonances, roll-outs with memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neuralsolve.bench.bars import BarRow, Bars, Settings, row
+from neuralsolve.bench.ssm_learning import delay, learning, lists
+from neuralsolve.bench.ssm_robustness import robustness
+from neuralsolve.bench.ssm_speed import ssm_speed
+from neuralsolve.ssm.ptd_legs import ptd_legs
+from neuralsolve.ssm.resonances import legs_error, worst_gain
+
+CONDITIONS = {16: Bars(8.0, 6.0), 32: Bars(9.0, 8.5), 64: Bars(10.0, 10.0), 128: Bars(12.0, 12.0)}
+ERRORS = {16: Bars(0.06, 0.03), 32: Bars(0.08, 0.02), 64: Bars(0.25, 0.05), 128: Bars(0.4, 0.1)}
+STABLE = Bars(-0.4)
+GAIN = Bars(0.04)
+
+
+def starts(settings: Settings) -> Iterator[BarRow]:
+    """Measure the matrices that ship: conditions, errors over all frequencies, real parts, gains."""
+    for n in (16,) if settings.quick else CONDITIONS:
+        near, problem = ptd_legs(n), f"PTD of HiPPO-LegS, n = {n}"
+        at, error = legs_error(near.eigenvalues, near.V, near.B)
+        conditions = [float(np.linalg.cond(near.V))]
+        yield row("starts", problem, "condition of the eigenvectors", "", CONDITIONS[n], conditions)
+        words = "largest error of the transfer function, |C| = 1"
+        yield row("starts", problem, words, "", ERRORS[n], [error], note=f"at t = {at:.4g}")
+        yield row("starts", problem, "largest real part", "", STABLE, [near.abscissa])
+        gain = worst_gain(near.eigenvalues, near.B, near.V, length=n)[1]
+        yield row("starts", problem, "largest gain / ||B||", "", GAIN if n == 32 else None, [gain])
+
+
+GROUPS = {
+    "starts": starts,
+    "speed": ssm_speed,
+    "delay": delay,
+    "learning": learning,
+    "lists": lists,
+    "robustness": robustness,
+}
