@@ -18,6 +18,7 @@ PROMISES = {
     "07_tuned": lambda ratio: ratio <= 0.95,
     "08_surrogate": lambda left: left <= 0.05,
     "09_control": lambda difference: difference <= 1e-6,
+    "10_sequences": lambda difference: difference <= 1e-10,
 }
 
 

@@ -10,6 +10,7 @@ from neuralsolve.bench.bars import BarRow, Bars, Settings, row
 from neuralsolve.bench.ssm_learning import delay, learning, lists
 from neuralsolve.bench.ssm_robustness import robustness
 from neuralsolve.bench.ssm_speed import ssm_speed
+from neuralsolve.ssm.hippo import legs, normal_eigenvectors, normal_frequencies, resolvent_norm
 from neuralsolve.ssm.ptd_legs import ptd_legs
 from neuralsolve.ssm.resonances import legs_error, worst_gain
 
@@ -31,6 +32,29 @@ def starts(settings: Settings) -> Iterator[BarRow]:
         yield row("starts", problem, "largest real part", "", STABLE, [near.abscissa])
         gain = worst_gain(near.eigenvalues, near.B, near.V, length=n)[1]
         yield row("starts", problem, "largest gain / ||B||", "", GAIN if n == 32 else None, [gain])
+
+
+def gains(n: int = 32) -> tuple[np.ndarray, dict[str, np.ndarray], list[tuple[float, float]]]:
+    """Return frequencies, ||(it - A)^-1 B|| of HiPPO, S4D and PTD, and the spikes of S4D, for a figure."""
+    frequencies = np.union1d(np.geomspace(1, 10 * n**2, 4000), _around(normal_frequencies(n)))
+    systems = {"HiPPO": resolvent_norm(n, frequencies)}
+    eigenvalues, V = normal_eigenvectors(n)
+    half = V.conj().T @ legs(n)[1] / 2
+    near = ptd_legs(n)
+    for name, (poles, vectors, B) in {
+        "S4D": (eigenvalues, V, half),
+        "PTD": (near.eigenvalues, near.V, near.B),
+    }.items():
+        states = B[:, None] / (1j * frequencies - poles[:, None])
+        systems[name] = np.linalg.norm(vectors @ states, axis=0)
+    marked = normal_frequencies(n)
+    heights = np.interp(marked, frequencies, systems["S4D"])
+    return frequencies, systems, list(zip(marked, heights, strict=True))
+
+
+def _around(places: np.ndarray) -> np.ndarray:
+    """Return frequencies near resonances, which are one wide."""
+    return (places[:, None] + np.linspace(-5, 5, 41)).clip(1).ravel()
 
 
 GROUPS = {

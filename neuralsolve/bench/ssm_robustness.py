@@ -187,3 +187,15 @@ def robustness(settings: Settings) -> Iterator[BarRow]:
                 seeds=seeds,
                 note=note,
             )
+
+
+def curves(quick: bool) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """Return accuracies over the loudness of the resonance, for a figure."""
+    heard = {0.0: "clean", **{loud: f"a = {loud:g}" for loud in LOUD}}
+    return {
+        kind: {
+            name: {loud: [each[what] for each in trials(kind, init, quick)] for loud, what in heard.items()}
+            for name, init in STARTS.items()
+        }
+        for kind in KINDS
+    }

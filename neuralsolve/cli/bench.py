@@ -89,6 +89,13 @@ def run(
             if suite == "optimize":
                 pictures.append(plot.with_stem(plot.stem + "_profiles"))
                 _draw_profiles(pictures[-1], options["quick"], force)
+            groups = {row.group for row in rows if isinstance(row, BarRow)}
+            if suite == "ssm" and "starts" in groups:
+                pictures.append(plot.with_stem(plot.stem + "_gains"))
+                _draw_gains(pictures[-1], force)
+            if suite == "ssm" and "robustness" in groups:
+                pictures.append(plot.with_stem(plot.stem + "_robustness"))
+                _draw_robustness(pictures[-1], options["quick"], force)
         if json:
             print_json({"environment": environment(), "rows": [row.as_dict() for row in rows]})
         else:
@@ -172,6 +179,24 @@ def _draw_profiles(plot: Path, quick: bool, force: bool) -> None:
     found = profiles(quick)
     title = f"{len(next(iter(found.values())))} problems of CUTEst under equality constraints, to {TOL:g}"
     save(profiles_figure(found, "values of f", title), plot, overwrite=force)
+
+
+def _draw_gains(plot: Path, force: bool) -> None:
+    from neuralsolve.bench.ssm import gains
+    from neuralsolve.plot import save, transfer_function_figure
+
+    frequencies, systems, spikes = gains()
+    highest = sorted(spikes, key=lambda spike: spike[1])[-6:]
+    title = "States of HiPPO-LegS and of its diagonal neighbours, n = 32"
+    save(transfer_function_figure(frequencies, systems, highest, title), plot, overwrite=force)
+
+
+def _draw_robustness(plot: Path, quick: bool, force: bool) -> None:
+    from neuralsolve.bench.ssm_robustness import curves
+    from neuralsolve.plot import robustness_figure, save
+
+    title = "Sequential digits while the highest resonance of S4D's start sounds in every layer"
+    save(robustness_figure(curves(quick), title), plot, overwrite=force)
 
 
 def _tell(rows: list[Row] | list[Measure] | list[BarRow], written: list[Path]) -> None:

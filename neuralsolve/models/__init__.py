@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neuralsolve.models.s4 import S4 as S4
     from neuralsolve.models.s4d import S4D as S4D
     from neuralsolve.models.s5 import S5 as S5
+    from neuralsolve.models.sequence_model import SequenceModel as SequenceModel
     from neuralsolve.models.state_space import parameter_groups as parameter_groups
     from neuralsolve.models.surrogate import Surrogate as Surrogate
     from neuralsolve.models.transolver import Transolver as Transolver
@@ -30,6 +31,7 @@ _PLACES = {
     "S4": "s4",
     "S4D": "s4d",
     "S5": "s5",
+    "SequenceModel": "sequence_model",
     "Surrogate": "surrogate",
     "Transolver": "transolver",
     "UNet": "unet",

@@ -16,7 +16,7 @@ from neuralsolve.plot.fields import comparison_figure, fields_figure
 from neuralsolve.plot.optimum import control_figure
 from neuralsolve.plot.profiles import profiles_figure
 from neuralsolve.plot.solution import solution_figure
-from neuralsolve.plot.ssm import pseudospectrum_figure, transfer_function_figure
+from neuralsolve.plot.ssm import pseudospectrum_figure, robustness_figure, transfer_function_figure
 from neuralsolve.plot.style import save
 from neuralsolve.plot.tuning import tuning_figure
 
@@ -32,6 +32,7 @@ __all__ = [
     "profiles_figure",
     "pseudospectrum_figure",
     "relative_errors",
+    "robustness_figure",
     "rollout_figure",
     "save",
     "smoke_figure",

@@ -129,6 +129,45 @@ def pseudospectrum_figure(
     return figure
 
 
+def robustness_figure(
+    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], title: str = ""
+) -> Figure:
+    """Return accuracy over the loudness of a noise: means over the seeds, and from the least to the largest.
+
+    Parameters
+    ----------
+    panels : panel -> name -> loudness, 0 first -> accuracies in per cent, one a seed; up to four names
+
+    Raises
+    ------
+    OptionError
+        No panel, or more than four names in one.
+    """
+    if not panels or max(map(len, panels.values())) > len(COLOURS):
+        msg = f"got {len(panels)} panels; one at least is needed, each of up to {len(COLOURS)} names"
+        raise OptionError(msg)
+    figure = new_figure(3.6 * len(panels) + 0.4, 3.4)
+    grid: Any = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+    for axes, (panel, names) in zip(grid[0], panels.items(), strict=True):
+        for (name, found), colour, line in zip(names.items(), COLOURS, STYLES, strict=False):
+            places, values = range(len(found)), list(found.values())
+            axes.plot(
+                places, list(map(np.mean, values)), color=colour, linestyle=line, label=name, linewidth=1.5
+            )
+            low, high = list(map(min, values)), list(map(max, values))
+            axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.set_xticks(places, [f"{loud:g}" for loud in found])
+        axes.set_title(panel, fontsize=9, color=INK)
+        axes.set_xlabel("amplitude a", fontsize=9)
+        axes.set_ylim(0, 101)
+        axes.grid(True, axis="y", color=GROUND)
+        plain_axes(axes)
+    grid[0, 0].set_ylabel("accuracy, %", fontsize=9)
+    grid[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure
+
+
 def _window(z: np.ndarray) -> tuple[float, float, float, float]:
     """Return a frame with a tenth of the larger side around the points; the imaginary axis is inside."""
     x, y = np.real(z), np.imag(z)
