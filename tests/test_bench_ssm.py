@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from neuralsolve.bench import take_suite
 from neuralsolve.bench.bars import Settings
+from neuralsolve.bench.ssm import gains
+from neuralsolve.bench.ssm_robustness import curves, sounding
 from neuralsolve.bench.ssm_speed import same_layers, ssm_speed
+from neuralsolve.models.sequence_model import SequenceModel
+from neuralsolve.plot import robustness_figure, save
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:`torch.jit")  # of the peer
@@ -28,3 +33,34 @@ def test_the_peer_and_ours_are_the_same_function():
         expected = nets["peer"](u)
         for name in ("all states", "pairs"):
             assert (nets[name](u) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_the_suite_runs_and_every_row_was_measured(tmp_path):
+    pytest.importorskip("sklearn")
+    groups = ["starts", "delay", "learning", "lists", "robustness"]
+    rows = take_suite("ssm", 1, only=groups, quick=True)
+    assert {row.group for row in rows} == set(groups)
+    assert all(row.measured for row in rows), [row.note for row in rows if not row.measured]
+    save(robustness_figure(curves(quick=True), "toy"), tmp_path / "robustness.png")
+    assert (tmp_path / "robustness.png").stat().st_size > 10_000
+
+
+def test_a_sound_of_no_loudness_changes_nothing_and_ends():
+    torch.manual_seed(3)
+    model, x = SequenceModel(1, 4, channels=4, layers=2, state=8).eval(), torch.randn(2, 50, 1)
+    with torch.no_grad():
+        silent = model(x)
+        with sounding(model, 0.0, 80.0, seed=1):
+            assert torch.equal(model(x), silent)
+        with sounding(model, 1.0, 80.0, seed=1):
+            assert not torch.equal(model(x), silent)
+        assert torch.equal(model(x), silent)
+
+
+def test_resonances_are_those_of_s4d_alone():
+    frequencies, systems, spikes = gains()
+    top = max(height for _, height in spikes)
+    assert top == pytest.approx(20.39, rel=1e-3)  # of the method's own table
+    assert systems["PTD"].max() < 1.1
+    assert systems["HiPPO"].max() <= 1
+    assert frequencies.shape == systems["S4D"].shape
