@@ -33,10 +33,12 @@ from neuralsolve.models.field_losses import FIELD_LOSSES, l2
 from neuralsolve.models.field_options import RESIDUAL, FieldTraining
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.rates import rate
+from neuralsolve.models.state_space import parameter_groups
 from neuralsolve.models.surrogate import Surrogate, load_tensors, mesh_of, tensors_of
 from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
 
 Residual = Callable[[Tensor, Tensor], Tensor]
+SLOW = 1e-3  # the highest rate of eigenvalues, inputs and steps of state-space layers
 
 
 class FieldTrainer:
@@ -86,7 +88,9 @@ class FieldTrainer:
         self._check()
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
         model.to(self.device)
-        self.adam = kind(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.adam = kind(parameter_groups(model, options.learning_rate, options.weight_decay, SLOW))
+        for group in self.adam.param_groups:
+            group["highest"] = group["lr"]
         self.forward = self.parallel.shared(model)
         self.average = copy.deepcopy(model) if options.ema else model
         self.inputs, self.outputs = (self._tensor(v) for v in (samples.inputs, samples.outputs))
@@ -159,7 +163,7 @@ class FieldTrainer:
             s.schedule, self.step, s.epochs * self.per_epoch, s.rise, s.period * self.per_epoch, s.factor
         )
         for group in self.adam.param_groups:
-            group["lr"] = s.learning_rate * part
+            group["lr"] = group["highest"] * part
         self.model.train()
         loss = self._loss(which)
         self.adam.zero_grad(set_to_none=True)
