@@ -16,7 +16,12 @@ EPS = np.finfo(np.float64).eps
 @pytest.fixture(scope="module")
 def chaos():
     """Developed waves on the nodes of the default grid, (4, 256)."""
-    return KuramotoSivashinsky(burn_in=60.0, final=1.0, frames=1).samples(range(4), SEED).outputs[:, 0].astype(float)
+    return (
+        KuramotoSivashinsky(burn_in=60.0, final=1.0, frames=1)
+        .samples(range(4), SEED)
+        .outputs[:, 0]
+        .astype(float)
+    )
 
 
 @pytest.mark.parametrize("mode", [5, 22, 32, 40])
@@ -72,7 +77,10 @@ def test_reflection_and_motion(chaos):
     assert abs(mirrored + np.roll(found[:, ::-1], 1, axis=1)).max() <= 1e-11
     node = equation.length / 256
     moved = replace(equation, dt=0.025).solve(chaos + 3 * node)[:, 0]
-    assert abs(moved - 3 * node - np.roll(replace(equation, dt=0.025).solve(chaos)[:, 0], 3, axis=1)).max() <= 1e-5
+    assert (
+        abs(moved - 3 * node - np.roll(replace(equation, dt=0.025).solve(chaos)[:, 0], 3, axis=1)).max()
+        <= 1e-5
+    )
 
 
 def test_every_viscosity_is_the_first():

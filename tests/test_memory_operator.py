@@ -1,6 +1,7 @@
 """A Fourier operator with a memory: causality, steps and sequences, what it equals without, and roll-outs."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from neuralsolve.models import FieldTraining, Surrogate, evaluated
 from neuralsolve.models.evaluation import steps_for
 from neuralsolve.models.fitting import train
 from neuralsolve.models.fourier_layer import FourierLayer
+from neuralsolve.models.frames import own_frames
 from neuralsolve.models.memory_operator import NONE, STARTS, MemoryOperator
 from neuralsolve.models.networks import parameters_of
 
 SEED = 6337
-SMALL = {"width": 8, "modes": 3, "before": 1, "after": 1, "state": 8}
+SMALL: dict[str, Any] = {"width": 8, "modes": 3, "before": 1, "after": 1, "state": 8}
 
 
 def made(dim=1, frames=6, **options):
@@ -107,7 +109,7 @@ def test_fields_of_a_frame_stay_together():
     assert torch.allclose(net(x)[:, :2], net(x[:, :2]), atol=1e-5)
     with pytest.raises(ShapeError, match="one frame of 2"):
         net.step(x, None)
-    with pytest.raises(ShapeError, match="need .*frames"):
+    with pytest.raises(ShapeError, match=r"need .*frames"):
         net(x[:, :5])
 
 
@@ -208,3 +210,18 @@ def test_what_a_network_of_frames_is_not_trained_by_is_refused():
         train(waves(), network=network, options=FieldTraining(epochs=1, rollout=2))
     with pytest.raises(ShapeError, match="modes <= 4"):
         made(modes=5)(noise(1, 6, 8))
+
+
+def test_passes_put_frames_of_roll_outs_in_place_of_true_ones():
+    torch.manual_seed(SEED)
+    data = waves().history()
+    model = Surrogate.of({"name": "fno-memory"} | SMALL, data).eval()
+    x = torch.from_numpy(data.inputs)
+    assert own_frames(model, x, 0) is x
+    every = own_frames(model, x, 4)  # as many as there are frames after the first
+    rolled = model.predict(data.inputs[:, :1], steps=4)
+    assert np.allclose(every[:, 1:], rolled, atol=2e-4)
+    once = own_frames(model, x, 1)
+    assert np.allclose(once[:, 3], model.predict(data.inputs[:, :3])[:, -1], atol=1e-5)
+    with pytest.raises(OptionError, match="takes no frames"):
+        train(data, network={"name": "unet", "width": 8, "levels": 1}, options=FieldTraining(passes=1))

@@ -213,8 +213,8 @@ class Samples:
         inner, outer = self.inputs.shape[1], self.outputs.shape[1]
         if fields < 1 or inner % fields or outer % fields:
             msg = (
-                f"{inner} channels of inputs and {outer} of outputs; whole frames of {fields} are needed: set "
-                "fields to the channels of one frame"
+                f"{inner} channels of inputs and {outer} of outputs; whole frames of {fields} are needed: "
+                "set fields to the channels of one frame"
             )
             raise ShapeError(msg)
         if inner == outer and np.array_equal(self.inputs[:, fields:], self.outputs[:, :-fields]):

@@ -30,7 +30,8 @@ from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES, l2
-from neuralsolve.models.field_options import RESIDUAL, FieldTraining
+from neuralsolve.models.field_options import PASSES_FROM, RESIDUAL, FieldTraining
+from neuralsolve.models.frames import on_frames, own_frames
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.rates import rate
 from neuralsolve.models.state_space import parameter_groups
@@ -119,6 +120,9 @@ class FieldTrainer:
                 f"whole frames of {network['outputs']} channels"
             )
             raise OptionError(msg)
+        if options.passes and not on_frames(network):
+            msg = f"passes = {options.passes} with the network {network['name']!r}, which takes no frames"
+            raise OptionError(msg)
         if len(samples) < self.parallel.count:
             msg = f"{len(samples)} samples for {self.parallel.count} processes; each needs one at least"
             raise OptionError(msg)
@@ -200,6 +204,8 @@ class FieldTrainer:
             x, y = motion(x), motion(y)
         x, y = x.to(self.device), y.to(self.device)
         mesh = () if self.samples.points is None else mesh_of(self.samples, which.numpy(), self.device)
+        if s.passes and self.step >= PASSES_FROM * s.epochs * self.per_epoch:
+            x = own_frames(self.model, x, int(torch.randint(s.passes + 1, (), generator=generator)))
         if not s.rollout:
             return self._weighed(x, self._seen(x, *mesh), y).mean()
         total, channels = x.new_zeros(()), self.model.network["outputs"]

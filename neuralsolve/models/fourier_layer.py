@@ -1,9 +1,11 @@
 """A Fourier layer with a network at every node: z + F(K z), K a matrix for each of the lowest modes.
 
 Channels are last. On a line of few nodes the transforms are products with matrices of cosines and sines,
-which costs less than to bring the nodes side by side for an FFT. Source: Li et al., ICLR 2021 (arXiv 2010.08895); after the product in Fourier space, a
-network of two layers instead of one and a sum with its input as in Tran et al., ICLR 2023 (arXiv 2111.13802),
-which also take one axis at a time, where this layer takes all together.
+which costs less than to bring the nodes side by side for an FFT.
+
+Source: Li et al., ICLR 2021 (arXiv 2010.08895); after the product in Fourier space, a network of two layers
+instead of one and a sum with its input as in Tran et al., ICLR 2023 (arXiv 2111.13802), which also take one
+axis at a time, where this layer takes all together.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class FourierLayer(nn.Module):
         return torch.fft.irfftn(full, s=shape, dim=axes, norm="forward")
 
     def _by_products(self, z: Tensor) -> Tensor:
-        """Return the same for fields (batch, n, C) on a line: real and imaginary parts one below the other."""
+        """Return the same for fields (batch, n, C) on a line: real parts, and imaginary ones below them."""
         (batch, n, C), m = z.shape, self.modes
         turns = (torch.arange(m, device=z.device)[:, None] * torch.arange(n, device=z.device)) % n
         angles = -2 * math.pi / n * turns.double()

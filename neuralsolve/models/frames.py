@@ -48,6 +48,19 @@ def fits(network: Any, channels: int) -> bool:
     return channels == network["inputs"]
 
 
+@torch.no_grad()
+def own_frames(model: nn.Module, x: Tensor, passes: int) -> Tensor:
+    """Return the history x ``(n, frames * fields, *shape)`` as the model tells it, the first frame excepted.
+
+    A pass puts in the place of each frame what the model makes of those before it. After k passes frame j is
+    that of a roll-out of k steps from the true frames up to j - k, of j steps where j < k.
+    """
+    for _ in range(passes):
+        made = model(x)
+        x = torch.cat([x[:, : model.net.fields], made[:, : -model.net.fields]], 1)  # type: ignore[union-attr, index, operator]
+    return x
+
+
 def rolled(net: nn.Module, seen: Tensor, steps: int) -> Tensor:
     """Return `steps` frames that follow those seen ``(n, frames * fields, *shape)``, its state carried along.
 

@@ -161,7 +161,9 @@ class MemoryOperator(nn.Module):
         for axis, (n, closed) in enumerate(zip(shape, self.closed, strict=True)):
             line = torch.arange(n, dtype=u.dtype, device=u.device) / (n - 1 if closed and n > 1 else n)
             turned = line.reshape([-1 if k == axis else 1 for k in range(self.dim)]).expand(shape)
-            found += [turned] if closed else [torch.cos(2 * math.pi * turned), torch.sin(2 * math.pi * turned)]
+            found += (
+                [turned] if closed else [torch.cos(2 * math.pi * turned), torch.sin(2 * math.pi * turned)]
+            )
         return torch.cat([u, torch.stack(found, -1).expand(*u.shape[:-1], -1)], -1)
 
     def _by_frame(self, layers: nn.Module, z: Tensor) -> Tensor:
@@ -199,6 +201,8 @@ def made_memory(memory: str, width: int, state: int, step_range: Sequence[float]
         raise OptionError(msg)
     if memory != NONE:
         return S4D(width, state, init=memory, step_range=step_range)
-    wanted = width * (2 + 6 * math.ceil(state / 2))  # those of S4D: D, Delta, and lambda, B and C of each mode
+    wanted = width * (
+        2 + 6 * math.ceil(state / 2)
+    )  # those of S4D: D, Delta, and lambda, B and C of each mode
     between = max(1, round((wanted - width) / (2 * width + 1)))
     return nn.Sequential(nn.Linear(width, between), nn.GELU(), nn.Linear(between, width))
