@@ -32,7 +32,7 @@ FOLDER = Path("out") / "bench" / "ssm_memory"
 SEEDS = 3  # of the trainings
 MEMORIES = ("ptd", "legs", "none")
 FINE = {"stride": 2, "modes": 32}  # 128 nodes, on which all waves that grow are seen
-FINE_EPOCHS = 6
+FINE_EPOCHS = 8
 Found = dict[tuple[str, int], dict[str, Any]]
 
 
