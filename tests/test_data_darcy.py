@@ -12,6 +12,7 @@ from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.pde.burgers import Burgers
 from neuralsolve.pde.darcy import MEANS, Darcy
 from neuralsolve.pde.equation import equation_of, equations
+from neuralsolve.pde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralsolve.pde.navier_stokes import NavierStokes
 from neuralsolve.pde.random_fields import neumann, periodic
 from neuralsolve.pde.void import VoidElasticity, VoidPoisson
@@ -22,6 +23,7 @@ SMALL = {
     "darcy": Darcy(grid=33),
     "navier-stokes": NavierStokes(grid=16, dt=0.05, frames_in=2, frames_out=2),
     "burgers": Burgers(grid=128, stride=2, frames=3),
+    "kuramoto-sivashinsky": KuramotoSivashinsky(stride=4, burn_in=5.0, final=2.0, frames=2),
     "poisson-void": VoidPoisson(around=24, layers=4),
     "elasticity-void": VoidElasticity(around=24, layers=4),
 }

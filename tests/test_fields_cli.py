@@ -236,3 +236,26 @@ def test_a_roll_out_is_trained_and_measured_over_all_frames(tmp_path):
     assert run("compare", model, tmp_path / "series.h5", "--plot", tmp_path / "c.png").exit_code == 0
     too_many = run("evaluate", model, tmp_path / "series.h5", "--steps", 4)
     assert "fewer steps" in too_many.stderr
+
+
+def test_a_network_of_frames_is_trained_on_histories_and_measured_in_roll_outs(tmp_path):
+    case = tmp_path / "train_waves.toml"
+    case.write_text(
+        'kind = "train"\nnetwork = "fno-memory"\n'
+        "[options]\nwidth = 4\nmodes = 4\nbefore = 1\nafter = 1\nstate = 4\n"
+        '[data]\nequation = "kuramoto-sivashinsky"\ncount = 12\ntrain = 8\nvalidation = 2\ntest = 2\n'
+        "parameters = { burn_in = 0.0, final = 3.0, frames = 3 }\nstride = 8\n"
+        '[schedule]\nepochs = 2\nbatch = 4\npasses = 2\nloss = { frames = 1.0 }\nsymmetry = "shifts"\n'
+    )
+    facts, result = answer("train", case, "--out-dir", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "residual" not in facts["results"][0]  # 32 nodes cannot tell
+    model, data = Surrogate.load(tmp_path / "waves.safetensors"), read_samples(tmp_path / "data.h5").every(8)
+    test = data.take(slice(10, None))
+    made = model.predict(test, steps=3)
+    error = np.linalg.norm((made - test.outputs).reshape(2, -1), axis=1)
+    error /= np.linalg.norm(test.outputs.reshape(2, -1), axis=1)
+    assert facts["results"][0]["l2"] == pytest.approx(error.mean(), abs=1e-5)
+    write_samples(tmp_path / "test.h5", test)
+    whole, _ = answer("evaluate", tmp_path / "waves.safetensors", tmp_path / "test.h5")
+    assert whole["metrics"]["l2"]["mean"] == pytest.approx(error.mean(), abs=1e-5)

@@ -21,6 +21,7 @@ from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.evaluation import errors, evaluated
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer
+from neuralsolve.models.frames import on_frames, seen_by
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.parallel import Parallel, processes
 from neuralsolve.models.surrogate import Surrogate, tensors_of
@@ -188,7 +189,10 @@ class FieldCase(CaseTable):
         whole = self._seen(data.samples(self.path, folder, MADE, tell))
         counts = [count for count in (data.train, data.validation, data.test) if count]
         parts = whole.split(*counts) if data.split == "consecutive" else whole.spread(*counts)
+        network = {"name": self.network} | self.options
         frames = whole.outputs.shape[1] if self.plan().rollout else None
+        if on_frames(network):  # trained on whole trajectories, measured in roll-outs from the inputs
+            frames = whole.outputs.shape[1] // int(self.options.get("fields", 1))
         tests: dict[str, tuple[Samples, int | None]] = {}
         if data.test:
             tests["test"] = parts[2], frames
@@ -198,7 +202,7 @@ class FieldCase(CaseTable):
                 (found if each.use is None else found.take(slice(0, each.use))),
                 each.steps or frames,
             )
-        return parts[0], parts[1], tests
+        return seen_by(network, parts[0]), seen_by(network, parts[1]), tests
 
     def trainer(
         self, samples: Samples, validation: Samples, *, parallel: Parallel | None = None

@@ -9,7 +9,8 @@ import typer
 
 from neuralsolve.cli.options import Count, Csv, Data, First, Force, Json, Model, Plot, Steps
 
-EQUATIONS = "darcy, navier-stokes, burgers, poisson-void or elasticity-void"  # those of `pde`, not imported
+# those of `pde`, not imported
+EQUATIONS = "darcy, navier-stokes, burgers, kuramoto-sivashinsky, poisson-void or elasticity-void"
 
 data = typer.Typer(help="Data sets of fields: make, look at, convert.", no_args_is_help=True)
 

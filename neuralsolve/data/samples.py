@@ -189,6 +189,41 @@ class Samples:
         places = places[::-1] + ([left] if len(parts) > len(counts) else [])
         return tuple(self.take(each) for each in places)
 
+    def history(self, fields: int = 1) -> Samples:
+        """Return the trajectories with all frames but the last as inputs and all but the first as outputs.
+
+        Outputs follow inputs in time. Samples that are so already stay as they are.
+
+        Parameters
+        ----------
+        fields : channels of one frame
+
+        Raises
+        ------
+        ShapeError
+            Channels that are no whole frames.
+
+        Examples
+        --------
+        >>> u = np.arange(4.0).reshape(1, 4, 1)
+        >>> data = Samples(u[:, :1], u[:, 1:], Layout((np.zeros(1),), ("u0",), ("u1", "u2", "u3")))
+        >>> data.history().inputs.ravel().tolist(), data.history().layout.outputs
+        ([0.0, 1.0, 2.0], ('u1', 'u2', 'u3'))
+        """
+        inner, outer = self.inputs.shape[1], self.outputs.shape[1]
+        if fields < 1 or inner % fields or outer % fields:
+            msg = (
+                f"{inner} channels of inputs and {outer} of outputs; whole frames of {fields} are needed: "
+                "set fields to the channels of one frame"
+            )
+            raise ShapeError(msg)
+        if inner == outer and np.array_equal(self.inputs[:, fields:], self.outputs[:, :-fields]):
+            return self
+        every = np.concatenate([self.inputs, self.outputs], 1)
+        names = (*self.layout.inputs, *self.layout.outputs)
+        layout = replace(self.layout, inputs=names[:-fields], outputs=names[fields:])
+        return replace(self, inputs=every[:, :-fields], outputs=every[:, fields:], layout=layout)
+
     def every(self, stride: int | Sequence[int]) -> Samples:
         """Return every `stride`-th node of each axis, the first among them.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuralsolve.models.fitting import train as train
     from neuralsolve.models.fno import FNO as FNO
     from neuralsolve.models.lsm import LatentSpectral as LatentSpectral
+    from neuralsolve.models.memory_operator import MemoryOperator as MemoryOperator
     from neuralsolve.models.networks import make_network as make_network
     from neuralsolve.models.s4 import S4 as S4
     from neuralsolve.models.s4d import S4D as S4D
@@ -28,6 +29,7 @@ _PLACES = {
     "FNO": "fno",
     "FieldTraining": "field_options",
     "LatentSpectral": "lsm",
+    "MemoryOperator": "memory_operator",
     "S4": "s4",
     "S4D": "s4d",
     "S5": "s5",

@@ -24,6 +24,7 @@ from torch import Tensor
 from neuralsolve.data.samples import Samples
 from neuralsolve.errors import ShapeError
 from neuralsolve.models.field_losses import TINY, h1, l2
+from neuralsolve.models.frames import on_frames
 from neuralsolve.models.surrogate import Surrogate
 
 BANDS = {"low": (0.0, 4.0), "middle": (4.0, 12.0), "high": (12.0, math.inf)}
@@ -124,12 +125,16 @@ def measured(
     truth, axes = samples.outputs[:, : made.shape[1]], samples.layout.axes
     found = errors(made, truth, [float(axis[1] - axis[0]) for axis in axes if len(axis) > 1])
     if residual is not None:
-        found["residual"] = np.asarray(residual(samples.inputs, made))
-        found["residual_truth"] = np.asarray(residual(samples.inputs, truth))
+        of_truth = np.asarray(residual(samples.inputs, truth))
+        if np.isfinite(of_truth).all():  # else the nodes do not resolve what the equation speaks of
+            found["residual"], found["residual_truth"] = np.asarray(residual(samples.inputs, made)), of_truth
     return found
 
 
 def steps_for(model: Surrogate, samples: Samples) -> int | None:
     """Return the steps that give all frames, of a model that makes a part of them at a time."""
+    if on_frames(model.network):
+        fields, frames = model.net.fields, samples.outputs.shape[1]  # type: ignore[union-attr]
+        return frames // fields if frames != samples.inputs.shape[1] else None  # type: ignore[operator]
     frames, outputs = samples.outputs.shape[1], model.network["outputs"]
     return frames // outputs if frames > outputs else None

@@ -3,8 +3,9 @@
     l2          ||u - t|| / ||t||
     h1          sqrt(||u - t||^2 + ||grad(u - t)||^2) / sqrt(||t||^2 + ||grad t||^2)
     derivative  ||grad(u - t)|| / ||grad t||
+    frames      mean over the channels of ||u_c - t_c|| / ||t_c||: of a trajectory, every frame counts alike
 
-grad: differences of neighbours, per unit of the coordinates. On meshes l2 alone is known. At the truth all
+grad: differences of neighbours, per unit of the coordinates. On meshes l2 alone is taken. At the truth all
 are zero, and so is what flows back from them.
 """
 
@@ -57,4 +58,15 @@ def derivative(u: Tensor, truth: Tensor, spacing: Sequence[float]) -> Tensor:
     return _root(_slopes(u - truth, spacing) / _slopes(truth, spacing).clamp(min=TINY))
 
 
-FIELD_LOSSES: dict[str, FieldLoss] = {"l2": l2, "h1": h1, "derivative": derivative}
+def frames(u: Tensor, truth: Tensor, spacing: Sequence[float] = ()) -> Tensor:
+    """Return the mean of the relative errors of the channels.
+
+    >>> truth = torch.tensor([[[1.0], [100.0]]])
+    >>> float(frames(torch.tensor([[[0.0], [100.0]]]), truth))
+    0.5
+    """
+    every = l2(u.flatten(0, 1)[:, None], truth.flatten(0, 1)[:, None])
+    return every.reshape(u.shape[:2]).mean(1)
+
+
+FIELD_LOSSES: dict[str, FieldLoss] = {"l2": l2, "h1": h1, "derivative": derivative, "frames": frames}

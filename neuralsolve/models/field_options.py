@@ -10,6 +10,7 @@ from neuralsolve.models.field_losses import FIELD_LOSSES
 from neuralsolve.models.rates import SCHEDULES
 
 RESIDUAL = "residual"
+PASSES_FROM = 0.2  # of the steps: before, predictions are worth nothing
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class FieldTraining:
     rollout : steps of a roll-out that the loss goes through; 0: all outputs at once
     windows : whether a roll-out begins at any frame of a sample's trajectory, drawn at random, not only at
         the first; of equations that do not change in time
+    passes : of networks of frames: up to so many times, drawn each step, the frames after the first are
+        replaced by what the model itself makes of those before, so that it sees what a roll-out shows it;
+        from `PASSES_FROM` of the steps on
     precision : "float32", or "bfloat16" for what is safe in it (transforms never are)
     seed : of weights, order and motions
 
@@ -57,6 +61,7 @@ class FieldTraining:
     patience: int | None = None
     rollout: int = 0
     windows: bool = False
+    passes: int = 0
     precision: str = "float32"
     seed: int = 1905
 
@@ -81,7 +86,9 @@ class FieldTraining:
                 name: getattr(self, name) is None or getattr(self, name) >= 1
                 for name in ("epochs", "batch", "period", "patience")
             },
-            "at least 0": {name: getattr(self, name) >= 0 for name in ("rollout", "weight_decay", "seed")},
+            "at least 0": {
+                name: getattr(self, name) >= 0 for name in ("rollout", "passes", "weight_decay", "seed")
+            },
             "from 0 to less than 1": {name: 0 <= getattr(self, name) < 1 for name in ("rise", "ema")},
             "more than 0": {
                 "learning_rate": self.learning_rate > 0,

@@ -30,13 +30,16 @@ from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES, l2
-from neuralsolve.models.field_options import RESIDUAL, FieldTraining
+from neuralsolve.models.field_options import PASSES_FROM, RESIDUAL, FieldTraining
+from neuralsolve.models.frames import on_frames, own_frames
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.rates import rate
+from neuralsolve.models.state_space import parameter_groups
 from neuralsolve.models.surrogate import Surrogate, load_tensors, mesh_of, tensors_of
 from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
 
 Residual = Callable[[Tensor, Tensor], Tensor]
+SLOW = 1e-3  # the highest rate of eigenvalues, inputs and steps of state-space layers
 
 
 class FieldTrainer:
@@ -86,7 +89,9 @@ class FieldTrainer:
         self._check()
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
         model.to(self.device)
-        self.adam = kind(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.adam = kind(parameter_groups(model, options.learning_rate, options.weight_decay, SLOW))
+        for group in self.adam.param_groups:
+            group["highest"] = group["lr"]
         self.forward = self.parallel.shared(model)
         self.average = copy.deepcopy(model) if options.ema else model
         self.inputs, self.outputs = (self._tensor(v) for v in (samples.inputs, samples.outputs))
@@ -114,6 +119,9 @@ class FieldTrainer:
                 "windows = true begins roll-outs at any frame: rollout >= 1 is needed, and inputs that are "
                 f"whole frames of {network['outputs']} channels"
             )
+            raise OptionError(msg)
+        if options.passes and not on_frames(network):
+            msg = f"passes = {options.passes} with the network {network['name']!r}, which takes no frames"
             raise OptionError(msg)
         if len(samples) < self.parallel.count:
             msg = f"{len(samples)} samples for {self.parallel.count} processes; each needs one at least"
@@ -159,7 +167,7 @@ class FieldTrainer:
             s.schedule, self.step, s.epochs * self.per_epoch, s.rise, s.period * self.per_epoch, s.factor
         )
         for group in self.adam.param_groups:
-            group["lr"] = s.learning_rate * part
+            group["lr"] = group["highest"] * part
         self.model.train()
         loss = self._loss(which)
         self.adam.zero_grad(set_to_none=True)
@@ -196,6 +204,8 @@ class FieldTrainer:
             x, y = motion(x), motion(y)
         x, y = x.to(self.device), y.to(self.device)
         mesh = () if self.samples.points is None else mesh_of(self.samples, which.numpy(), self.device)
+        if s.passes and self.step >= PASSES_FROM * s.epochs * self.per_epoch:
+            x = own_frames(self.model, x, int(torch.randint(s.passes + 1, (), generator=generator)))
         if not s.rollout:
             return self._weighed(x, self._seen(x, *mesh), y).mean()
         total, channels = x.new_zeros(()), self.model.network["outputs"]

@@ -15,6 +15,7 @@ from neuralsolve.errors import OptionError
 from neuralsolve.models import training_loop
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer, Residual
+from neuralsolve.models.frames import seen_by
 from neuralsolve.models.networks import NETWORKS, parameters_of
 from neuralsolve.models.parallel import Parallel
 from neuralsolve.models.surrogate import Surrogate
@@ -78,6 +79,7 @@ def train(
             msg = "one sample alone; give validation=, samples to choose by, or two samples at least"
             raise OptionError(msg)
         samples, validation = samples.split(len(samples) - held)
+    samples, validation = (seen_by(network, each) for each in (samples, validation))
     parallel = Parallel(device)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)

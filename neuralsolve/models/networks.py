@@ -11,6 +11,7 @@ from torch import nn
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.fno import FNO
 from neuralsolve.models.lsm import LatentSpectral
+from neuralsolve.models.memory_operator import MemoryOperator
 from neuralsolve.models.points import LatentSpectralPoints
 from neuralsolve.models.transolver import Transolver
 from neuralsolve.models.unet import UNet
@@ -21,8 +22,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "transolver": Transolver,
     "fno": FNO,
+    "fno-memory": MemoryOperator,
 }
 ON_POINTS = ("lsm-points",)  # take points and codes beside the fields
+ON_FRAMES = ("fno-memory",)  # take any number of frames, each to the next, and carry a state
 
 
 def make_network(name: str, **options: Any) -> nn.Module:

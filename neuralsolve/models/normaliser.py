@@ -21,7 +21,8 @@ class Normaliser(nn.Module):
 
     Attributes
     ----------
-    mean, deviation : (channels, *shape), of one node along every axis unless pointwise
+    mean, deviation : (channels, *shape), of one node along every axis unless pointwise; fields of a multiple
+        of these channels are frames, one after the other, each moved in the same way
 
     Examples
     --------
@@ -67,8 +68,14 @@ class Normaliser(nn.Module):
         return cls(mean.to(fields.dtype), deviation.to(fields.dtype))
 
     def forward(self, fields: Tensor) -> Tensor:
-        return (fields - self.mean) / self.deviation
+        return (fields - _repeated(self.mean, fields)) / _repeated(self.deviation, fields)
 
     def back(self, fields: Tensor) -> Tensor:
         """Return fields as they were."""
-        return fields * self.deviation + self.mean
+        return fields * _repeated(self.deviation, fields) + _repeated(self.mean, fields)
+
+
+def _repeated(values: Tensor, fields: Tensor) -> Tensor:
+    """Return the values of one frame for all channels of the fields; as they are where it is one frame."""
+    count = fields.shape[1] // len(values)
+    return values if count == 1 else values.repeat(count, *[1] * (values.ndim - 1))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples, check_finite
 from neuralsolve.errors import FormatError, ShapeError
+from neuralsolve.models.frames import check_frames, fits, frames_of, on_frames, rolled, seen_by
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
 from neuralsolve.models.normaliser import Normaliser
@@ -88,12 +89,16 @@ class Surrogate(nn.Module):
         """
         points = samples.points
         check_kind(str(network.get("name")), points, normaliser)
+        check_frames(network, frames, prior)
+        samples = seen_by(network, samples)
         inputs, outputs = (
             torch.from_numpy(np.asarray(v, np.float32)) for v in (samples.inputs, samples.outputs)
         )
         before = Normaliser.of(normaliser, inputs)
         wanted = outputs if frames is None else outputs[:, :frames]
         after = Normaliser.of(normaliser, wanted - _first_guess(inputs, prior))
+        if on_frames(network):
+            before = after = Normaliser.of(normaliser, frames_of(network, samples))
         dim = len(samples.layout.axes) if points is None else points.shape[-1]
         sizes: dict[str, Any] = {"dim": dim, "inputs": inputs.shape[1]}
         sizes["outputs"] = outputs.shape[1] if frames is None else frames
@@ -111,7 +116,12 @@ class Surrogate(nn.Module):
         return _first_guess(x, self.prior) + self.after.back(found.to(x.dtype))
 
     def rollout(self, x: Tensor, steps: int) -> Tensor:
-        """Return `steps` steps ``(n, steps * channels, *shape)``, each of the frames before it."""
+        """Return `steps` steps ``(n, steps * channels, *shape)``, each of the frames before it.
+
+        A network of frames carries its state along; a step is one frame, and x holds any number of them.
+        """
+        if on_frames(self.network):
+            return self.after.back(rolled(self.net, self.before(x), steps).to(x.dtype))
         frames = []
         for _ in range(steps):
             frames.append(self(x))
@@ -134,7 +144,7 @@ class Surrogate(nn.Module):
         ----------
         data : samples, whose outputs are not looked at, or inputs ``(n, channels, *shape)``
         axes : coordinates of the nodes of an array; those of the training where the shape is the same
-        steps : of a roll-out
+        steps : of a roll-out; None: all outputs at once, of a network of frames the one after each input
         batch : samples at a time
         points : of an array, (points, dim) for all or (n, points, dim), e.g. those of a mesh
         codes : of an array, (n, k), where the network was trained with codes of the geometry
@@ -150,11 +160,9 @@ class Surrogate(nn.Module):
         """
         samples = data if isinstance(data, Samples) else None
         inputs = samples.inputs if samples is not None else np.asarray(data)
-        if inputs.ndim < 3 or inputs.shape[1] != self.network["inputs"]:
-            msg = (
-                f"inputs have the shape {inputs.shape}; (samples, {self.network['inputs']} channels, nodes) "
-                "is needed"
-            )
+        if inputs.ndim < 3 or not fits(self.network, inputs.shape[1]):
+            channels = "whole frames as" if on_frames(self.network) else self.network["inputs"]
+            msg = f"inputs have the shape {inputs.shape}; (samples, {channels} channels, nodes) is needed"
             raise ShapeError(msg)
         if not inputs.size:
             msg = f"inputs have the shape {inputs.shape}; one sample at least is needed to predict from"

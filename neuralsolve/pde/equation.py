@@ -48,10 +48,11 @@ def equations() -> dict[str, type]:
     """Return the equations that make data, name -> class."""
     from neuralsolve.pde.burgers import Burgers
     from neuralsolve.pde.darcy import Darcy
+    from neuralsolve.pde.kuramoto_sivashinsky import KuramotoSivashinsky
     from neuralsolve.pde.navier_stokes import NavierStokes
     from neuralsolve.pde.void import VoidElasticity, VoidPoisson
 
-    every = (Darcy, NavierStokes, Burgers, VoidPoisson, VoidElasticity)
+    every = (Darcy, NavierStokes, Burgers, KuramotoSivashinsky, VoidPoisson, VoidElasticity)
     return {each.name: each for each in every}
 
 
