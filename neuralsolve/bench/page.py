@@ -75,7 +75,16 @@ IPOPT is that of casadi, with exact derivatives as for all but SLSQP. A row that
 ![Performance profiles](images/bench_optimize_profiles.png)
 """
 
-WORDS = {"learned": LEARNED, "tuned": TUNED, "fields": FIELDS, "optimize": OPTIMIZE}
+SSM = """State-space layers. `starts`: what the shipped matrices of perturb-then-diagonalise are worth, on
+frequencies that took no part in their making. `speed`: forward and backward, two threads, interleaved;
+s5-pytorch holds the same weights. `robustness`: a sinusoid at the highest resonance of S4D's start sounds
+inside every layer, at test time alone; seeds took part in no choice. `memory`: equal parameters, epochs and
+schedules. A row that misses its bar stays.
+
+![What was measured over what must be reached](images/bench_ssm.png)
+"""
+
+WORDS = {"learned": LEARNED, "tuned": TUNED, "fields": FIELDS, "optimize": OPTIMIZE, "ssm": SSM}
 
 _Record = TypeVar("_Record", Row, Measure, BarRow)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from neuralsolve.bench.bars import BarRow, Bars, Settings, row
 from neuralsolve.bench.ssm_learning import delay, learning, lists
+from neuralsolve.bench.ssm_memory import memory
 from neuralsolve.bench.ssm_robustness import robustness
 from neuralsolve.bench.ssm_speed import ssm_speed
 from neuralsolve.ssm.hippo import legs, normal_eigenvectors, normal_frequencies, resolvent_norm
@@ -64,4 +65,5 @@ GROUPS = {
     "learning": learning,
     "lists": lists,
     "robustness": robustness,
+    "memory": memory,
 }

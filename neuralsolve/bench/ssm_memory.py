@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,3 @@ def _ratio(group: str, problem: str, found: Found, above: str, below: str, bars:
 
 def _seeds(found: Found) -> str:
     return listed(sorted({key[1] for key in found}))
-
-
-GROUPS: dict[str, Callable[[Settings], Iterable[BarRow]]] = {"memory": memory}
