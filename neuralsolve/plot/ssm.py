@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.plot.style import GROUND, INK, OTHERS, OURS, SHORT, new_figure, plain_axes
@@ -18,8 +19,8 @@ STYLES: tuple[Any, ...] = ("-", "-", (0, (4, 2)), ":")
 
 
 def transfer_function_figure(
-    frequencies: Sequence[float],
-    gains: Mapping[str, Sequence[float]],
+    frequencies: ArrayLike,
+    gains: Mapping[str, ArrayLike],
     spikes: Sequence[tuple[float, float]] = (),
     title: str = "",
 ) -> Figure:
