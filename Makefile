@@ -47,6 +47,7 @@ bench: $(READY)
 	  --csv data/bench/fields.csv --plot docs/images/bench_fields.png --force
 	$(BIN)/neuralsolve bench --suite optimize \
 	  --csv data/bench/optimize.csv --plot docs/images/bench_optimize.png --force
+	$(BIN)/neuralsolve bench --suite ssm --csv data/bench/ssm.csv --plot docs/images/bench_ssm.png --force
 	NEURALSOLVE_DATA= $(BIN)/neuralsolve simulate smoke_bunny --out-dir out/bench_smoke --force
 	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
