@@ -123,6 +123,16 @@ def test_sequences_that_do_not_fit_are_refused():
         model.step(torch.zeros(3, 2), model.initial_state(3))
 
 
+def test_half_precision_is_computed_in_that_of_the_weights_and_arrays_are_refused():
+    model, x = made().float(), sequences().half()
+    with torch.no_grad():
+        assert torch.equal(model(x), model(x.float()))
+    last = made(pool="last")
+    for call in (model, lambda given: last.step(given, last.initial_state(3))):
+        with pytest.raises(OptionError, match="as_tensor"):
+            call(np.zeros((3, 17, 2)))
+
+
 def trainer(epochs: int = 3, **options) -> SequenceTrainer:
     data = listops(60, seed=5, depth=2, length=24)
     with torch.random.fork_rng():

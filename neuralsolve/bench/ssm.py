@@ -28,11 +28,13 @@ def starts(settings: Settings) -> Iterator[BarRow]:
         at, error = legs_error(near.eigenvalues, near.V, near.B)
         conditions = [float(np.linalg.cond(near.V))]
         yield row("starts", problem, "condition of the eigenvectors", "", CONDITIONS[n], conditions)
-        words = "largest error of the transfer function, |C| = 1"
+        words = "largest error of the transfer function, C of length one"
         yield row("starts", problem, words, "", ERRORS[n], [error], note=f"at t = {at:.4g}")
         yield row("starts", problem, "largest real part", "", STABLE, [near.abscissa])
         gain = worst_gain(near.eigenvalues, near.B, near.V, length=n)[1]
-        yield row("starts", problem, "largest gain / ||B||", "", GAIN if n == 32 else None, [gain])
+        yield row(
+            "starts", problem, "largest gain over the length of B", "", GAIN if n == 32 else None, [gain]
+        )
 
 
 def gains(n: int = 32) -> tuple[np.ndarray, dict[str, np.ndarray], list[tuple[float, float]]]:

@@ -24,7 +24,7 @@ from neuralsolve.errors import OptionError, ShapeError, nearest
 from neuralsolve.models.s4 import S4
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5
-from neuralsolve.models.state_space import StateSpaceLayer
+from neuralsolve.models.state_space import StateSpaceLayer, check_tensor
 
 LAYERS: dict[str, Callable[..., StateSpaceLayer]] = {"s4d": S4D, "s5": S5, "s4": S4}
 POOLS = ("mean", "last", "none")
@@ -162,6 +162,7 @@ class SequenceModel(nn.Module):
         lengths : (batch,) samples of each sequence that are none of the padding; None: all
         """
         self._check(x)
+        x = self._seen(x)
         valid = None if lengths is None else self._valid(x, lengths)
         h = self.encoder(x)
         for block in self.blocks:
@@ -191,7 +192,8 @@ class SequenceModel(nn.Module):
         if len(state) != len(self.blocks):
             msg = f"got {len(state)} states for {len(self.blocks)} blocks; initial_state(batch) gives them"
             raise ShapeError(msg)
-        h, states = self.encoder(x), []
+        check_tensor(x)
+        h, states = self.encoder(self._seen(x)), []
         for block, before in zip(self.each_block, state, strict=True):
             h, after = block.step(h, before)
             states.append(after)
@@ -202,7 +204,12 @@ class SequenceModel(nn.Module):
         """The blocks, first to last."""
         return [block for block in self.blocks if isinstance(block, SequenceBlock)]
 
+    def _seen(self, x: Tensor) -> Tensor:
+        """Return numbers in the precision of the weights, whatever theirs; words as they are."""
+        return x if self.vocabulary is not None else x.to(self.decoder.weight.dtype)
+
     def _check(self, x: Tensor) -> None:
+        check_tensor(x)
         words = self.vocabulary is not None
         fits = (
             x.ndim == 2 and not x.is_floating_point() if words else x.ndim == 3 and x.shape[2] == self.inputs

@@ -91,6 +91,7 @@ class StateSpaceLayer(nn.Module, ABC):
         if mode not in MODES:
             msg = f"got mode = {mode!r}{nearest(str(mode), MODES)}"
             raise OptionError(msg)
+        check_tensor(u)
         if u.ndim != 3 or u.shape[2] != self.channels:
             msg = (
                 f"got a sequence {tuple(u.shape)}, need (batch, length, channels) with {self.channels} "
@@ -104,6 +105,7 @@ class StateSpaceLayer(nn.Module, ABC):
         if self.bidirectional:
             msg = "a bidirectional layer needs the whole sequence; make it with bidirectional=False to step"
             raise OptionError(msg)
+        check_tensor(u)
         if u.ndim != 2 or u.shape[1] != self.channels:
             msg = f"got a sample {tuple(u.shape)}, need (batch, channels) with {self.channels} channels"
             raise ShapeError(msg)
@@ -163,6 +165,13 @@ def joined(x: Tensor) -> Tensor:
 def working(u: Tensor) -> Tensor:
     """Return u as contiguous float32, or float64 where it is."""
     return u.to(torch.promote_types(u.dtype, torch.float32)).contiguous()
+
+
+def check_tensor(u: object) -> None:
+    """Raise OptionError where sequences are none of torch's."""
+    if not isinstance(u, Tensor):
+        msg = f"got a sequence of {type(u).__name__}, need a tensor: torch.as_tensor(u)"
+        raise OptionError(msg)
 
 
 def check_rate(rate: float) -> None:
