@@ -20,7 +20,7 @@ import torch
 
 from neuralsolve.cases.fields import FieldCase
 from neuralsolve.data.samples import Samples
-from neuralsolve.models.memory import keep_freed_memory
+from neuralsolve.models.heap import keep_freed_memory
 
 FOLDER = Path("out") / "bench" / "fields"
 ROUNDS, STEPS = 6, 4  # of every network's measurement

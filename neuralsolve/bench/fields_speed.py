@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from neuralsolve.bench.bars import BarRow, Bars, Settings, row
 from neuralsolve.bench.plain_lsm import PlainLSM, same_weights
+from neuralsolve.models.heap import keep_freed_memory
 from neuralsolve.models.lsm import LatentSpectral
-from neuralsolve.models.memory import keep_freed_memory
 from neuralsolve.models.unet import UNet
 
 SIZES = ((32, 64, 10), (32, 64, 20), (16, 43, 20))  # width, side, batch

@@ -24,7 +24,7 @@ from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, row
 from neuralsolve.bench.contest import SIDE_BY_SIDE
 from neuralsolve.cases.fields import BEST, MADE, FieldCase
 from neuralsolve.cases.files import load_case
-from neuralsolve.models.memory import keep_freed_memory
+from neuralsolve.models.heap import keep_freed_memory
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.surrogate import Surrogate
 

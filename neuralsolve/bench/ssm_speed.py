@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from neuralsolve.bench.bars import BarRow, Bars, Settings, missing, row
 from neuralsolve.bench.clock import interleaved
 from neuralsolve.bench.footprint import memory_profile, torch_peak
-from neuralsolve.models.memory import keep_freed_memory
+from neuralsolve.models.heap import keep_freed_memory
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5
 from neuralsolve.models.state_space import StateSpaceLayer

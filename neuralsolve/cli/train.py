@@ -11,7 +11,7 @@ from neuralsolve.cases import find_case, load_case
 from neuralsolve.cases.training import Trained
 from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
-from neuralsolve.models.memory import keep_freed_memory
+from neuralsolve.models.heap import keep_freed_memory
 from neuralsolve.models.parallel import processes, rank
 from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
