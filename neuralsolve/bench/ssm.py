@@ -32,9 +32,11 @@ def starts(settings: Settings) -> Iterator[BarRow]:
         yield row("starts", problem, words, "", ERRORS[n], [error], note=f"at t = {at:.4g}")
         yield row("starts", problem, "largest real part", "", STABLE, [near.abscissa])
         gain = worst_gain(near.eigenvalues, near.B, near.V, length=n)[1]
-        yield row(
-            "starts", problem, "largest gain over the length of B", "", GAIN if n == 32 else None, [gain]
-        )
+        bar = GAIN if n == 32 else None
+        yield row("starts", problem, "largest gain over the length of B", "", bar, [gain])
+        eigenvalues, V = normal_eigenvectors(n)
+        at, error = legs_error(eigenvalues, V, V.conj().T @ legs(n)[1] / 2)
+        yield row("starts", f"S4D-LegS, n = {n}", words, "", None, [error], note=f"at t = {at:.4g}")
 
 
 def gains(n: int = 32) -> tuple[np.ndarray, dict[str, np.ndarray], list[tuple[float, float]]]:

@@ -28,7 +28,7 @@ from neuralsolve.models.state_space import StateSpaceLayer
 from neuralsolve.ssm.starts import Start
 from neuralsolve.ssm.vandermonde import vandermonde
 
-GROUP = "ssm_speed"
+GROUP = "speed"
 PEER = "s5-pytorch"
 ROUNDS = 7
 BATCH = 16
@@ -70,35 +70,52 @@ def _against_the_peer(settings: Settings) -> Iterator[BarRow]:
     keep_freed_memory()  # for good, hence after the times of a process that gives it back
     for length in lengths:
         kinds = {
-            "memory given back to the system": fresh[length],
-            "freed memory kept, as by our trainers": interleaved(calls[length], ROUNDS),
-            "freed memory kept, one thread, CPU time": _busy(calls[length]),
+            "": fresh[length],
+            ", freed memory kept": interleaved(calls[length], ROUNDS),
+            ", the same on one thread": _busy(calls[length]),
         }
-        problem = f"S5, L {length}, batch {batch}, H = P = {CHANNELS}"
-        for note, seconds in kinds.items():
-            yield from _faster(problem, release, note, seconds)
+        problem = f"L {length}, batch {batch}, H = P = {CHANNELS}"
+        for how, seconds in kinds.items():
+            yield from _faster(problem, release, how, seconds)
         yield from _leaner(problem, release, {name: _peak(call) for name, call in calls[length].items()})
         with torch.no_grad():
             outputs = {name: net(inputs[length]) for name, net in nets.items()}
         for name in OURS:
             apart = float((outputs[name] - outputs["peer"]).abs().max() / outputs["peer"].abs().max())
-            more: dict[str, Any] = {"baseline": release, "note": name}
-            yield row(GROUP, problem, "difference of outputs, relative", "", Bars(1e-5), [apart], **more)
+            more: dict[str, Any] = {"baseline": release}
+            yield row(
+                GROUP,
+                f"S5, {name}, {problem}",
+                "difference of outputs, relative",
+                "",
+                Bars(1e-5),
+                [apart],
+                **more,
+            )
 
 
-def _faster(problem: str, release: str, note: str, seconds: dict[str, float]) -> Iterator[BarRow]:
+def _faster(problem: str, release: str, how: str, seconds: dict[str, float]) -> Iterator[BarRow]:
     for name in OURS:
         ratio = seconds["peer"] / seconds[name]
         taken = {"solve_s": seconds[name], "baseline_s": seconds["peer"], "repeats": ROUNDS}
-        more: dict[str, Any] = {"baseline": release, "note": f"{name}; {note}", **taken}
-        yield row(GROUP, problem, "forward and backward: peer / ours", "x", FASTER, [ratio], **more)
+        more: dict[str, Any] = {"baseline": release, **taken}
+        words = f"forward and backward{how}: peer / ours"
+        yield row(GROUP, f"S5, {name}, {problem}", words, "x", FASTER, [ratio], **more)
 
 
 def _leaner(problem: str, release: str, peaks: dict[str, int]) -> Iterator[BarRow]:
     for name in OURS:
         ours, theirs = peaks[name] / 2**20, peaks["peer"] / 2**20
-        more: dict[str, Any] = {"baseline": release, "note": f"{name}; {ours:.0f} MB and {theirs:.0f} MB"}
-        yield row(GROUP, problem, "peak memory: ours / peer", "", Bars(1 / 3), [ours / theirs], **more)
+        more: dict[str, Any] = {"baseline": release, "note": f"{ours:.0f} MB and {theirs:.0f} MB"}
+        yield row(
+            GROUP,
+            f"S5, {name}, {problem}",
+            "peak memory: ours / peer",
+            "",
+            Bars(1 / 3),
+            [ours / theirs],
+            **more,
+        )
 
 
 def same_layers(width: int) -> dict[str, nn.Module]:
