@@ -99,6 +99,13 @@ def test_what_is_zero_is_drawn_at_the_edge(at_least):
     assert 0 < low < 0.5 < 2 < high < math.inf
 
 
+def test_what_is_below_zero_where_more_is_needed_is_drawn_as_short():
+    rows = [row("g", "p", "q", "points", Bars(10.0, at_least=True), [value]) for value in (-1.65, 20.0)]
+    short, met = bars_figure([each.as_dict() for each in rows]).axes[0].patches
+    assert short.get_width() > 1 > met.get_width()
+    assert short.get_facecolor() != met.get_facecolor()
+
+
 def test_parts_of_the_suite_belong_to_the_suite():
     for words in (["--quick"], ["--only", "darcy"], ["--suite", "kernels", "--quick"]):
         result = CliRunner().invoke(app, ["bench", *words])

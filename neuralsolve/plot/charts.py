@@ -180,8 +180,11 @@ def bars_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
 
 def _share(row: Mapping[str, Any], key: str, edges: tuple[float, float] = (0.0, math.inf)) -> float:
     """Return a value as a part of what must be reached, turned over where more is better, within edges."""
-    value, must = (row["must"], row[key]) if row["sense"] == ">=" else (row[key], row["must"])
-    return min(max(value / must if must else math.inf, edges[0]), edges[1])
+    if row["sense"] == ">=":
+        share = row["must"] / row[key] if row[key] > 0 else math.inf
+    else:
+        share = row[key] / row["must"]
+    return min(max(share, edges[0]), edges[1])
 
 
 def _edges(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
