@@ -59,6 +59,21 @@ def test_padding_gives_nothing(pool, bidirectional):
         assert torch.allclose(model(x[1:2, :5]), found[1:2], atol=1e-9)
 
 
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_stands_in_the_padding_is_not_looked_at(norm, training):
+    x, lengths = sequences(), torch.tensor([17, 5, 1])
+    found = []
+    for padding in (0.0, 100.0, torch.nan):
+        given, model = x.clone(), made(norm=norm, pool="mean").train(training)
+        given[1, 5:], given[2, 1:] = padding, padding
+        y = model(given, lengths)
+        y.square().sum().backward()
+        found.append([y.detach(), *(p.grad for p in model.parameters()), *model.buffers()])
+    for zero, *others in zip(*found, strict=True):
+        assert all(torch.equal(zero, other) for other in others)
+
+
 def test_sequences_do_not_meet():
     model, x = made(), sequences()
     bad = x.clone()
@@ -192,6 +207,8 @@ def test_the_case_of_digits_trains(tmp_path):
         ('source = "digits"', 'source = "mnist"'),
         ("repeat", "depth = 3"),
         ("epochs = 20", "epochs = 0"),
+        ("layers = 2", 'layers = 2\npool = "none"'),
+        ("layers = 2", "layers = 2\ninputs = 7"),
         ("slow_rate", "slowrate"),
     ],
 )

@@ -466,3 +466,18 @@ def test_wrong_options_are_refused():
         layer(u, steps=torch.ones(2, 5), mode="convolution")
     with pytest.raises(ShapeError, match="sample"):
         layer.stepper()(np.ones(4))
+
+
+@pytest.mark.parametrize("kind", [S4D, S5, S4])
+def test_second_derivatives_are_refused_not_wrong(kind):
+    layer, u = kind(2, state=4).double(), torch.randn(1, 5, 2, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(OptionError, match="second derivatives"):
+        torch.autograd.grad(layer(u).square().sum(), u, create_graph=True)
+
+
+@pytest.mark.parametrize(("kind", "other"), [(S4D, S4), (S5, S4), (S4, S4D)])
+def test_a_state_of_the_other_kind_is_refused(kind, other):
+    layer, state = kind(4, state=8), other(4, state=8).initial_state(2)
+    for call in (lambda: layer(torch.randn(2, 9, 4), state), lambda: layer.step(torch.randn(2, 4), state)):
+        with pytest.raises(OptionError, match="initial_state"):
+            call()

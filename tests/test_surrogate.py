@@ -195,3 +195,9 @@ def test_names_are_exported_and_others_are_not():
         assert getattr(models, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'LSM'"):
         models.LSM  # noqa: B018
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, "2"])
+def test_a_roll_out_of_no_steps_is_refused(steps):
+    with pytest.raises(OptionError, match="at least 1"):
+        model(data()).predict(data(), steps=steps)

@@ -76,6 +76,13 @@ class LabelCase(CaseTable):
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
         self.plan()
+        for key in ("inputs", "outputs", "layer", "vocabulary"):
+            if key in self.options:
+                msg = f"options: {key} is known from the network and the data; leave it out"
+                raise OptionError(msg)
+        if self.options.get("pool", "mean") == "none":
+            msg = "options: pool = 'none' gives an answer for every sample; a class needs 'mean' or 'last'"
+            raise OptionError(msg)
         return self
 
     def plan(self) -> SequenceTraining:

@@ -72,6 +72,7 @@ class S4(StateSpaceLayer):
     True
     """
 
+    complex_state = False
     slow = ("log_decay", "frequency", "log_step", "P", "B")
 
     def __init__(

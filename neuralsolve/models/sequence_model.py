@@ -51,9 +51,9 @@ class SequenceBlock(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the block's sequences; valid : (batch, length, 1), 0 in padding."""
-        seen = self._normed(x) if self.before else x
+        seen = self._normed(x, valid) if self.before else x
         y = self._gated(self.layer(seen if valid is None else seen * valid))
-        return self._joined(x, y)
+        return self._joined(x, y, valid)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the block's output for one sample (batch, channels), and the layer's next state."""
@@ -63,12 +63,12 @@ class SequenceBlock(nn.Module):
     def _gated(self, y: Tensor) -> Tensor:
         return self._dropped(F.glu(self.gate(self._dropped(F.gelu(y))), -1))
 
-    def _joined(self, x: Tensor, y: Tensor) -> Tensor:
+    def _joined(self, x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
         out = x + y if self.residual else y
-        return out if self.before else self._normed(out)
+        return out if self.before else self._normed(out, valid)
 
-    def _normed(self, x: Tensor) -> Tensor:
-        return over_channels(self.norm, x)
+    def _normed(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return over_channels(self.norm, x, valid)
 
     def _dropped(self, x: Tensor) -> Tensor:
         if not (self.training and self.dropout):
@@ -164,10 +164,12 @@ class SequenceModel(nn.Module):
         self._check(x)
         x = self._seen(x)
         valid = None if lengths is None else self._valid(x, lengths)
+        if valid is not None:  # what stands in the padding is not looked at: it may be NaN, or no word
+            x = x.masked_fill(valid[..., 0] == 0 if x.ndim == 2 else valid == 0, 0)
         h = self.encoder(x)
         for block in self.blocks:
             h = block(h, valid)
-        h = over_channels(self.norm, h)
+        h = over_channels(self.norm, h, valid)
         if self.pool == "mean":
             h = h.mean(1) if valid is None or lengths is None else (h * valid).sum(1) / lengths[:, None]
         elif self.pool == "last":
@@ -211,15 +213,21 @@ class SequenceModel(nn.Module):
     def _check(self, x: Tensor) -> None:
         check_tensor(x)
         words = self.vocabulary is not None
-        fits = (
-            x.ndim == 2 and not x.is_floating_point() if words else x.ndim == 3 and x.shape[2] == self.inputs
-        )
+        fits = x.ndim == 2 if words else x.ndim == 3 and x.shape[2] == self.inputs
+        fits = fits and x.is_floating_point() is not words and not x.is_complex()
         if not fits or not x.shape[1]:
-            needed = "(batch, length) of whole numbers" if words else f"(batch, length, {self.inputs})"
-            msg = f"got sequences {tuple(x.shape)} of {x.dtype}, need {needed}, length >= 1"
+            kind = (
+                "(batch, length) of whole numbers"
+                if words
+                else f"(batch, length, {self.inputs}) of real ones"
+            )
+            msg = f"got sequences {tuple(x.shape)} of {x.dtype}, need {kind}, length >= 1"
             raise ShapeError(msg)
 
     def _valid(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if not isinstance(lengths, Tensor) or lengths.is_floating_point():
+            msg = f"got lengths {lengths!r:.60}, need a tensor of whole numbers: torch.tensor([...])"
+            raise OptionError(msg)
         if lengths.shape != x.shape[:1] or not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
             msg = f"got lengths {tuple(lengths.shape)}, need one a sequence, each from 1 to {x.shape[1]}"
             raise ShapeError(msg)
@@ -228,11 +236,19 @@ class SequenceModel(nn.Module):
         )
 
 
-def over_channels(norm: nn.Module, x: Tensor) -> Tensor:
-    """Return the norm of (batch, channels) or (batch, length, channels) over the last axis."""
-    if isinstance(norm, nn.BatchNorm1d) and x.ndim == 3:
+def over_channels(norm: nn.Module, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the norm of (batch, channels) or (batch, length, channels) over the last axis.
+
+    valid : (batch, length, 1), 0 in padding, which a batch's means leave out; it becomes zero there
+    """
+    if not isinstance(norm, nn.BatchNorm1d) or x.ndim == 2:
+        return norm(x)
+    if valid is None:
         return norm(x.transpose(1, 2)).transpose(1, 2)
-    return norm(x)
+    samples = valid[..., 0] > 0
+    out = torch.zeros_like(x)
+    out[samples] = norm(x[samples])
+    return out
 
 
 def _layer(name: str, channels: int, options: dict[str, Any]) -> StateSpaceLayer:

@@ -34,6 +34,7 @@ class StateSpaceLayer(nn.Module, ABC):
     """
 
     slow: tuple[str, ...] = ()  # names of parameters that want a small learning rate and no weight decay
+    complex_state = True
 
     def __init__(self, channels: int, step_range: Sequence[float], bidirectional: bool):
         super().__init__()
@@ -123,6 +124,11 @@ class StateSpaceLayer(nn.Module, ABC):
         if self.bidirectional:
             msg = "a bidirectional layer has no state to start from; make it with bidirectional=False"
             raise OptionError(msg)
+        if not isinstance(state, Tensor) or state.is_complex() is not self.complex_state:
+            kind = "complex" if self.complex_state else "real"
+            given = state.dtype if isinstance(state, Tensor) else type(state).__name__
+            msg = f"got a state of {given}, need a {kind} tensor; initial_state(batch) gives one"
+            raise OptionError(msg)
         if tuple(state.shape) != shape:
             msg = f"got a state {tuple(state.shape)}, need {shape}; initial_state(batch) gives one"
             raise ShapeError(msg)
@@ -176,8 +182,8 @@ def check_tensor(u: object) -> None:
 
 def check_rate(rate: float) -> None:
     """Raise OptionError unless the factor of the sampling rate is positive and finite."""
-    if not 0 < rate < math.inf:
-        msg = f"got rate = {rate}, need a factor > 0: 2 where there are twice as many samples a second"
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        msg = f"got rate = {rate!r}, need a factor > 0: 2 where there are twice as many samples a second"
         raise OptionError(msg)
 
 

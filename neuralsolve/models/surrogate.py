@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples, check_finite
-from neuralsolve.errors import FormatError, ShapeError
+from neuralsolve.errors import FormatError, OptionError, ShapeError
 from neuralsolve.models.frames import check_frames, fits, frames_of, on_frames, rolled, seen_by
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
@@ -158,6 +158,9 @@ class Surrogate(nn.Module):
         OptionError
             Axes or points far outside the box of the training.
         """
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            msg = f"steps = {steps!r}; a whole number of at least 1 is needed"
+            raise OptionError(msg)
         samples = data if isinstance(data, Samples) else None
         inputs = samples.inputs if samples is not None else np.asarray(data)
         if inputs.ndim < 3 or not fits(self.network, inputs.shape[1]):

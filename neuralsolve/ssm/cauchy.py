@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given
+from neuralsolve.ssm.precision import as_given, first_derivative_only
 
 
 def cauchy(v: Tensor, poles: Tensor, points: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ class _Cauchy(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         v, poles, points = (t.detach().resolve_conj() for t in ctx.saved_tensors)

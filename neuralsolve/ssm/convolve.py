@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from neuralsolve.ssm.precision import as_given
+from neuralsolve.ssm.precision import as_given, first_derivative_only
 
 TOGETHER = 1 << 22  # numbers of the padded sequences that are transformed at once
 LINE = 16  # channels at least: those that share a line of the cache with their neighbours
@@ -73,7 +72,7 @@ class _Convolve(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (u, spectrum), (n, length) = ctx.saved_tensors, ctx.lengths

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given
+from neuralsolve.ssm.precision import as_given, first_derivative_only
 
 BLOCK = 1 << 18  # numbers of the states of a block: 1 MB of float32, half of a core's cache
 GROUPS = 8
@@ -112,7 +111,7 @@ class _MappedScan(torch.autograd.Function):
         return y, state
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @as_given
     def backward(ctx: Any, grad: Tensor, of_last: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         a, inputs, outputs, u, D = ctx.saved_tensors

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given
+from neuralsolve.ssm.precision import as_given, first_derivative_only
 
 
 def diagonal_scan(
@@ -55,7 +54,7 @@ class _Scan(torch.autograd.Function):
         return x, last
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @as_given
     def backward(ctx: Any, grad: Tensor, of_last: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         a, x, initial = ctx.saved_tensors

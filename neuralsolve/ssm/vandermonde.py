@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given
+from neuralsolve.ssm.precision import as_given, first_derivative_only
 
 
 def vandermonde(w: Tensor, z: Tensor, length: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -63,7 +62,7 @@ class _Vandermonde(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         w, z = (t.detach().resolve_conj() for t in ctx.saved_tensors)
@@ -85,7 +84,7 @@ class _Adjoint(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @as_given
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         k, z = (t.detach().resolve_conj() for t in ctx.saved_tensors)
