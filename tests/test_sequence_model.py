@@ -209,6 +209,7 @@ def test_the_case_of_digits_trains(tmp_path):
         ("epochs = 20", "epochs = 0"),
         ("layers = 2", 'layers = 2\npool = "none"'),
         ("layers = 2", "layers = 2\ninputs = 7"),
+        ("channels = 32", "chanels = 32"),
         ("slow_rate", "slowrate"),
     ],
 )
@@ -222,7 +223,7 @@ def test_cases_that_do_not_fit_are_refused(change, words, tmp_path):
         else text.replace("train = 1200", f"{words}\ntrain = 1200")
     )
     (tmp_path / "case.toml").write_text(text)
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match=r"case\.toml"):
         load_case(tmp_path / "case.toml")
 
 

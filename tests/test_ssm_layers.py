@@ -481,3 +481,9 @@ def test_a_state_of_the_other_kind_is_refused(kind, other):
     for call in (lambda: layer(torch.randn(2, 9, 4), state), lambda: layer.step(torch.randn(2, 4), state)):
         with pytest.raises(OptionError, match="initial_state"):
             call()
+
+
+@pytest.mark.parametrize("given", [{"steps": 2.0}, {"steps": [1.0] * 9}, {"mask": np.ones((2, 9), bool)}])
+def test_steps_and_masks_that_are_no_tensors_are_refused(given):
+    with pytest.raises(OptionError, match="as_tensor"):
+        S5(3, state=4)(torch.randn(2, 9, 3), **given)

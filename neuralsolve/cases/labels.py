@@ -15,7 +15,7 @@ from neuralsolve.cases.training import Tell, Trained, provenance
 from neuralsolve.data.sequences import Sequences, digits, listops
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models.networks import parameters_of
-from neuralsolve.models.sequence_model import SequenceModel
+from neuralsolve.models.sequence_model import SequenceModel, check_options
 from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining, accuracy
 from neuralsolve.models.surrogate import tensors_of
 from neuralsolve.models.training_loop import train
@@ -76,6 +76,7 @@ class LabelCase(CaseTable):
                 msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
                 raise OptionError(msg)
         self.plan()
+        check_options(self.network, self.options)
         for key in ("inputs", "outputs", "layer", "vocabulary"):
             if key in self.options:
                 msg = f"options: {key} is known from the network and the data; leave it out"

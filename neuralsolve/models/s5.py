@@ -20,6 +20,7 @@ from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
     check_rate,
+    check_tensor,
     joined,
     made_start,
     pairs,
@@ -227,6 +228,8 @@ class S5(StateSpaceLayer):
 def check_steps(u: Tensor, steps: Tensor | None, mask: Tensor | None, mode: str) -> None:
     """Raise where steps or a mask do not fit a sequence, or a step is not positive."""
     for name, given in (("steps", steps), ("mask", mask)):
+        if given is not None:
+            check_tensor(given, name)
         if given is not None and given.shape != u.shape[:2]:
             msg = f"got {name} of shape {tuple(given.shape)}, need (batch, length) = {tuple(u.shape[:2])}"
             raise ShapeError(msg)

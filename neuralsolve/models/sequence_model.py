@@ -13,7 +13,8 @@ Sources: Gu, Goel, Re, S4, ICLR 2022 (arXiv 2111.00396), app. D; Smith, Warringt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -251,9 +252,19 @@ def over_channels(norm: nn.Module, x: Tensor, valid: Tensor | None = None) -> Te
     return out
 
 
+def check_options(layer: str, options: Iterable[str]) -> None:
+    """Raise OptionError for names that neither `SequenceModel` nor the layer knows.
+
+    >>> check_options("s5", ["channels", "blocks"])
+    """
+    own = [name for name in inspect.signature(SequenceModel).parameters if name != "options"]
+    known = [*own, *(name for name in inspect.signature(LAYERS[layer]).parameters if name not in own)]
+    for key in options:
+        if key not in known:
+            msg = f"layer {layer!r}: unknown option {key!r}{nearest(key, known)}"
+            raise OptionError(msg)
+
+
 def _layer(name: str, channels: int, options: dict[str, Any]) -> StateSpaceLayer:
-    try:
-        return LAYERS[name](channels, **options)
-    except TypeError as error:
-        msg = f"layer {name!r}: {error}"
-        raise OptionError(msg) from None
+    check_options(name, options)
+    return LAYERS[name](channels, **options)

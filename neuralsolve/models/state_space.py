@@ -173,10 +173,10 @@ def working(u: Tensor) -> Tensor:
     return u.to(torch.promote_types(u.dtype, torch.float32)).contiguous()
 
 
-def check_tensor(u: object) -> None:
-    """Raise OptionError where sequences are none of torch's."""
+def check_tensor(u: object, name: str = "sequence") -> None:
+    """Raise OptionError where something is no tensor."""
     if not isinstance(u, Tensor):
-        msg = f"got a sequence of {type(u).__name__}, need a tensor: torch.as_tensor(u)"
+        msg = f"got a {type(u).__name__} for {name}, need a tensor: torch.as_tensor({name})"
         raise OptionError(msg)
 
 
