@@ -206,7 +206,7 @@ def test_the_case_of_digits_trains(tmp_path):
     [
         ('source = "digits"', 'source = "mnist"'),
         ("repeat", "depth = 3"),
-        ("epochs = 20", "epochs = 0"),
+        ("epochs = 42", "epochs = 0"),
         ("layers = 2", 'layers = 2\npool = "none"'),
         ("layers = 2", "layers = 2\ninputs = 7"),
         ("channels = 32", "chanels = 32"),
