@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from neuralsolve.cases.files import referenced_file
 from neuralsolve.cases.schema import CaseTable, Table
-from neuralsolve.cases.training import Shown, Tell, Trained, provenance
+from neuralsolve.cases.training import Shown, Tell, Trained, planned, provenance
 from neuralsolve.data import make, read_data, read_header
 from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, nearest
@@ -136,11 +136,6 @@ class FieldCase(CaseTable):
 
     @model_validator(mode="after")
     def _complete(self) -> FieldCase:
-        known = [field.name for field in dataclasses.fields(FieldTraining)]
-        for key in self.schedule:
-            if key not in known:
-                msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
-                raise OptionError(msg)
         plan = self.plan()  # refuses values that cannot be
         if self.prior and plan.rollout:
             msg = "prior = true with a roll-out, which has no cheap solutions of later frames; leave one out"
@@ -172,14 +167,7 @@ class FieldCase(CaseTable):
 
     def plan(self) -> FieldTraining:
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
-        try:
-            return TypeAdapter(FieldTraining).validate_python({"seed": self.seed} | self.schedule)
-        except ValidationError as error:
-            complaint = error.errors(include_url=False)[0]
-            where = ".".join(map(str, ("schedule", *complaint["loc"])))
-            text = complaint.get("ctx", {}).get("error", f"{complaint['input']!r:.100}: {complaint['msg']}")
-            msg = f"{where}: {text}"
-            raise OptionError(msg) from None
+        return planned(FieldTraining, self.seed, self.schedule)
 
     def sets(
         self, folder: Path, tell: Tell

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from neuralsolve.cases.schema import CaseTable, Table
-from neuralsolve.cases.training import Tell, Trained, provenance
+from neuralsolve.cases.training import Tell, Trained, planned, provenance
 from neuralsolve.data.sequences import Sequences, digits, listops
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.sequence_model import SequenceModel, check_options
 from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining, accuracy
@@ -70,11 +69,6 @@ class LabelCase(CaseTable):
 
     @model_validator(mode="after")
     def _complete(self) -> LabelCase:
-        known = [field.name for field in dataclasses.fields(SequenceTraining)]
-        for key in self.schedule:
-            if key not in known:
-                msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
-                raise OptionError(msg)
         self.plan()
         check_options(self.network, self.options)
         for key in ("inputs", "outputs", "layer", "vocabulary"):
@@ -88,14 +82,7 @@ class LabelCase(CaseTable):
 
     def plan(self) -> SequenceTraining:
         """Return how it is trained; the seed is the case's own unless the schedule has one."""
-        try:
-            return TypeAdapter(SequenceTraining).validate_python({"seed": self.seed} | self.schedule)
-        except ValidationError as error:
-            complaint = error.errors(include_url=False)[0]
-            where = ".".join(map(str, ("schedule", *complaint["loc"])))
-            text = complaint.get("ctx", {}).get("error", f"{complaint['input']!r:.100}: {complaint['msg']}")
-            msg = f"{where}: {text}"
-            raise OptionError(msg) from None
+        return planned(SequenceTraining, self.seed, self.schedule)
 
     @property
     def _per_epoch(self) -> int:

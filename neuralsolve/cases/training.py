@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, TypeAdapter, model_validator
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
 
 from neuralsolve.cases.schema import CaseTable, Table, Wall
@@ -120,11 +120,6 @@ class TrainCase(CaseTable):
 
     @model_validator(mode="after")
     def _complete(self) -> TrainCase:
-        known = [field.name for field in dataclasses.fields(Schedule)]
-        for key in self.schedule:
-            if key not in known:
-                msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
-                raise OptionError(msg)
         self.plan()
         if len({len(shape) for shape in [*self.shapes, *self.measured]}) > 1:
             msg = f"shapes = {self.shapes}, of the validation {self.measured}; all 2D or all 3D are needed"
@@ -162,7 +157,7 @@ class TrainCase(CaseTable):
 
     def plan(self) -> Schedule:
         """Return the schedule of the training; the seed is the case's own unless the schedule has one."""
-        return TypeAdapter(Schedule).validate_python({"seed": self.seed} | self.schedule)
+        return planned(Schedule, self.seed, self.schedule)
 
     def architecture(self) -> dict[str, Any]:
         """Return what `make_network` makes the network of."""
@@ -261,6 +256,29 @@ class TrainCase(CaseTable):
             "rejected": _rejected(ours.explanation),
             "converged": ours.converged and plain.converged,
         }
+
+
+def planned(kind: Any, seed: int, given: dict[str, Any]) -> Any:
+    """Return the options of a schedule, a dataclass `kind`; the seed is the case's unless it has its own.
+
+    Raises
+    ------
+    OptionError
+        An unknown key or a value that cannot be; the message says which.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in given:
+        if key not in known:
+            msg = f"schedule: unknown key {key!r}{nearest(key, known)}"
+            raise OptionError(msg)
+    try:
+        return TypeAdapter(kind).validate_python({"seed": seed} | given)
+    except ValidationError as error:
+        complaint = error.errors(include_url=False)[0]
+        where = ".".join(map(str, ("schedule", *complaint["loc"])))
+        text = complaint.get("ctx", {}).get("error", f"{complaint['input']!r:.100}: {complaint['msg']}")
+        msg = f"{where}: {text}"
+        raise OptionError(msg) from None
 
 
 def _rejected(explanation: str) -> int:

@@ -9,7 +9,34 @@ from neuralsolve.errors import ShapeError
 Array = np.ndarray
 
 
-class DiagonalStepper:
+class Stepper:
+    """What steppers share: the shape of a sample, and the state that they keep.
+
+    Parameters
+    ----------
+    channels : H
+    states : shape of the state of one system
+    batch : systems side by side; None for samples (H,) without an axis for them
+    """
+
+    def __init__(self, channels: int, states: tuple[int, ...], batch: int | None):
+        leading = () if batch is None else (batch,)
+        self._shape = (*leading, channels)
+        self.state = np.zeros((*leading, *states), np.complex128)
+
+    def reset(self) -> None:
+        """Go back to the state of rest."""
+        self.state[...] = 0
+
+    def _sample(self, u: Array) -> Array:
+        """Return a sample in float64; raise ShapeError where it does not fit."""
+        if u.shape != self._shape:
+            msg = f"got a sample of shape {u.shape}, need {self._shape}"
+            raise ShapeError(msg)
+        return np.asarray(u, np.float64)
+
+
+class DiagonalStepper(Stepper):
     """The recurrence x = a x + B u, y = Re(C x) + D u, in float64, which keeps its own state.
 
     Parameters
@@ -30,13 +57,11 @@ class DiagonalStepper:
 
     def __init__(self, a: Array, B: Array, C: Array, D: Array, batch: int | None = None):
         P, H = B.shape
+        super().__init__(H, (P,), batch)
         self._a, self._D = a, D
         self._inputs = np.ascontiguousarray(np.stack([np.real(B), np.imag(B)], 1).reshape(2 * P, H).T)
         self._outputs = np.ascontiguousarray(np.stack([np.real(C), -np.imag(C)], 2).reshape(H, 2 * P).T)
-        leading = () if batch is None else (batch,)
-        self._shape = (*leading, H)
-        self.state = np.zeros((*leading, P), np.complex128)
-        self._given = np.empty((*leading, 2 * P))
+        self._given = np.empty((*self._shape[:-1], 2 * P))
 
     def __call__(self, u: Array) -> Array:
         """Return y for one sample u, (H,) or (batch, H), and move the state on.
@@ -45,10 +70,7 @@ class DiagonalStepper:
         ------
         ShapeError
         """
-        if u.shape != self._shape:
-            msg = f"got a sample of shape {u.shape}, need {self._shape}"
-            raise ShapeError(msg)
-        u = np.asarray(u, np.float64)
+        u = self._sample(u)
         x = np.multiply(self.state, self._a, out=self.state)
         parts = x.view(np.float64)
         parts += np.dot(u, self._inputs, out=self._given)
@@ -56,12 +78,8 @@ class DiagonalStepper:
         y += self._D * u
         return y
 
-    def reset(self) -> None:
-        """Go back to the state of rest."""
-        self.state[...] = 0
 
-
-class ChannelStepper:
+class ChannelStepper(Stepper):
     """The same with one system for each channel: a, B and C (H, N), each B a column, each C a row.
 
     Examples
@@ -73,11 +91,8 @@ class ChannelStepper:
     """
 
     def __init__(self, a: Array, B: Array, C: Array, D: Array, batch: int | None = None):
-        leading = () if batch is None else (batch,)
-        self._shape = (*leading, len(D))
+        super().__init__(len(D), a.shape, batch)
         self._a, self._gain, self._C, self._D = a, B, C, D
-
-        self.state = np.zeros((*leading, *a.shape), np.complex128)
         self._room = np.empty_like(self.state)
 
     def __call__(self, u: Array) -> Array:
@@ -87,16 +102,9 @@ class ChannelStepper:
         ------
         ShapeError
         """
-        if u.shape != self._shape:
-            msg = f"got a sample of shape {u.shape}, need {self._shape}"
-            raise ShapeError(msg)
-        u = np.asarray(u, np.float64)
+        u = self._sample(u)
         x = np.multiply(self.state, self._a, out=self.state)
         x += np.multiply(self._gain, u[..., None], out=self._room)
         y = np.real(np.multiply(self._C, x, out=self._room)).sum(-1)
         y += self._D * u
         return y
-
-    def reset(self) -> None:
-        """Go back to the state of rest."""
-        self.state[...] = 0
