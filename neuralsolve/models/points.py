@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.deformation import Deformation
 from neuralsolve.models.nonuniform import from_modes, grid_modes, grid_values, to_modes, waves
 from neuralsolve.models.spectral_block import SpectralBlock, check_heads
@@ -33,6 +35,8 @@ MEAN_SQUARE = 0.5  # of the real and of the imaginary part of a number of size o
 
 class ModeWeights(nn.Module):
     """A complex matrix for every mode, kept as pairs of real numbers: optimisers and files take those."""
+
+    matrix_views: ClassVar = {"pairs": MatrixView(rows=(2,), columns=(1, 0), pairs=True)}
 
     def __init__(self, dim: int, channels: int, modes: int):
         super().__init__()

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
     check_length,
@@ -74,6 +75,13 @@ class S4(StateSpaceLayer):
 
     complex_state = False
     slow = ("log_decay", "frequency", "log_step", "P", "B")
+    matrix_views: ClassVar = {  # channels by states; eigenvalues are no matrix
+        "log_decay": None,
+        "frequency": None,
+        "P": None,
+        "B": MatrixView(rows=(0,), columns=(1,), pairs=True),
+        "C": MatrixView(rows=(1,), columns=(2,), pairs=True),
+    }
 
     def __init__(
         self,

@@ -10,12 +10,13 @@ B H N L products, and so does the state to end with.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
     check_length,
@@ -75,6 +76,12 @@ class S4D(StateSpaceLayer):
     """
 
     slow = ("log_decay", "frequency", "log_step", "B")
+    matrix_views: ClassVar = {  # channels by states; eigenvalues are no matrix
+        "log_decay": None,
+        "frequency": None,
+        "B": MatrixView(rows=(0,), columns=(1,), pairs=True),
+        "C": MatrixView(rows=(1,), columns=(2,), pairs=True),
+    }
 
     def __init__(
         self,

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
     check_rate,
@@ -75,6 +76,10 @@ class S5(StateSpaceLayer):
     """
 
     slow = ("log_decay", "frequency", "log_step", "B")
+    matrix_views: ClassVar = {
+        "B": MatrixView(rows=(0,), columns=(1,), pairs=True),
+        "C": MatrixView(rows=(1,), columns=(2,), pairs=True),
+    }
 
     def __init__(
         self,

@@ -145,7 +145,13 @@ class SequenceModel(nn.Module):
             msg = f"dropout = {dropout}; 0 <= dropout < 1 is needed"
             raise OptionError(msg)
         self.inputs, self.pool, self.vocabulary = inputs, pool, vocabulary
-        self.encoder = nn.Embedding(vocabulary, channels) if vocabulary else nn.Linear(inputs or 1, channels)
+        # A norm of batches takes a constant away again: its gradient would be rounding, which Adam walks on.
+        constant = not (prenorm and norm == "batch")
+        self.encoder = (
+            nn.Embedding(vocabulary, channels)
+            if vocabulary
+            else nn.Linear(inputs or 1, channels, bias=constant)
+        )
         made = [_layer(layer, channels, options) for _ in range(layers)]
         if not feedthrough:
             for each in made:
@@ -165,6 +171,9 @@ class SequenceModel(nn.Module):
         self._check(x)
         x = self._seen(x)
         valid = None if lengths is None else self._valid(x, lengths)
+        if valid is not None and self.pool != "none":  # padding that all of them have is no work
+            longest = int(valid.sum(1).max())
+            x, valid = x[:, :longest], valid[:, :longest]
         if valid is not None:  # what stands in the padding is not looked at: it may be NaN, or no word
             x = x.masked_fill(valid[..., 0] == 0 if x.ndim == 2 else valid == 0, 0)
         h = self.encoder(x)

@@ -3,7 +3,8 @@
 A step: a batch, cross-entropy, AdamW with the two learning rates of state-space layers
 (`state_space.parameter_groups`). At the end of every epoch the validation sequences are looked at, and the
 weights that got most of them right are kept. Orders and masks of dropout are functions of the seed and the
-step alone, so a run that goes on from a checkpoint is the run that was never cut off, bit for bit.
+step alone, so a run that goes on from a checkpoint is the run that was never cut off, bit for bit. Where
+lengths differ, a batch is of sequences of about one length, so that little of it is padding.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from neuralsolve.models.sequence_model import SequenceModel
 from neuralsolve.models.state_space import parameter_groups
 from neuralsolve.models.surrogate import load_tensors, tensors_of
 from neuralsolve.models.training_loop import Row, adam_moments, restore_moments
+
+SORTED = 20  # batches among which sequences are sorted by their lengths
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class SequenceTrainer:
         self.adam = torch.optim.AdamW(groups)
         self.highest = [group["lr"] for group in groups]
         self.step, self.seconds, self.best = 0, 0.0, -1.0
+        self._drawn: tuple[int, np.ndarray] | None = None  # an epoch and its order
         self.best_tensors = {name: value.clone() for name, value in tensors_of(model).items()}
 
     @property
@@ -121,10 +125,7 @@ class SequenceTrainer:
         """Take one step; return the row of the log."""
         started, s = time.perf_counter(), self.schedule
         epoch, place = divmod(self.step, self.every)
-        order = torch.randperm(
-            len(self.data), generator=torch.Generator().manual_seed(s.seed + 7919 * (epoch + 1))
-        )
-        which = order[place * s.batch : (place + 1) * s.batch].numpy()
+        which = self._order(epoch)[place * s.batch : (place + 1) * s.batch]
         part = rate(s.schedule, self.step, self.steps, s.rise, s.period * self.every, s.factor)
         for group, highest in zip(self.adam.param_groups, self.highest, strict=True):
             group["lr"] = highest * part
@@ -150,6 +151,15 @@ class SequenceTrainer:
             row["validation"] = self._validate()
         self.seconds += time.perf_counter() - started
         return row | {"seconds": round(self.seconds, 2)}
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return which sequences an epoch sees, batch after batch."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            seed = self.schedule.seed + 7919 * (epoch + 1)
+            order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(seed)).numpy()
+            lengths, batch = self.data.lengths, self.schedule.batch
+            self._drawn = epoch, order if lengths is None else by_length(order, lengths, batch, seed)
+        return self._drawn[1]
 
     def _validate(self) -> float:
         """Return the part of the validation that is told wrong, and keep what did best."""
@@ -179,6 +189,25 @@ class SequenceTrainer:
         self.step, self.seconds, self.best = int(facts["step"]), float(facts["seconds"]), float(facts["best"])
 
 
+def by_length(order: np.ndarray, lengths: np.ndarray, batch: int, seed: int) -> np.ndarray:
+    """Return an order in which batches are of about one length, and batches come in no order of lengths.
+
+    Sorted are the parts of the order that hold `SORTED` batches each: batches of an epoch and of the next are
+    not of the same sequences. What fills no batch comes last.
+
+    >>> lengths = np.array([9, 1, 8, 2, 7, 3])
+    >>> sorted(lengths[by_length(np.arange(6), lengths, 3, seed=1)][:3].tolist()) in ([1, 2, 3], [7, 8, 9])
+    True
+    """
+    whole = len(order) // batch * batch
+    parts = [
+        part[np.argsort(lengths[part], kind="stable")]
+        for part in np.split(order[:whole], range(SORTED * batch, whole, SORTED * batch))
+    ]
+    batches = np.concatenate(parts).reshape(-1, batch)
+    return np.concatenate([np.random.default_rng(seed).permutation(batches).ravel(), order[whole:]])
+
+
 def tensors_in(data: Sequences) -> tuple[Tensor, Tensor | None]:
     """Return sequences and their lengths as a model takes them."""
     lengths = None if data.lengths is None else torch.from_numpy(data.lengths)
@@ -192,8 +221,9 @@ def accuracy(model: nn.Module, data: Sequences, batch: int = 200) -> float:
     model.eval()
     try:
         right = 0
+        order = np.arange(len(data)) if data.lengths is None else np.argsort(data.lengths)
         for start in range(0, len(data), batch):
-            part = data.take(slice(start, start + batch))
+            part = data.take(order[start : start + batch])
             right += int((model(*tensors_in(part)).argmax(1).numpy() == part.labels).sum())
     finally:
         model.train(training)
