@@ -183,8 +183,8 @@ class SequenceModel(nn.Module):
         x, valid = self._seen(x), self._valid(x, lengths, mask)
         if lengths is not None and self.pool != "none":  # padding that all of them have is no work
             longest = int(lengths.max())
-            x, valid, steps = (None if t is None else t[:, :longest] for t in (x, valid, steps))
-            assert x is not None
+            x = x[:, :longest]
+            valid, steps = (None if t is None else t[:, :longest] for t in (valid, steps))
         if valid is not None:  # what stands in the padding is not looked at: it may be NaN, or no word
             x = x.masked_fill(valid[..., 0] == 0 if x.ndim == 2 else valid == 0, 0)
         h = self.encoder(self._known(x))

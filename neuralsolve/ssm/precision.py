@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from neuralsolve.errors import OptionError
 
@@ -32,9 +33,7 @@ def not_compiled(function: Callable[P, T]) -> Callable[P, T]:
 
     Inside `torch.func` transforms, which kernels cannot see through, it raises OptionError.
     """
-    plain: Callable[P, T] = cast(Any, torch._disable_dynamo)(
-        function
-    )  # loads the compiler when it is called, not now
+    plain: Callable[P, T] = _disable_dynamo(function)  # loads the compiler when called, not now
 
     @wraps(function)
     def call(*given: P.args, **named: P.kwargs) -> T:
