@@ -52,7 +52,7 @@ def learning(settings: Settings) -> Iterator[BarRow]:
                     torch.manual_seed(seed)
                     model = SequenceModel(1, 10, layer=layer, init=init, **DIGITS)
                 trainer = SequenceTrainer(model, sets[0], sets[1], SequenceTraining(seed=seed, **options))
-                _to_the_end(trainer)
+                to_the_end(trainer)
                 found.append(100 * accuracy(model, sets[2]))
                 size = parameters_of(model)
             seconds = (time.perf_counter() - began) / len(seeds)
@@ -133,7 +133,7 @@ def _for_seconds(model: nn.Module, sets: list[Sequences], seed: int, seconds: fl
     trainer = SequenceTrainer(
         model, sets[0], sets[1], SequenceTraining(seed=seed, epochs=epochs, learning_rate=4e-3)
     )
-    _to_the_end(trainer)
+    to_the_end(trainer)
     return 100 * accuracy(model, sets[2]), trainer.step / trainer.every
 
 
@@ -143,7 +143,8 @@ def _timed(call: Any) -> float:
     return time.process_time() - began
 
 
-def _to_the_end(trainer: SequenceTrainer) -> None:
+def to_the_end(trainer: SequenceTrainer) -> None:
+    """Train without files, and take the weights that did best."""
     with tempfile.TemporaryDirectory() as folder:
         train(trainer, Path(folder), writes=False)
     trainer.use_best()
