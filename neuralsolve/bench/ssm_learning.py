@@ -41,7 +41,7 @@ LIST_SECONDS = 240.0  # of CPU, on one thread
 LIST_COUNTS = 1000, 2000  # to validate and to test
 LIST_BATCH, TIMED = 50, 20  # lists a step, and steps that are timed
 LIST_RATES: dict[str, dict[str, Any]] = {  # the best of some on other lists
-    "S5": {"learning_rate": 4e-3, "slow_rate": 2e-3},
+    "S5": {"learning_rate": 4e-3},
     "GRU": {"learning_rate": 4e-3},
     "linear attention": {"learning_rate": 2e-3},
 }
