@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +20,7 @@ from neuralsolve.models.field_training import FieldTrainer, Residual
 from neuralsolve.models.frames import seen_by
 from neuralsolve.models.networks import NETWORKS, parameters_of
 from neuralsolve.models.parallel import Parallel
-from neuralsolve.models.surrogate import Surrogate
+from neuralsolve.models.surrogate import Surrogate, tensors_of
 
 HELD = 10  # one in so many samples is held back to choose by
 MODEL = "best.safetensors"
@@ -35,6 +37,7 @@ def train(
     residual: Residual | None = None,
     device: str = "cpu",
     tell: Callable[[int, str], None] = lambda step, note: None,
+    model: Surrogate | None = None,
 ) -> Surrogate:
     """Train a network on samples and return what did best on the validation.
 
@@ -50,6 +53,7 @@ def train(
     residual : (inputs, outputs) -> (n,) of the equation, for the loss "residual"
     device : "cpu", "cuda" or "auto"
     tell : called with the step and a line on the loss at the end of every epoch
+    model : to go on from, compressed or not, with its own network and normalisers; it is left as it is
 
     Raises
     ------
@@ -70,6 +74,7 @@ def train(
     """
     options = options or FieldTraining()
     network = {"name": network} if isinstance(network, str) else dict(network)
+    network = network if model is None else model.network
     if "name" not in network:
         msg = f"network = {network} has no name; {{'name': 'lsm', ...}} is needed, of {', '.join(NETWORKS)}"
         raise OptionError(msg)
@@ -81,14 +86,16 @@ def train(
         samples, validation = samples.split(len(samples) - held)
     samples, validation = (seen_by(network, each) for each in (samples, validation))
     parallel = Parallel(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        frames = int(network.get("outputs", 1)) if options.rollout else None
-        prior = int(frames == 1)  # in a roll-out the frame before
-        model = Surrogate.of(network, samples, normaliser, frames, prior)
-    trainer = FieldTrainer(
-        model, samples, validation, options, {"normaliser": normaliser}, residual, parallel
-    )
+    about: dict[str, Any] = {"normaliser": normaliser}
+    if model is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            frames = int(network.get("outputs", 1)) if options.rollout else None
+            prior = int(frames == 1)  # in a roll-out the frame before
+            model = Surrogate.of(network, samples, normaliser, frames, prior)
+    else:
+        model, about = copy.deepcopy(model), {"from": _mark(model)}
+    trainer = FieldTrainer(model, samples, validation, options, about, residual, parallel)
     if folder is None:
         with TemporaryDirectory() as temporary:
             _run(trainer, Path(temporary), tell, keeps=False)
@@ -96,6 +103,14 @@ def train(
         Path(folder).mkdir(parents=True, exist_ok=True)
         _run(trainer, Path(folder), tell, keeps=True)
     return trainer.best_model()
+
+
+def _mark(model: Surrogate) -> int:
+    """Return what tells the weights of a model from others: a sum of bytes."""
+    mark = 0
+    for value in tensors_of(model).values():
+        mark = zlib.crc32(value.detach().cpu().contiguous().numpy().tobytes(), mark)
+    return mark
 
 
 def _run(trainer: FieldTrainer, folder: Path, tell: Callable[[int, str], None], keeps: bool) -> None:

@@ -1,7 +1,7 @@
 """A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
 
 A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
-without the code that trained it. Fields of another grid are resampled to that of the training and back; a
+without the code that trained it; of a compressed one, which layers are factored, and their ranks. Fields of another grid are resampled to that of the training and back; a
 model of points takes any points.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples, check_finite
 from neuralsolve.errors import FormatError, OptionError, ShapeError
+from neuralsolve.lowrank.compress.structure import restructure, structure_of
 from neuralsolve.models.frames import check_frames, fits, frames_of, on_frames, rolled, seen_by
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
@@ -233,7 +234,8 @@ class Surrogate(nn.Module):
             "equation": layout.equation,
             "prior": self.prior,
         }
-        return {"surrogate": json.dumps(facts)}
+        factored = structure_of(self.net)
+        return {"surrogate": json.dumps(facts | ({"factored": factored} if factored else {}))}
 
     @classmethod
     def load(cls, path: Path | str) -> Surrogate:
@@ -270,7 +272,8 @@ class Surrogate(nn.Module):
             ]
             with torch.random.fork_rng():
                 prior = int(facts.get("prior", 0))
-                model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout, prior)
+                net = restructure(make_network(**network), facts.get("factored", {}))
+                model = cls(network, net, normalisers[0], normalisers[1], layout, prior)
             load_tensors(model, tensors)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             msg = f"{path}: its weights do not fit the network that it names ({error})"

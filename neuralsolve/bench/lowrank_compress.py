@@ -1,0 +1,168 @@
+"""Compression of trained operators of Darcy flow: errors before and after a short fine-tune, sizes, times.
+
+Three networks, three seeds; trained, calibrated and fine-tuned on the same samples, chosen by the validation,
+and measured once on test samples that took part in no choice. What is compressed is compared with the dense
+model that was trained for the same further epochs. Everything on one thread; trained models stay in
+``out/bench/lowrank_compress``, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, row
+from neuralsolve.data import Samples, read_data, write_samples
+from neuralsolve.lowrank.compress import Calibration, Compressed, Plan, compress, latency, moments_of
+from neuralsolve.models.evaluation import errors
+from neuralsolve.models.field_options import FieldTraining
+from neuralsolve.models.fitting import train
+from neuralsolve.models.heap import keep_freed_memory
+from neuralsolve.models.surrogate import Surrogate
+from neuralsolve.pde.darcy import Darcy
+
+FOLDER = Path("out") / "bench" / "lowrank_compress"
+SEEDS, DATA_SEED = 3, 8801
+PARTS = (500, 100, 100)
+CALIBRATED = 256
+NETWORKS: dict[str, tuple[dict[str, Any], int]] = {  # and epochs of the training
+    "unet": ({"name": "unet", "width": 16, "levels": 2}, 40),
+    "lsm": ({"name": "lsm", "width": 16, "levels": 2}, 30),
+    "fno": ({"name": "fno", "width": 16, "modes": 12, "layers": 4}, 40),
+}
+KEPT = (0.75, 0.5)
+WAYS = (("svd", "uniform"), ("svd", "greedy"), ("afm", "uniform"), ("afm", "greedy"))
+OURS, PLAIN = "afm greedy", ("svd uniform", "svd greedy")
+BEFORE, AFTER = {0.75: Bars(1.5)}, {0.75: Bars(1.05), 0.5: Bars(1.2)}
+RISE = {0.5: Bars(0.5)}
+RATE, FINE_RATE, SHARE = 2e-3, 1e-3, 0.1  # rates of training and fine-tune, which has so much of the epochs
+BATCHES = (1, 16)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one trained model: relative L2 on the test, by kept and way, and the rest."""
+
+    dense: float
+    tuned: float  # of the dense model after the further epochs
+    before: dict[tuple[float, str], float]
+    after: dict[float, float]
+    kept: dict[float, float]
+    macs: dict[float, float]
+    seconds: dict[int, list[float]]  # batch -> dense, compressed to a half
+
+
+def compression(settings: Settings) -> Iterator[BarRow]:
+    """Compress U-Nets, LSMs and FNOs to three quarters and to a half of their parameters."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    try:
+        folder = FOLDER / ("quick" if settings.quick else "")
+        sets, seeds = _samples(folder, settings.quick), settings.seeds(SEEDS)[: 1 if settings.quick else None]
+        for name in NETWORKS:
+            began = time.process_time()
+            found = [_measured(name, seed, sets, folder, settings) for seed in seeds]
+            yield from _rows(name, found, listed(seeds), time.process_time() - began)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _samples(folder: Path, quick: bool) -> list[Samples]:
+    """Return samples to train on, to choose by and to test on; they are made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, parts = folder / "darcy.h5", (24, 8, 8) if quick else PARTS
+    if not file.exists():
+        write_samples(file, Darcy(grid=125, stride=4).samples(range(sum(parts)), DATA_SEED))
+    return list(read_data(str(file)).split(*parts))
+
+
+def _measured(name: str, seed: int, sets: list[Samples], folder: Path, settings: Settings) -> Found:
+    network, epochs = NETWORKS[name]
+    epochs = 2 if settings.quick else epochs
+    place = folder / f"{name}_{seed}"
+    dense = _trained(
+        sets,
+        FieldTraining(epochs=epochs, learning_rate=RATE, symmetry="square", seed=seed),
+        place,
+        network=network,
+    )
+    more = FieldTraining(
+        epochs=max(1, round(SHARE * epochs)), learning_rate=FINE_RATE, symmetry="square", seed=seed + 1
+    )
+    tuned = _trained(sets, more, place / "longer", model=dense)
+    before, after, kept, macs, seconds = {}, {}, {}, {}, {}
+    seen = _seen(dense, sets[0])
+    for part in KEPT:
+        for factoriser, allocator in WAYS:
+            way, moments = Plan(factoriser, allocator, part), seen if factoriser == "afm" else None
+            made = compress(dense, moments, way)
+            before[part, f"{factoriser} {allocator}"] = _error(made.model, sets[2])
+            if f"{factoriser} {allocator}" == OURS:
+                again = _trained(sets, more, place / f"kept{part}", model=made.model)
+                after[part], kept[part] = _error(again, sets[2]), made.report.kept
+                macs[part] = made.report.macs_kept or 1.0
+                if part == min(KEPT):
+                    seconds = _seconds(dense, made, sets[2], settings.repeats)
+    return Found(_error(dense, sets[2]), _error(tuned, sets[2]), before, after, kept, macs, seconds)
+
+
+def _trained(sets: list[Samples], options: FieldTraining, folder: Path, **start: Any) -> Surrogate:
+    return train(sets[0], sets[1], options=options, folder=folder, **start)
+
+
+def _seen(model: Surrogate, samples: Samples) -> Calibration:
+    inputs = torch.from_numpy(np.ascontiguousarray(samples.inputs[:CALIBRATED], np.float32))
+    return moments_of(model, inputs, Plan("afm"))
+
+
+def _error(model: Surrogate, samples: Samples) -> float:
+    return float(errors(model.predict(samples), samples.outputs)["l2"].mean())
+
+
+def _seconds(dense: Surrogate, made: Compressed, samples: Samples, repeats: int) -> dict[int, list[float]]:
+    inputs = torch.from_numpy(np.ascontiguousarray(samples.inputs, np.float32))
+    models = [dense.eval(), made.model.eval()]
+    return {batch: latency(models, inputs[:batch], repeats=5 * repeats) for batch in BATCHES}
+
+
+def _rows(name: str, found: list[Found], seeds: str, seconds: float) -> Iterator[BarRow]:
+    group, problem = "compress", f"Darcy 12:3, 32^2, {name}"
+    more: dict[str, Any] = {"seeds": seeds}
+    epochs = NETWORKS[name][1]
+    note = f"{epochs} epochs of {PARTS[0]} samples; {seconds:.0f} CPU s in all, unless resumed"
+    yield row(
+        group, problem, "relative L2, dense", "", None, [each.dense for each in found], note=note, **more
+    )
+    words = f"relative L2, dense after {round(SHARE * epochs)} epochs more"
+    yield row(group, problem, words, "", None, [each.tuned for each in found], **more)
+    for part in KEPT:
+        kept = f"{part:.0%} kept"
+        for way in (f"{a} {b}" for a, b in WAYS):
+            ratios = [each.before[part, way] / each.dense for each in found]
+            bars = BEFORE.get(part) if way == OURS else None
+            yield row(group, problem, f"{kept}, {way}: error / dense", "x", bars, ratios, **more)
+        for plain in PLAIN:
+            rises = [
+                (each.before[part, OURS] - each.dense) / (each.before[part, plain] - each.dense)
+                for each in found
+            ]
+            words = f"{kept}: error rise, {OURS} / {plain}"
+            yield row(group, problem, words, "x", RISE.get(part), rises, **more)
+        ratios = [each.after[part] / each.tuned for each in found]
+        words = f"{kept}, {OURS} fine-tuned: error / dense as long"
+        told = f"kept {found[0].kept[part]:.3f}, products {found[0].macs[part]:.3f}"
+        yield row(group, problem, words, "x", AFTER.get(part), ratios, note=told, **more)
+    for batch in BATCHES:
+        ratios = [each.seconds[batch][1] / each.seconds[batch][0] for each in found]
+        words = f"{min(KEPT):.0%} kept: time of a batch of {batch} / dense"
+        yield row(group, problem, words, "x", None, ratios, note="CPU, one thread", **more)
+
+
+GROUPS = {"compress": compression}
