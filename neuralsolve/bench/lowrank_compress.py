@@ -29,12 +29,12 @@ from neuralsolve.pde.darcy import Darcy
 
 FOLDER = Path("out") / "bench" / "lowrank_compress"
 SEEDS, DATA_SEED = 3, 8801
-PARTS = (500, 100, 100)
+PARTS = (400, 100, 100)
 CALIBRATED = 256
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {  # and epochs of the training
-    "unet": ({"name": "unet", "width": 16, "levels": 2}, 40),
+    "unet": ({"name": "unet", "width": 16, "levels": 2}, 30),
     "lsm": ({"name": "lsm", "width": 16, "levels": 2}, 30),
-    "fno": ({"name": "fno", "width": 16, "modes": 12, "layers": 4}, 40),
+    "fno": ({"name": "fno", "width": 16, "modes": 12, "layers": 4}, 30),
 }
 KEPT = (0.75, 0.5)
 WAYS = (("svd", "uniform"), ("svd", "greedy"), ("afm", "uniform"), ("afm", "greedy"))
@@ -79,7 +79,7 @@ def _samples(folder: Path, quick: bool) -> list[Samples]:
     folder.mkdir(parents=True, exist_ok=True)
     file, parts = folder / "darcy.h5", (24, 8, 8) if quick else PARTS
     if not file.exists():
-        write_samples(file, Darcy(grid=125, stride=4).samples(range(sum(parts)), DATA_SEED))
+        write_samples(file, Darcy(grid=63, stride=2).samples(range(sum(parts)), DATA_SEED))
     return list(read_data(str(file)).split(*parts))
 
 

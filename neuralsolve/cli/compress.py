@@ -104,7 +104,7 @@ def _draw(
     figure = compression_figure(
         {each.path: (each.parameters_before, each.parameters) for each in layers},
         {f"{way.factoriser}, {way.allocator}": curve},
-        errors.get("fine-tuned") and (way.kept, errors["fine-tuned"]),
+        (way.kept, errors["fine-tuned"]) if "fine-tuned" in errors else None,
         f"{path.stem}: {way.kept:.0%} of the parameters",
     )
     with told_of("--plot"):

@@ -1,8 +1,8 @@
 """A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
 
 A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
-without the code that trained it; of a compressed one, which layers are factored, and their ranks. Fields of another grid are resampled to that of the training and back; a
-model of points takes any points.
+without the code that trained it; of a compressed one, which layers are factored, and their ranks. Fields of
+another grid are resampled to that of the training and back; a model of points takes any points.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compression of trained models by factors of low rank: `compress`, `compensate`, and what they are made of."""
+"""Compression of trained models by factors of low rank: `compress`, `compensate`, and their parts."""
 
 from neuralsolve.lowrank.compress.afm import AFM as AFM
 from neuralsolve.lowrank.compress.allocators import Allocator as Allocator

@@ -66,7 +66,7 @@ class AFM(Factoriser):
         return Factors(B, A, mean - U @ (U.mH @ inner))
 
     def _directions(self, bias: Tensor | None, moments: Moments | None) -> tuple[Tensor, Tensor]:
-        """Return variances, descending, and directions, those of the outputs' second moments about a point."""
+        """Return variances, descending, and directions: of the second moments about the mean, or the bias."""
         moments = known(moments)
         about = moments.mean() if self.center else bias
         found = psd_eigh(moments.output_moment(about), floor=0.0)

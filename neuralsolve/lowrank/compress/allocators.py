@@ -90,9 +90,12 @@ class Allocator(ABC):
         OptionError
             Less than the least that factors cost.
         """
-        least = sum(min([offer.whole, *(offer.cost(rank) for rank in offer.ranks[:1])]) for offer in offers)
+        least = sum(offer.cost(offer.ranks[0] if offer.ranks else None) for offer in offers)
         if least > budget:
-            msg = f"a budget of {budget:.0f} for layers that cost {least:.0f} at rank 1; keep more, or exclude fewer"
+            msg = (
+                f"a budget of {max(budget, 0):.0f} for layers that cost {least:.0f} at the lowest ranks; keep "
+                "more, or exclude fewer"
+            )
             raise OptionError(msg)
         return self._allocate(offers, budget)
 

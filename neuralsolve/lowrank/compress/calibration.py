@@ -6,8 +6,8 @@ For rows x (in,) and y (out,) of a layer, n of them:
     E[x x^H]                                    x of a convolution: the patch under its taps
 
 Sums are kept alone, so that the number of batches does not matter; of a layer with many places a random part
-of `ROWS` a batch is taken. Of spectral layers, rows are the coefficients of one mode, and each mode has moments
-of its own.
+of `ROWS` a batch is taken. Of spectral layers, rows are the coefficients of one mode, and each mode has
+moments of its own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Moments:
         return _known(self.total, OUTPUTS) / self.count
 
     def output_moment(self, offset: Tensor | None = None) -> Tensor:
-        """Return E[(y - c)(y - c)^H] (out, out); c is zero if left out, the mean output for the covariance."""
+        """Return E[(y - c)(y - c)^H] (out, out), c zero if left out; about the mean, the covariance."""
         second = _known(self.outputs, OUTPUTS) / self.count
         if offset is None:
             return second
@@ -113,8 +113,8 @@ def calibrate(
 
     Parameters
     ----------
-    data : inputs (n, ...), or batches of them: tensors, or tuples of what the model is called with. Of training
-        samples: what is tested on shall take part in no choice
+    data : inputs (n, ...), or batches of them: tensors, or tuples of what the model is called with. Of
+        training samples: what is tested on shall take part in no choice
     found : layers, of `targets`
     needs : "inputs" and "outputs", which moments
     batch : samples at a time of a tensor

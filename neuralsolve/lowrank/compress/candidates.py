@@ -49,7 +49,7 @@ class Candidate:
         """
         matrices = target.matrices()
         if not bool(matrices.abs().sum().isfinite()):
-            msg = f"the weights of {target.path!r} hold NaN or infinity; a model that was trained well is needed"
+            msg = f"the weights of {target.path!r} hold NaN or infinity; those of a sound model are needed"
             raise NonFiniteError(msg)
         moments = None if seen is None else seen.moments[target.path]
         rows = None if seen is None or moments is None else moments.rows / seen.samples

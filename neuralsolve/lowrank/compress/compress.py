@@ -6,8 +6,8 @@
     4  ranks within the budget                                                           allocators.py
     5  factored layers in the place of those that they make smaller                      factored, spectral
 
-The errors of step 3 are those of each layer alone. With ``propagate`` the factors of step 5 are found layer by
-layer, from what the layers before, factored already, send on.
+The errors of step 3 are those of each layer alone. With ``propagate`` the factors of step 5 are found layer
+by layer, from what the layers before, factored already, send on.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.lowrank.compress.afm import AFM
 from neuralsolve.lowrank.compress.allocators import ALLOCATORS, Allocator, Offer, Ranks
-from neuralsolve.lowrank.compress.calibration import Calibration, Data, Moments, calibrate
+from neuralsolve.lowrank.compress.calibration import Calibration, Data, Moments, batches, calibrate
 from neuralsolve.lowrank.compress.candidates import Candidate
 from neuralsolve.lowrank.compress.factored import SCHEMES
 from neuralsolve.lowrank.compress.factoriser import Factoriser
@@ -52,7 +52,8 @@ class Plan:
     kept : part that is kept, in (0, 1]: of all parameters of the model, or of the products of the layers that
         can be factored
     measure : "parameters", or "macs", products a sample, which needs calibration
-    include, exclude : words; layers are factored whose path has one of the first, if any, and none of the second
+    include, exclude : words; layers are factored whose path has one of the first, if any, and none of the
+        second
     round_to : ranks are multiples of it; it never raises what is kept
     scheme : of 2-d convolutions, "channel", or "spatial", of "svd" alone
     propagate : whether factors are found from what the factored layers before send on
@@ -137,7 +138,8 @@ def compress(
     Raises
     ------
     OptionError
-        No layer that can be factored, no calibration where one is needed, less kept than rank 1 everywhere takes.
+        No layer that can be factored, no calibration where one is needed, less kept than the lowest ranks
+        take.
     ShapeError, NonFiniteError
         Calibration that the model cannot be called with, or with NaN.
 
@@ -150,6 +152,8 @@ def compress(
     (True, 'FactoredLinear', 'Linear')
     """
     plan = plan or Plan()
+    if not isinstance(calibration, Tensor | Calibration | None):
+        calibration = list(batches(calibration))  # it may be gone through several times
     result = copy.deepcopy(model)
     found, left = targets(result, plan.include, plan.exclude, plan.scheme)
     if not found:

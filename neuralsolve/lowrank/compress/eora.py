@@ -14,11 +14,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError, ShapeError
-from neuralsolve.lowrank.compress.calibration import INPUTS, Data, calibrate
+from neuralsolve.lowrank.compress.calibration import INPUTS, Data, batches, calibrate
 from neuralsolve.lowrank.compress.compensated import Compensated
 from neuralsolve.lowrank.compress.factored import check_rank
 from neuralsolve.lowrank.compress.layers import Target, replace, targets
@@ -42,8 +41,7 @@ def compensate(
     model : as trained
     compressed : the same layers with other weights: rounded, pruned
     calibration : inputs (n, ...), or batches, see `calibrate`
-    rank : of every residual, less where a layer has less; layers that it would not make smaller are given back
-        nothing
+    rank : of every residual; layers that are no larger than it are given back nothing
     include, exclude : words of paths, see `targets`
     propagate : whether each layer sees what the compensated layers before it make; False: all see what the
         compressed model makes, in one pass
@@ -67,6 +65,7 @@ def compensate(
     True
     """
     check_rank(rank, 2**31)
+    data = calibration if isinstance(calibration, Tensor) else list(batches(calibration))
     result = copy.deepcopy(compressed)
     truth = {each.path: each for each in targets(model, include, exclude)[0] if each.kind != "modes"}
     found = [each for each in targets(result, include, exclude)[0] if each.path in truth]
@@ -77,20 +76,20 @@ def compensate(
         )
         raise OptionError(msg)
     wanted, whitened = frozenset({INPUTS}), Whitened(floor)
-    moments = calibrate(result, calibration, found, wanted).moments
+    moments = calibrate(result, data, found, wanted).moments
     by_path = {each.path: each for each in found}
     for path in list(moments):
         target = by_path[path]
-        seen = calibrate(result, calibration, [target], wanted).moments if propagate else moments
+        seen = calibrate(result, data, [target], wanted).moments if propagate else moments
         lost = _lost(truth[path], target)
-        layer: Any = Compensated.like(target.module, min(rank, *lost.shape))
+        layer: Any = Compensated.like(target.module, rank)
         factors = whitened.factors(lost, None, seen[path], layer.rank)
         layer.residual.set_factors(factors.B, factors.A)
         replace(result, target.module, layer.train(result.training))
     return result
 
 
-def _lost(truth: Target, target: Target) -> torch.Tensor:
+def _lost(truth: Target, target: Target) -> Tensor:
     W, W_c = truth.matrices(), target.matrices()
     if W.shape != W_c.shape:
         msg = f"{truth.path!r} is {tuple(W.shape)} in one model and {tuple(W_c.shape)} in the other"

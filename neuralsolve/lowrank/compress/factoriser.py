@@ -40,7 +40,7 @@ class Factoriser(ABC):
 
     @abstractmethod
     def squares(self, W: Tensor, bias: Tensor | None, moments: Moments | None) -> Tensor:
-        """Return what each direction adds to the mean square of the error where it is left out, descending."""
+        """Return what each direction adds to the mean square of the error if left out, descending."""
 
     @abstractmethod
     def factors(self, W: Tensor, bias: Tensor | None, moments: Moments | None, rank: int) -> Factors:

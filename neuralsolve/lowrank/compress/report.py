@@ -23,8 +23,8 @@ class LayerReport:
     rank : of the factors, of several matrices their mean; None: it is as it was
     full_rank : the smaller side
     parameters, parameters_before : real numbers, with a bias that came with the factors
-    macs, macs_before : multiplications and additions a sample, as far as calibration tells how often the layer
-        works; None without. Spectral weights are formed anew at every call, which is not counted
+    macs, macs_before : multiplications with additions a sample, by how often the layer works in the
+        calibration; None without. Spectral weights are formed anew at every call, which is not counted
     error : sqrt(E||y' - y||^2 / E||y - mean||^2) of the outputs on the calibration, all layers before as they
         were; of factorisers that see no data ||W' - W|| / ||W||
     note : why it is as it was
@@ -77,20 +77,18 @@ class CompressionReport:
 
     def table(self) -> list[str]:
         """Return lines for people."""
-        wide = max([8, *(len(each.path) + 2 for each in self.layers)])
+        wide = 2 + max(map(len, [*(each.path for each in self.layers), *self.left, "layer"]))
         lines = [f"{'layer':<{wide}}{'matrix':>12}{'rank':>8}{'parameters':>20}{'kept':>7}{'error':>9}"]
         for each in self.layers:
             m, n = each.shape
-            rank = "whole" if each.rank is None else f"{each.rank:.4g}"
+            rank, error = "whole", ""
+            if each.rank is not None:
+                rank, error = f"{each.rank:.4g}", f"{each.error:.3g}"
             counts = f"{each.parameters_before:,} > {each.parameters:,}"
-            share, error = (
-                each.parameters / each.parameters_before,
-                f"{each.error:.3g}" if each.rank is not None else "",
-            )
-            lines.append(
-                f"{each.path:<{wide}}{f'{m} x {n}':>12}{rank:>8}{counts:>20}{share:>7.0%}{error:>9}  {each.note}".rstrip()
-            )
-        lines += [f"{path:<{wide}}{why:>20}" for path, why in self.left.items()]
+            share = f"{each.parameters / each.parameters_before:.0%}"
+            line = f"{each.path:<{wide}}{f'{m} x {n}':>12}{rank:>8}{counts:>20}{share:>7}{error:>9}"
+            lines.append(f"{line}  {each.note}".rstrip())
+        lines += [f"{path:<{wide}}{why}" for path, why in self.left.items()]
         macs = "" if self.macs_kept is None else f"; {self.macs_kept:.1%} of the products of these layers"
         total = f"{self.parameters_before:,} > {self.parameters:,} parameters, {self.kept:.1%} kept{macs}"
         return [*lines, total]

@@ -1,4 +1,4 @@
-"""What a compressed model is made of, as JSON holds it, so that files can say it and models be rebuilt by it."""
+"""What a compressed model is made of, as JSON holds it: files tell it, and models are rebuilt by it."""
 
 from __future__ import annotations
 
