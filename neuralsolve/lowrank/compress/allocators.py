@@ -196,10 +196,8 @@ class Threshold(Value):
 
     def values(self, offer: Offer) -> np.ndarray:
         s = np.sqrt(np.maximum(offer.squares, 0.0))
-        spread = s.max(initial=0.0) - s.min(initial=0.0)
-        if spread <= FLAT * s.max(initial=0.0):
-            return np.ones_like(s)
-        return (s - s.min()) / spread
+        spread = s[0] - s[-1]
+        return np.ones_like(s) if spread <= FLAT * s[0] else (s - s[-1]) / spread
 
 
 @dataclass(frozen=True)
