@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -233,7 +233,8 @@ def _own_class(module: nn.Module) -> None:
     """Give a parametrised module a class of its own: copies share one, and torch takes properties off it."""
     shared = type(module)
     kept = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, kept)
+    own: Any = type(shared.__name__, shared.__bases__, kept)
+    module.__class__ = own
 
 
 @contextmanager

@@ -114,6 +114,6 @@ def _column_order(W: Tensor) -> Tensor:
     """Return the order of columns (..., n) of a QR with pivoting."""
     from scipy.linalg import qr
 
-    flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().numpy()
-    orders = [qr(each, mode="r", pivoting=True)[1] for each in flat]
+    flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().resolve_conj().numpy()
+    orders = [qr(each, mode="r", pivoting=True)[-1] for each in flat]
     return torch.from_numpy(np.stack(orders).astype(np.int64)).to(W.device).view(*W.shape[:-2], -1)

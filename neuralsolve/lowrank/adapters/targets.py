@@ -41,6 +41,8 @@ class PlainTensor(nn.Module):
     What hangs on it are `tensor`, `shape`, `to_tensor` and slices: all that neuraloperator asks for.
     """
 
+    tensor: Tensor
+
     def __init__(self, replaced: nn.Module):
         super().__init__()
         self.replaced = (replaced,)  # in a tuple: not a part of the model
