@@ -19,3 +19,4 @@ from neuralsolve.lowrank.adapters.methods import make_adapter as make_adapter
 from neuralsolve.lowrank.adapters.osf import OSF as OSF
 from neuralsolve.lowrank.adapters.salt import SALT as SALT
 from neuralsolve.lowrank.adapters.svfit import SVFit as SVFit
+from neuralsolve.lowrank.adapters.tensor_lora import TensorLoRA as TensorLoRA

@@ -15,9 +15,11 @@ from neuralsolve.lowrank.adapters.options import Adapter
 from neuralsolve.lowrank.adapters.osf import OSF
 from neuralsolve.lowrank.adapters.salt import SALT
 from neuralsolve.lowrank.adapters.svfit import SVFit
+from neuralsolve.lowrank.adapters.tensor_lora import TensorLoRA
 
 METHODS: dict[str, type[Adapter]] = {
     "lora": LoRA,
+    "tensor-lora": TensorLoRA,
     "lora-xs": LoRAXS,
     "lora-sb": LoRASB,
     "svfit": SVFit,
