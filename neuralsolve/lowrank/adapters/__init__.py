@@ -17,6 +17,7 @@ from neuralsolve.lowrank.adapters.lora_sb import LoRASB as LoRASB
 from neuralsolve.lowrank.adapters.lora_xs import LoRAXS as LoRAXS
 from neuralsolve.lowrank.adapters.methods import make_adapter as make_adapter
 from neuralsolve.lowrank.adapters.osf import OSF as OSF
+from neuralsolve.lowrank.adapters.peft import export_to_peft_lora as export_to_peft_lora
 from neuralsolve.lowrank.adapters.salt import SALT as SALT
 from neuralsolve.lowrank.adapters.svfit import SVFit as SVFit
 from neuralsolve.lowrank.adapters.tensor_lora import TensorLoRA as TensorLoRA

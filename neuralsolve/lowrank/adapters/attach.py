@@ -83,9 +83,7 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
 
 def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
     """Attach an adapter; where there is no loss, kinds that want a gradient begin with zero."""
-    if any(RECORD in module.__dict__ for module in model.modules()):
-        msg = "an adapter is attached to this model already; merge(model) or detach(model) first"
-        raise OptionError(msg)
+    refuse_attached(model)
     found = targets(model, adapter)
     also = _also(model, adapter, {target.name for target in found})
     made = sites(found, adapter, {} if loss is None else _gradients(model, found, loss))
@@ -106,6 +104,13 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
             parametrize.register_parametrization(model.get_submodule(path), key, delta)
     model.__dict__[RECORD] = record
     return model
+
+
+def refuse_attached(model: nn.Module) -> None:
+    """Raise OptionError where an adapter is on a model, or on a part of it."""
+    if any(RECORD in module.__dict__ for module in model.modules()):
+        msg = "an adapter is attached to this model already; merge(model) or detach(model) first"
+        raise OptionError(msg)
 
 
 def _also(model: nn.Module, adapter: Adapter, taken: set[str]) -> dict[str, nn.Parameter]:

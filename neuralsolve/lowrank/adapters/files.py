@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import FormatError, InputError
-from neuralsolve.lowrank.adapters.attach import M, deltas_of, detach, put_on, record_of
+from neuralsolve.lowrank.adapters.attach import M, deltas_of, detach, put_on, record_of, refuse_attached
 from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.adapters.methods import make_adapter, name_of
 
@@ -91,6 +91,7 @@ def load_adapter(model: M, path: Path | str) -> M:
     OptionError
         An adapter is attached already.
     """
+    refuse_attached(model)
     tensors, facts = _read(Path(path))
     try:
         adapter = make_adapter(facts["method"], **facts["options"])

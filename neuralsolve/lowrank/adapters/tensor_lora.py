@@ -2,8 +2,8 @@
 
     Delta[o, i, k, ...] = (alpha / r) sum_c B[o, c] A_1[i, c] A_2[k, c] ...,   B = 0 at first
 
-with an A for every axis of inputs, taps and modes: r times the sum of the sides. A spectral weight of 32 by 32
-channels and 12 modes takes 76 r complex numbers, by LoRA 416 r. A weight of two axes is that of `LoRA`.
+with an A for every axis of inputs, taps and modes: r times the sum of the sides. A spectral weight of 32 by
+32 channels and 12 modes takes 76 r complex numbers, by LoRA 416 r. A weight of two axes is that of `LoRA`.
 
 Source: Hitchcock's canonical decomposition (J. Math. Phys. 6 (1927) 164-189) in the place of LoRA's factors,
 as Bershatsky et al., LoTR (arXiv 2402.01376), do for weights stacked over layers.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError
