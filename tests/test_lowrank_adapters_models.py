@@ -191,6 +191,20 @@ def test_what_is_also_trained_comes_back_too():
     assert not torch.equal(merge(kept)[2].weight, before["2.weight"])
 
 
+def test_statistics_that_training_moves_belong_to_the_adapter(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))
+    base = copy.deepcopy(model)
+    attach(model, LoRA(rank=2))
+    few_steps(model, torch.arange(18.0).view(3, 6).cos())
+    model.eval()
+    save_adapter(model, tmp_path / "a.safetensors")
+    x = torch.ones(2, 6)
+    assert torch.equal(load_adapter(base.eval(), tmp_path / "a.safetensors")(x), model(x))
+    detach(model)
+    assert not model[1].num_batches_tracked
+    assert not model[1].running_mean.any()
+
+
 def test_frozen_weights_stay_frozen_after():
     model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4))
     model[0].requires_grad_(False)

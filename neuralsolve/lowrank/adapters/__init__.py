@@ -5,6 +5,7 @@ from neuralsolve.lowrank.adapters.attach import deltas_of as deltas_of
 from neuralsolve.lowrank.adapters.attach import detach as detach
 from neuralsolve.lowrank.adapters.attach import disabled as disabled
 from neuralsolve.lowrank.adapters.attach import merge as merge
+from neuralsolve.lowrank.adapters.attach import merged_copy as merged_copy
 from neuralsolve.lowrank.adapters.attach import penalty as penalty
 from neuralsolve.lowrank.adapters.attach import summary as summary
 from neuralsolve.lowrank.adapters.attach import trainable_parameters as trainable_parameters

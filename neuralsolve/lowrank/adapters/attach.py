@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -31,13 +32,15 @@ class Record:
     order : by the path of a module, its parameters in their first order
     required : which parameters wanted gradients, by path
     also : what the parameters were that are trained as they are, by path
+    buffers : what the buffers were: training moves the statistics of batch normalisation
     """
 
     adapter: Adapter
     places: dict[str, tuple[tuple[str, str], ...]]
     order: dict[str, tuple[str, ...]]
     required: dict[str, bool]
-    also: dict[str, Tensor] = field(default_factory=dict)
+    also: dict[str, Tensor]
+    buffers: dict[str, Tensor]
 
 
 def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None) -> M:
@@ -95,6 +98,7 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
         {path: tuple(model.get_submodule(path)._parameters) for t in found for path, _ in t.places},
         {name: p.requires_grad for name, p in model.named_parameters()},
         {name: p.detach().clone() for name, p in also.items()},
+        {name: b.detach().clone() for name, b in model.named_buffers()},
     )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in also)
@@ -183,9 +187,9 @@ def detach(model: M) -> M:
     True
     """
     record = record_of(model)
-    named = dict(model.named_parameters())
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
-        for name, value in record.also.items():
+        for name, value in (record.also | record.buffers).items():
             named[name].copy_(value)
     return _off(model, record)
 
@@ -217,6 +221,11 @@ def merge(model: M) -> M:
     return model
 
 
+def merged_copy(model: M) -> M:
+    """Return a copy with the adapter folded in; where there is none, the model itself."""
+    return merge(copy.deepcopy(model)) if RECORD in model.__dict__ else model
+
+
 def _off(model: M, record: Record) -> M:
     for places in record.places.values():
         for path, key in places:
@@ -244,7 +253,7 @@ def _own_class(module: nn.Module) -> None:
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
-    """Let the model be what it was before `attach`, but for what is trained as it is (`also`), for a while.
+    """Let the weights be what they were before `attach` for a while, but for those of `also`.
 
     Examples
     --------

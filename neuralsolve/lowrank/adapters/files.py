@@ -1,9 +1,10 @@
 """Adapters in files: what was trained, alone, beside what tells the weights that it belongs to.
 
-A safetensors file. Tensors: `WEIGHT.FIELD` of what is trained, `also.PATH` of what is trained as it is. The
-metadata hold the method, its options, and of every weight the SHA-256 of W0 and marks of the frozen factors.
-Those are made again from W0 at loading; where singular values lie so close that another machine turns their
-vectors, the marks tell it.
+A safetensors file. Tensors: `WEIGHT.FIELD` of what is trained, `also.PATH` of what is trained as it is, and
+of buffers that the training has moved, such as the statistics of batch normalisation. The metadata hold the
+method, its options, and of every weight the SHA-256 of W0 and marks of the frozen factors. Those are made
+again from W0 at loading; where singular values lie so close that another machine turns their vectors, the
+marks tell it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ def save_adapter(model: nn.Module, path: Path | str, *, bases: bool = False) -> 
 
     record, deltas = record_of(model), deltas_of(model)
     tensors = {f"also.{name}": p for name, p in model.named_parameters() if name in record.also}
+    buffers = {name: b for name, b in model.named_buffers() if name in record.buffers}
+    moved = {name for name, b in buffers.items() if not torch.equal(b, record.buffers[name].to(b.device))}
+    tensors |= {f"also.{name}": buffers[name] for name in sorted(moved)}
     weights: dict[str, Any] = {}
     for name, delta in deltas.items():
         frozen = dict(delta.named_buffers())
@@ -120,6 +124,7 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], marks: dict[str, Any], p
         msg = f"{path} adapts {sorted(marks)[:3]}, its options {sorted(deltas)[:3]} of this model"
         raise FormatError(msg)
     places = {f"also.{name}": p for name, p in model.named_parameters() if name in record.also}
+    places |= {f"also.{name}": b for name, b in model.named_buffers() if name in record.buffers}
     for name, delta in deltas.items():
         held = dict(delta.named_parameters()) | dict(delta.named_buffers())
         places |= {f"{name}.{field}": tensor for field, tensor in held.items()}
