@@ -18,9 +18,12 @@ from neuralsolve.cases.training import Shown, Tell, Trained, planned, provenance
 from neuralsolve.data import make, read_data, read_header
 from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError, nearest
+from neuralsolve.lowrank.adapters import make_adapter, merged_copy, save_adapter
+from neuralsolve.lowrank.adapters.options import Adapter
 from neuralsolve.models.evaluation import errors, evaluated
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer
+from neuralsolve.models.fine_tuning import adapt, begun, mark
 from neuralsolve.models.frames import on_frames, seen_by
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.parallel import Parallel, processes
@@ -29,6 +32,7 @@ from neuralsolve.models.training_loop import train
 from neuralsolve.pde.equation import equation_of, equations, with_prior
 
 MADE, BEST, LAST = "data.h5", "best.safetensors", "last.safetensors"
+ADAPTER = "adapter.safetensors"
 
 
 class Source(Table):
@@ -118,7 +122,10 @@ class Test(Source):
 
 
 class FieldCase(CaseTable):
-    """A model of fields: its network and that one's `options`, the data, and how it is trained."""
+    """A model of fields: its network and that one's `options`, the data, and how it is trained.
+
+    `start` is a trained model to begin with; `adapter` what is trained on it, in the place of all weights.
+    """
 
     command: ClassVar[str] = "train"
     shared: ClassVar[bool] = True
@@ -128,6 +135,8 @@ class FieldCase(CaseTable):
     options: dict[str, Any] = Field(default_factory=dict)
     normaliser: Literal["pointwise", "channel", "none"] = "channel"
     prior: bool = False
+    start: str | None = None
+    adapter: dict[str, Any] | None = None
     data: Data
     tests: list[Test] = Field(default_factory=list)
     schedule: dict[str, Any] = Field(default_factory=dict)
@@ -140,6 +149,8 @@ class FieldCase(CaseTable):
         if self.prior and plan.rollout:
             msg = "prior = true with a roll-out, which has no cheap solutions of later frames; leave one out"
             raise OptionError(msg)
+        if self.adapter is not None:
+            self.adapting()
         names = ["data", "test", *(each.name for each in self.tests)]
         if len(set(names)) < len(names):
             msg = f"tests are named {', '.join(names[2:])}; each needs its own, not 'data' or 'test'"
@@ -160,6 +171,25 @@ class FieldCase(CaseTable):
     @property
     def _per_epoch(self) -> int:
         return max(1, self.data.train // (self.plan().batch * processes()))
+
+    def fine_tuned(self, start: Path | None, adapter: str | None, rank: int | None) -> FieldCase:
+        """Return the case with another model to begin with, or another adapter on it."""
+        changes: dict[str, Any] = {} if start is None else {"start": str(start.absolute())}
+        if adapter is not None:
+            changes["adapter"] = {"name": adapter} | ({} if rank is None else {"rank": rank})
+        case = self.model_copy(update=changes)
+        if case.adapter is not None:
+            case.adapting()
+        return case
+
+    def adapting(self) -> Adapter:
+        """Return the adapter."""
+        options = dict(self.adapter or {})
+        name = options.pop("name", None)
+        if self.start is None:
+            msg = f"adapter {name!r} without a trained model to put it on: start = FILE, or --start FILE"
+            raise OptionError(msg)
+        return make_adapter(str(name), **options)
 
     def folders(self, folder: Path) -> list[Path]:
         """Return where the log and the checkpoint go."""
@@ -201,8 +231,16 @@ class FieldCase(CaseTable):
             torch.manual_seed(plan.seed)
             network = {"name": self.network} | self.options
             prior = len(self._equation(samples).prior_names) if self.prior else int(plan.rollout > 0)
-            model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
+            if self.start is None:
+                model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
+            else:
+                model = begun(referenced_file(self.path, self.start), network, prior, samples)
         about = self.model_dump(mode="json", include={"data", "normaliser"})
+        if self.start is not None:
+            about |= {"start": mark(*model.state_dict().values())}
+        if self.adapter is not None:
+            about |= {"adapter": self.adapter}
+            adapt(model.to(parallel.device), self.adapting(), samples)
         about |= {"prior": True} if self.prior else {}
         residual = getattr(self._equation(samples), "residual_of", None)
         return FieldTrainer(model, samples, validation, plan, about, residual, parallel)
@@ -232,10 +270,12 @@ class FieldCase(CaseTable):
             facts["wall_seconds"] = f"{trainer.seconds:.0f}"
             trainer.best_model().save(folder / BEST, facts)
             trainer.average.save(folder / LAST, facts)
+            if self.adapter is not None:
+                save_adapter(trainer.best_model(), folder / ADAPTER)
 
         options = {"writes": first, "saved": saved, "tensorboard": self.tensorboard, "agreed": parallel.any}
         rows = train(trainer, folder, tell, **options)
-        model = trainer.best_model()
+        model = merged_copy(trainer.best_model())
         results = [self._row(model, name, *each) for name, each in tests.items()] if first else []
         facts = self._facts(trainer) | provenance(self, trainer.step, trainer.seconds, results)
         named = {"training": "loss", "validation": "validation"}
@@ -252,6 +292,7 @@ class FieldCase(CaseTable):
             "loss, relative",
             [_told(row) for row in results],
             _shown(model, *next(iter(tests.values()))) if first and tests else None,
+            () if self.adapter is None else (folder / ADAPTER,),
         )
 
     def _facts(self, trainer: FieldTrainer) -> dict[str, str]:

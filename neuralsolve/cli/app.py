@@ -145,6 +145,14 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="where files go; out/train/CASE")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="steps of training instead of the case's")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="a trained model of fields to begin with")
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="train it alone: lora, tensor-lora, lora-xs, lora-sb, svfit, ..."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="of the adapter")] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="begin anew where a checkpoint exists; by default it goes on")
     ] = False,
@@ -153,7 +161,7 @@ def train(
     """Train a network; write its weights, a log and a picture of the loss. Interrupted, it goes on later."""
     from neuralsolve.cli.train import run
 
-    run(case, out_dir, steps, restart=restart, json=json)
+    run(case, out_dir, steps, (start, adapter, rank), restart=restart, json=json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from neuralsolve.cases import find_case, load_case
+from neuralsolve.cases.fields import FieldCase
 from neuralsolve.cases.training import Trained
 from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
@@ -16,8 +17,12 @@ from neuralsolve.models.parallel import processes, rank
 from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
 
+FineTuned = tuple[Path | None, str | None, int | None]  # --start, --adapter, --rank
 
-def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, json: bool) -> None:
+
+def run(
+    name: str, out_dir: Path | None, steps: int | None, tuned: FineTuned, *, restart: bool, json: bool
+) -> None:
     """Train, or go on; measure; write weights, log and picture; tell."""
     with answered(json):
         path = find_case(name)
@@ -30,6 +35,8 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             raise OptionError(msg)
         if steps is not None:
             case = case.with_steps(steps)
+        if any(each is not None for each in tuned):
+            case = _fine_tuned(case, tuned)
         label = path.stem.removeprefix("train_")
         folder = out_dir if out_dir is not None else Path("out") / "train" / label
         with told_of("--out-dir"):
@@ -45,7 +52,8 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             return
         weights = folder / f"{label}{SUFFIX}"
         write_tensors(weights, trained.tensors, trained.provenance)
-        files = [weights, *(each / LOG for each in case.folders(folder)), *_pictures(folder, label, trained)]
+        files = [weights, *trained.files, *(each / LOG for each in case.folders(folder))]
+        files += _pictures(folder, label, trained)
         facts: dict[str, Any] = {
             "case": label,
             "steps": trained.steps,
@@ -58,6 +66,18 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
         else:
             done = f"{label}: {trained.steps} steps in {seconds(trained.seconds)}"
             typer.echo("\n".join([done, *trained.told, *(f"wrote {file}" for file in files)]))
+
+
+def _fine_tuned(case: Any, tuned: FineTuned) -> FieldCase:
+    """Return the case with the model and the adapter of the command line."""
+    start, adapter, rank = tuned
+    if not isinstance(case, FieldCase):
+        msg = f"{case.path} is no model of fields; those alone begin with --start and take an --adapter"
+        raise OptionError(msg)
+    if rank is not None and adapter is None:
+        msg = f"--rank {rank} of what? --adapter lora --rank {rank}"
+        raise OptionError(msg)
+    return case.fine_tuned(start, adapter, rank)
 
 
 def _pictures(folder: Path, label: str, trained: Trained) -> list[Path]:

@@ -4,8 +4,8 @@
     energy      the least ranks that keep the same part of the output's, or weight's, energy in every layer
     value       every singular value >= t
     threshold   every (s_j - s_min) / (s_max - s_min) >= t; flat spectra stay whole (WeLore)
-    greedy      least sum of relative errors: on the lower hull of error over cost of each layer, what gains
-                most for its cost first. Optimal wherever the budget falls on a corner of the hulls
+    greedy      least sum of relative errors, weighed: on the lower hull of error over cost of each layer, what
+                gains most for its cost first. Optimal wherever the budget falls on a corner of the hulls
 
 All but the last are families of one number, which is found by bisection over the values at which a rank
 changes; the largest total within the budget is taken. A layer costs ``unit`` a rank while that is less than
@@ -43,6 +43,7 @@ class Offer:
     least : the lowest rank, 0 or 1
     every : ranks are multiples of it
     matrices : of the layer
+    weight : of its error in the sum that `Greedy` makes small
     """
 
     squares: np.ndarray
@@ -53,6 +54,7 @@ class Offer:
     least: int = 1
     every: int = 1
     matrices: int = 1
+    weight: float = 1.0
 
     @cached_property
     def ranks(self) -> list[int]:
@@ -70,6 +72,10 @@ class Offer:
         if rank is None or self.total <= 0:
             return 0.0
         return float(self.squares[rank:].sum()) / self.total
+
+    def loss(self, rank: int | None) -> float:
+        """Return the error, weighed."""
+        return self.weight * self.error(rank)
 
     def at_least(self, rank: int) -> int | None:
         """Return the lowest allowed rank from `rank` on; None: the matrix as it is."""
@@ -222,7 +228,7 @@ class Greedy(Allocator):
 def _filled(offers: Sequence[Offer], ranks: Ranks, left: float) -> Ranks:
     """Spend what is left of a budget, where errors are largest first, off the hulls too."""
     ranks = list(ranks)
-    for n in sorted(range(len(offers)), key=lambda n: -offers[n].error(ranks[n])):
+    for n in sorted(range(len(offers)), key=lambda n: -offers[n].loss(ranks[n])):
         offer, now = offers[n], ranks[n]
         if now is None:
             continue
@@ -241,7 +247,7 @@ def hull(offer: Offer) -> tuple[Ranks, list[float], list[float]]:
     >>> hull(Offer(np.array([4.0, 1.0, 1.0]), 6.0, unit=1, whole=2.5))
     ([1, None], [1.0, 2.5], [0.3333333333333333, 0.0])
     """
-    points = [(offer.cost(rank), offer.error(rank), rank) for rank in (*offer.ranks, None)]
+    points = [(offer.cost(rank), offer.loss(rank), rank) for rank in (*offer.ranks, None)]
     kept: list[tuple[float, float, int | None]] = []
     for point in points:
         while len(kept) > 1 and _above(kept[-2], kept[-1], point):

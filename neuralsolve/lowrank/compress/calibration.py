@@ -94,10 +94,13 @@ class Calibration:
     ----------
     moments : by path of the layer, in the order in which the layers are called first
     samples : how many went through the model
+    sensitivity : by path, what a relative squared error of the layer's outputs is at those of the model; empty
+        where it was not measured
     """
 
     moments: dict[str, Moments] = field(default_factory=dict)
     samples: int = 0
+    sensitivity: dict[str, float] = field(default_factory=dict)
 
 
 def calibrate(

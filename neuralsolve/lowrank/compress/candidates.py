@@ -30,6 +30,7 @@ class Candidate:
     matrices : (batch, out, in), in double precision; a batch of one but for spectral weights
     moments : what goes through it; None where nobody asks
     rows : of the layer in one sample; None where it is not known
+    weight : of its error
     """
 
     target: Target
@@ -37,6 +38,7 @@ class Candidate:
     matrices: Tensor
     moments: Moments | None
     rows: float | None
+    weight: float = 1.0
 
     @classmethod
     def of(cls, target: Target, factoriser: Factoriser, seen: Calibration | None) -> Candidate:
@@ -53,9 +55,10 @@ class Candidate:
             raise NonFiniteError(msg)
         moments = None if seen is None else seen.moments[target.path]
         rows = None if seen is None or moments is None else moments.rows / seen.samples
+        weight = 1.0 if seen is None else seen.sensitivity.get(target.path, 1.0)
         if target.kind == "modes":  # a bias would be one for every mode
             factoriser = factoriser.without_bias()
-        return cls(target, factoriser, matrices, moments, rows)
+        return cls(target, factoriser, matrices, moments, rows, weight)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -78,10 +81,9 @@ class Candidate:
             whole = 0.0  # formed anew at every call: the products stay what they are
         extra = float(m) if self.gains_bias and measure == "parameters" else 0.0
         total = float(sum(each.sum() for each in squares))
-        return [
-            Offer(each, total, scale * (m + n), whole, extra, 0 if modes else 1, every, count)
-            for each in squares
-        ]
+        costs = {"unit": scale * (m + n), "whole": whole, "extra": extra}
+        ways = {"least": 0 if modes else 1, "every": every, "matrices": count, "weight": self.weight}
+        return [Offer(each, total, **costs, **ways) for each in squares]
 
     def _squares(self, k: int) -> np.ndarray:
         moments = (

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.lowrank.compress.afm import AFM
-from neuralsolve.lowrank.compress.allocators import ALLOCATORS, Allocator, Offer, Ranks
+from neuralsolve.lowrank.compress.allocators import ALLOCATORS, Allocator, Greedy, Offer, Ranks
 from neuralsolve.lowrank.compress.calibration import Calibration, Data, Moments, batches, calibrate
 from neuralsolve.lowrank.compress.candidates import Candidate
 from neuralsolve.lowrank.compress.factored import SCHEMES
@@ -29,6 +29,7 @@ from neuralsolve.lowrank.compress.factoriser import Factoriser
 from neuralsolve.lowrank.compress.layers import Target, replace, targets
 from neuralsolve.lowrank.compress.plain import PlainSVD
 from neuralsolve.lowrank.compress.report import CompressionReport
+from neuralsolve.lowrank.compress.sensitivity import sensitivities
 from neuralsolve.lowrank.compress.structure import real_parameters
 from neuralsolve.lowrank.compress.whitened import Whitened
 
@@ -57,6 +58,8 @@ class Plan:
     round_to : ranks are multiples of it; it never raises what is kept
     scheme : of 2-d convolutions, "channel", or "spatial", of "svd" alone
     propagate : whether factors are found from what the factored layers before send on
+    sensitivity : whether "greedy" weighs the error of each layer by what it was measured to be at the outputs
+        of the model, see `sensitivities`; not without calibration
 
     Raises
     ------
@@ -72,6 +75,7 @@ class Plan:
     round_to: int = 1
     scheme: str = "channel"
     propagate: bool = False
+    sensitivity: bool = True
 
     def __post_init__(self) -> None:
         known = {
@@ -190,10 +194,12 @@ def compress(
 
 def moments_of(model: nn.Module, calibration: Data, plan: Plan | None = None) -> Calibration:
     """Return what `compress` looks at, for several plans of one model with the same layers and factoriser."""
-    plan = plan or Plan()
-    return calibrate(
-        model, calibration, targets(model, plan.include, plan.exclude, plan.scheme)[0], plan.method.needs
-    )
+    plan, model = plan or Plan(), copy.deepcopy(model)
+    data = calibration if isinstance(calibration, Tensor) else list(batches(calibration))
+    found = targets(model, plan.include, plan.exclude, plan.scheme)[0]
+    seen = _calibrated(model, data, found, plan)
+    assert seen is not None
+    return seen
 
 
 def _calibrated(
@@ -207,7 +213,13 @@ def _calibrated(
         return None
     if isinstance(calibration, Calibration):
         return calibration
-    return calibrate(model, calibration, found, plan.method.needs)
+    seen = calibrate(model, calibration, found, plan.method.needs)
+    if plan.sensitivity and isinstance(plan.sharing, Greedy):
+        candidates = [Candidate.of(each, plan.method, seen) for each in found if each.path in seen.moments]
+        offers = [each.offers("parameters", 1) for each in candidates]
+        data = list(batches(calibration))
+        seen.sensitivity = sensitivities(model, data, candidates, offers, plan.scheme)
+    return seen
 
 
 def _moments(model: nn.Module, calibration: Any, candidate: Candidate, plan: Plan) -> Moments:

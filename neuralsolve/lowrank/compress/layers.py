@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from neuralsolve.lowrank.compress.factored import (
     CONVOLUTIONS,
@@ -136,6 +137,8 @@ def _seen(path: str, module: Any, scheme: str) -> tuple[Target | None, str]:
         return Target(path, "conv", module, module, conv_view(dim, scheme if dim == 2 else "channel")), ""
     if isinstance(module, FactoredSpectral):
         return None, "factored before"
+    if parametrize.is_parametrized(module):
+        return None, "parametrised; merge its adapter first"
     views = getattr(module, "matrix_views", {})
     declared = views.get("pairs") if "pairs" in module._parameters else None
     if declared is not None and declared.pairs:
