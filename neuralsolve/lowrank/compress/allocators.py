@@ -4,8 +4,8 @@
     energy      the least ranks that keep the same part of the output's, or weight's, energy in every layer
     value       every singular value >= t
     threshold   every (s_j - s_min) / (s_max - s_min) >= t; flat spectra stay whole (WeLore)
-    greedy      least sum of relative errors, weighed: on the lower hull of error over cost of each layer, what
-                gains most for its cost first. Optimal wherever the budget falls on a corner of the hulls
+    greedy      least sum of relative errors, weighed: on the lower hull of error over cost of each layer,
+                what gains most for its cost first. Optimal wherever the budget falls on a corner of the hulls
 
 All but the last are families of one number, which is found by bisection over the values at which a rank
 changes; the largest total within the budget is taken. A layer costs ``unit`` a rank while that is less than
@@ -99,8 +99,8 @@ class Allocator(ABC):
         least = sum(offer.cost(offer.ranks[0] if offer.ranks else None) for offer in offers)
         if least > budget:
             msg = (
-                f"a budget of {max(budget, 0):.0f} for layers that cost {least:.0f} at the lowest ranks; keep "
-                "more, or exclude fewer"
+                f"a budget of {max(budget, 0):.0f} for layers that cost {least:.0f} at the lowest ranks; "
+                "keep more, or exclude fewer"
             )
             raise OptionError(msg)
         return self._allocate(offers, budget)

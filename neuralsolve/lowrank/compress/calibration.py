@@ -40,33 +40,35 @@ class Moments:
     ----------
     count : rows that were summed
     rows : rows that there were, of all samples
-    total, outputs : sums of y (*batch, out) and of y y^H (*batch, out, out); None where not asked for
+    shift : mean of the first rows y (*batch, out), which sums are about: means may be far larger than what
+        varies about them
+    total, outputs : sums of y - shift (*batch, out) and of (y - shift)(y - shift)^H; None where not asked for
     inputs : sum of x x^H (*batch, in, in)
     """
 
     count: int = 0
     rows: int = 0
+    shift: Tensor | None = None
     total: Tensor | None = None
     outputs: Tensor | None = None
     inputs: Tensor | None = None
 
     def at(self, k: int) -> Moments:
         """Return those of one matrix of a batch."""
-        parts = (None if each is None else each[k] for each in (self.total, self.outputs, self.inputs))
+        sums = (self.shift, self.total, self.outputs, self.inputs)
+        parts = (None if each is None else each[k] for each in sums)
         return Moments(self.count, self.rows, *parts)
 
     def mean(self) -> Tensor:
         """Return the mean output (out,)."""
-        return _known(self.total, OUTPUTS) / self.count
+        return _known(self.shift, OUTPUTS) + _known(self.total, OUTPUTS) / self.count
 
     def output_moment(self, offset: Tensor | None = None) -> Tensor:
         """Return E[(y - c)(y - c)^H] (out, out), c zero if left out; about the mean, the covariance."""
-        second = _known(self.outputs, OUTPUTS) / self.count
-        if offset is None:
-            return second
-        mean = self.mean()
-        cross = torch.outer(mean, offset.conj())
-        return second - cross - cross.mH + torch.outer(offset, offset.conj())
+        second, shift = _known(self.outputs, OUTPUTS) / self.count, _known(self.shift, OUTPUTS)
+        moved = -shift if offset is None else offset - shift
+        cross = torch.outer(_known(self.total, OUTPUTS) / self.count, moved.conj())
+        return second - cross - cross.mH + torch.outer(moved, moved.conj())
 
     def input_moment(self) -> Tensor:
         """Return E[x x^H] (in, in)."""
@@ -80,6 +82,8 @@ class Moments:
             return
         self.count += given.shape[-2]
         if y is not None:
+            self.shift = y.mean(-2) if self.shift is None else self.shift
+            y = y - self.shift[..., None, :]
             self.total = _plus(self.total, y.sum(-2))
             self.outputs = _plus(self.outputs, y.mT @ y.conj())
         if x is not None:
@@ -94,8 +98,7 @@ class Calibration:
     ----------
     moments : by path of the layer, in the order in which the layers are called first
     samples : how many went through the model
-    sensitivity : by path, what a relative squared error of the layer's outputs is at those of the model; empty
-        where it was not measured
+    sensitivity : weights of the errors by path, of `sensitivities`; empty where they were not measured
     """
 
     moments: dict[str, Moments] = field(default_factory=dict)
@@ -207,8 +210,12 @@ def _watched(found: Sequence[Target], moments: dict[str, Moments], needs: frozen
 
 
 def _watch_linear(target: Target, moments: dict[str, Moments], needs: frozenset[str], chosen: Any) -> Any:
-    def hook(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
-        x, y = args[0].reshape(-1, args[0].shape[-1]), output.reshape(-1, output.shape[-1])
+    def hook(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        x, y = args[0], output
+        if target.caller is not target.module:
+            x = x.movedim(1, -1)
+            y = F.linear(x, target.module.weight, target.module.bias)
+        x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
         which = _chosen(len(y), chosen, y.device)
         own = moments.setdefault(target.path, Moments())
         own.add(
@@ -217,7 +224,7 @@ def _watch_linear(target: Target, moments: dict[str, Moments], needs: frozenset[
             len(y),
         )
 
-    return target.module.register_forward_hook(hook).remove
+    return target.caller.register_forward_hook(hook).remove
 
 
 def _watch_conv(target: Target, moments: dict[str, Moments], needs: frozenset[str], chosen: Any) -> Any:

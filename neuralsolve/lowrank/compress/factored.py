@@ -181,6 +181,7 @@ class FactoredConv(Factored):
     def __init__(self, first: nn.Module, last: nn.Module, scheme: str):
         super().__init__()
         self.first, self.last, self.scheme = first, last, scheme
+        self.in_channels, self.out_channels = self.first.in_channels, self.last.out_channels
         self.view = conv_view(len(self.first.kernel_size), scheme)
 
     @classmethod

@@ -2,8 +2,9 @@
 
 Linear layers, convolutions of one group on one to three axes, layers factored before, and the weights of
 spectral layers: of a module that declares a view of pairs with a batch of matrices, or of a layer whose
-`weight` is a module that holds one complex tensor (in, out, *modes), as neuraloperator has it. What shares
-its weights with another module stays as it is.
+`weight` is a module that holds one complex tensor (in, out, *modes), as neuraloperator has it. A module that
+takes its linear layers for their weights, and never calls them, names in `linear_on_input` those that it
+applies to its own input (batch, channels, *shape). What shares its weights with another stays as it is.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def targets(
     (['0'], {'2': 'groups of channels'})
     """
     included, excluded = tuple(include), (*EXCLUDED, *exclude)
-    uses = _uses(model)
+    uses, callers = _uses(model), _callers(model)
     found: list[Target] = []
     left: dict[str, str] = {}
     inside: set[int] = set()
@@ -101,7 +102,7 @@ def targets(
             continue
         if isinstance(module, Factored | FactoredSpectral):
             inside |= {id(part) for part in module.modules()}
-        target, why = _seen(path, module, scheme)
+        target, why = _seen(path, module, callers.get(id(module), module), scheme)
         if target is None:
             if why:
                 left[path] = why
@@ -124,10 +125,19 @@ def _uses(model: nn.Module) -> Counter[int]:
     return Counter(id(each) for module in model.modules() for each in module.parameters(recurse=False))
 
 
-def _seen(path: str, module: Any, scheme: str) -> tuple[Target | None, str]:
+def _callers(model: nn.Module) -> dict[int, nn.Module]:
+    """Return the modules that apply linear layers to their own input, by the layers."""
+    return {
+        id(getattr(module, name)): module
+        for module in model.modules()
+        for name in getattr(module, "linear_on_input", ())
+    }
+
+
+def _seen(path: str, module: Any, caller: Any, scheme: str) -> tuple[Target | None, str]:
     """Return a target, or why a module that might be one is none; "" for modules of no concern."""
     if type(module) is nn.Linear or isinstance(module, FactoredLinear):
-        return Target(path, "linear", module, module, MatrixView((0,), (1,))), ""
+        return Target(path, "linear", module, caller, MatrixView((0,), (1,))), ""
     if type(module) in CONVOLUTIONS or isinstance(module, FactoredConv):
         if isinstance(module, FactoredConv) and module.scheme != "channel":
             return None, "factored in space before"

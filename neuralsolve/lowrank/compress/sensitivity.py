@@ -2,12 +2,14 @@
 
 Layers differ: a relative error of one per cent in the outputs of one may be lost in the sum of a skip
 connection, and that of another be the model's. Each is factored alone, to about the relative squared error
-`PROBE`; what comes of it at the outputs, relative to them, over that error is its weight. One pass of a part of
-the calibration for each layer.
+`PROBE`; what comes of it at the outputs, relative to them, over that error tells. Its square root is the
+weight, between what was measured for one small error and no difference at all: in trained U-Nets and LSMs,
+with all layers factored at once, it gave less error than either. One pass of some samples a layer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +56,7 @@ def sensitivities(
             finally:
                 replace(model, new, old)
             lost = sum(float((a - b).abs().square().sum()) for a, b in zip(made, truth, strict=True))
-            found[each.target.path] = lost / size / error
+            found[each.target.path] = math.sqrt(lost / size / error)
     finally:
         model.train(training)
     mean = sum(found.values()) / len(found) if found else 1.0
