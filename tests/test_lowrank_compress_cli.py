@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from test_cli import answer, run
@@ -52,24 +50,21 @@ def test_a_model_becomes_smaller(folder, tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert run("evaluate", out, folder / "data.h5").exit_code == 0
     twice = tmp_path / "smaller.safetensors"
-    again = answer("compress", out, "--data", folder / "data.h5", "--out", twice, "--kept", 0.8, "--json")
+    again, _ = answer("compress", out, "--data", folder / "data.h5", "--out", twice, "--kept", 0.8)
     assert again["kept"] <= 0.8
     assert Surrogate.load(twice).predict(np.zeros((1, 1, 12, 12))).shape == (1, 1, 12, 12)
 
 
 def test_the_plan_is_that_of_the_options(folder, tmp_path):
     given = [folder / "m.safetensors", "--data", folder / "data.h5", "--out", tmp_path / "s.safetensors"]
-    found = answer(
-        "compress", *given, "--json", "--factoriser", "svd", "--allocator", "uniform", "--round-to", 4,
-        "--exclude", "down",
-        "--kept", 0.8,
-    )  # fmt: skip
+    options = ["--factoriser", "svd", "--allocator", "uniform", "--round-to", 2, "--exclude", "down"]
+    found, _ = answer("compress", *given, *options, "--kept", 0.85)
     ranks = [each["rank"] for each in found["layers"] if each["rank"] is not None]
     assert ranks
-    assert all(rank % 4 == 0 for rank in ranks)
+    assert all(rank % 2 == 0 for rank in ranks)
     assert "net.body.down.0.first" in found["left"]
     assert set(found["relative_l2"]) == {"dense", "compressed"}
-    assert found["parameters"] <= 0.8 * found["parameters_before"]
+    assert found["parameters"] <= 0.85 * found["parameters_before"]
 
 
 @pytest.mark.parametrize(
