@@ -35,6 +35,7 @@ class AFM(Factoriser):
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     >>> W, moments = torch.ones(2, 3, dtype=torch.float64), Moments()
     >>> moments.add(None, x @ W.T, 50)

@@ -139,8 +139,8 @@ class FactoredLinear(Factored):
         """Return one of the sizes of a linear layer, dense or factored; its numbers are drawn."""
         weight = layer.last.weight if isinstance(layer, Factored) else layer.weight
         has_bias = layer.bias is not None if bias is None else bias
-        sizes: Any = layer.in_features, layer.out_features
-        return cls(*sizes, rank, has_bias, weight.device, weight.dtype)
+        inputs, outputs = int(layer.in_features), int(layer.out_features)
+        return cls(inputs, outputs, rank, has_bias, weight.device, weight.dtype)
 
     @property
     def rank(self) -> int:
