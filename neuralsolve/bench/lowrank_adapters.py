@@ -102,8 +102,8 @@ class Sets:
     def made(cls, quick: bool) -> Sets:
         """Make them; a few for a quick run."""
         many, few, steps = (40, 10, (4, 3)) if quick else (1000, 100, (1200, 250))
-        made = [family("B", (k > 1) * few + few, 7100 + k) for k in range(3)]
-        return cls(family("A", many, 7000), *made, family("A", 2 * few, 7001), steps)
+        train, validation, test = (family("B", (k > 1) * few + few, 7100 + k) for k in range(3))
+        return cls(family("A", many, 7000), train, validation, test, family("A", 2 * few, 7001), steps)
 
 
 def adapters(settings: Settings) -> Iterator[BarRow]:

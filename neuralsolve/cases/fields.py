@@ -301,7 +301,7 @@ class FieldCase(CaseTable):
             "seed": str(trainer.schedule.seed),
             "parameters": str(parameters_of(trainer.model)),
             "data": json.dumps(self.data.model_dump(mode="json")),
-        }
+        } | ({} if self.adapter is None else {"adapter": json.dumps(self.adapter)})
 
     def _row(self, model: Surrogate, name: str, samples: Samples, steps: int | None) -> dict[str, Any]:
         row = {"test": name, "samples": len(samples), "shape": list(samples.shape)}

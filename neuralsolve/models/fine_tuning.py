@@ -77,5 +77,6 @@ def mark(*tensors: Any) -> int:
     total = 0
     for tensor in tensors:
         if isinstance(tensor, Tensor):
-            total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total)
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            total = zlib.crc32(plain.numpy().tobytes(), total)
     return total
