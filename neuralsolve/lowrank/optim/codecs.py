@@ -214,15 +214,14 @@ def _cut(rows: Tensor, shape: torch.Size) -> Tensor:
 def _levels(signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the levels, ascending, and the places half-way between them.
 
-    A dynamic code: decade by decade towards 0, each with half as many even steps as the one above.
+    A dynamic code: decade by decade from 1 down, each with half as many even steps as the one above.
     """
     positive = [
-        10.0**-decade * (0.1 + 0.9 * (k + 0.5) / 2 ** (top - decade))
+        10.0**-decade * (0.1 + 0.9 * (k + 1) / 2 ** (top - decade))
         for top in [6 if signed else 7]
         for decade in range(top + 1)
         for k in range(2 ** (top - decade))
     ]
-    positive[positive.index(max(positive))] = 1.0  # the largest of a block is kept as it is
     levels = sorted([-x for x in positive if signed] + [0.0, *positive])
     made = torch.tensor(levels, dtype=torch.float32)
     return made.to(device), ((made[1:] + made[:-1]) / 2).to(device)

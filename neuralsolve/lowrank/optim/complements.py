@@ -80,7 +80,10 @@ class Factored(Complement):
     names = ("rows_sq", "columns_sq")
 
     def start(self, A: Tensor) -> Moments:
-        return {"rows_sq": torch.zeros_like(A.real[..., :1]), "columns_sq": torch.zeros_like(A.real[..., :1, :])}
+        return {
+            "rows_sq": torch.zeros_like(A.real[..., :1]),
+            "columns_sq": torch.zeros_like(A.real[..., :1, :]),
+        }
 
     def step(
         self, rest: Tensor, g: Tensor, u: Tensor, moments: Moments, age: int, group: dict[str, Any]

@@ -109,7 +109,9 @@ def build_param_groups(
             if part:
                 made.append({**group, "params": [(names[p], p) for p in part], **more})
     if not any("rank" in group for group in made):
-        need = f"matrices of at least {min_dim} rows and columns, longer than rank = {method.rank}, are needed"
+        need = (
+            f"matrices of at least {min_dim} rows and columns, longer than rank = {method.rank}, are needed"
+        )
         msg = f"nothing of {type(model).__name__} is projected; {need}: a smaller rank, or torch's AdamW"
         raise OptionError(msg)
     return made

@@ -163,7 +163,9 @@ class BlockSelect(Identity):
     def carry(self, x: Tensor, new: Basis, old: Basis, *, squared: bool) -> Tensor:
         if bool(new["active"]) == bool(old["active"]):
             return x
-        msg = "blocks that begin or cease to be stateful cannot keep their moments; transport='reset' is needed"
+        msg = (
+            "blocks that begin or cease to be stateful cannot keep their moments; transport='reset' is needed"
+        )
         raise OptionError(msg)
 
     def alignment(self, new: Basis, old: Basis) -> float:

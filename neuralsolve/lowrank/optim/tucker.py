@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.optim.projectors import Basis, Place, Projector, Rank
-from neuralsolve.lowrank.tucker import hooi
+from neuralsolve.lowrank.tucker import along, hooi
 from neuralsolve.lowrank.views import MatrixView
 
 
@@ -47,11 +47,11 @@ class TuckerProjector(Projector):
                 msg = f"rank = {rank} of {what}; a part is more than 0 and at most 1"
                 raise OptionError(msg)
             part = rank ** (1 / len(shape))
-            return tuple(min(n, math.ceil(part * n - 1e-9)) for n in shape)
+            return _possible([min(n, math.ceil(part * n - 1e-9)) for n in shape])
         if rank < 1:
             msg = f"rank = {rank} of {what}; at least 1 is needed"
             raise OptionError(msg)
-        return tuple(min(rank, n) for n in shape)
+        return _possible([min(rank, n) for n in shape])
 
     def refresh(self, A: Tensor, rank: Rank, old: Basis | None, place: Place) -> dict[str, Tensor]:
         assert isinstance(rank, tuple)
@@ -63,14 +63,14 @@ class TuckerProjector(Projector):
         return {f"factor{axis}": Q.contiguous() for axis, Q in enumerate(found.factors)}
 
     def down(self, A: Tensor, basis: Basis) -> Tensor:
-        return along(A, [Q.mH for Q in _factors(basis)])
+        return _along(A, [Q.mH for Q in _factors(basis)])
 
     def up(self, g: Tensor, basis: Basis, shape: torch.Size) -> Tensor:
-        return along(g, _factors(basis))
+        return _along(g, _factors(basis))
 
     def carry(self, x: Tensor, new: Basis, old: Basis, *, squared: bool) -> Tensor:
         turns = self._turns(new, old)
-        return along(x, [(C * C.conj()).real for C in turns] if squared else turns)
+        return _along(x, [(C * C.conj()).real for C in turns] if squared else turns)
 
     def alignment(self, new: Basis, old: Basis) -> float:
         return math.prod(float((C * C.conj()).real.sum()) / min(C.shape) for C in self._turns(new, old))
@@ -79,16 +79,18 @@ class TuckerProjector(Projector):
         return [Q.mH @ P for Q, P in zip(_factors(new), _factors(old), strict=True)]
 
 
+def _possible(ranks: list[int]) -> tuple[int, ...]:
+    """Return the ranks, none above the product of the others: a core has no more."""
+    for axis, rank in enumerate(ranks):
+        ranks[axis] = min(rank, math.prod(ranks[:axis] + ranks[axis + 1 :]))
+    return tuple(ranks)
+
+
 def _factors(basis: Basis) -> list[Tensor]:
     return [basis[f"factor{axis}"] for axis in range(len(basis))]
 
 
-def along(T: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Return T multiplied by a matrix along each of its axes.
-
-    >>> along(torch.ones(2, 3), [torch.ones(1, 2), torch.eye(3)])
-    tensor([[2., 2., 2.]])
-    """
+def _along(T: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     for axis, M in enumerate(matrices):
-        T = torch.tensordot(M, T, dims=([1], [axis])).movedim(0, axis)
+        T = along(T, M, axis)
     return T.contiguous()
