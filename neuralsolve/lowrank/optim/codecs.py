@@ -93,7 +93,7 @@ class Int8(Codec):
         x = _real(x)
         rows = _blocks(x.float(), self.block)
         highest = rows.abs().amax(1)
-        levels, middles = _levels(signed, x.device)
+        _, middles = _levels(signed, x.device)
         part = rows / highest.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
         codes = torch.bucketize(part, middles, out_int32=True).to(torch.uint8)
         parts = {"": codes.view(-1)[: x.numel()].view(x.shape), ".high": highest}

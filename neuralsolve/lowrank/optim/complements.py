@@ -1,9 +1,9 @@
 """What is done with the part of a gradient that no projected step sees: nothing, or a step without memory.
 
-Sources: FRUGAL (Zmushko et al., ICML 2025, arXiv 2411.07837) for `Sign` and `Descent`; Fira (Chen et al., 2024,
-arXiv 2410.01623) for `Scaled`, here without its limiter; `Factored` takes the second moment of Adafactor
-(Shazeer & Stern, ICML 2018, arXiv 1804.04235), a row and a column of numbers, for a step that has no
-first moment.
+Sources: FRUGAL (Zmushko et al., ICML 2025, arXiv 2411.07837) for `Sign` and `Descent`; Fira (Chen et al.,
+2024, arXiv 2410.01623) for `Scaled`, here without its limiter; `Factored` takes the second moment of
+Adafactor (Shazeer & Stern, ICML 2018, arXiv 1804.04235), a row and a column of numbers, for a step that has
+no first moment.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.optim.rules import Moments, squared
 
 
+@dataclass(frozen=True)
 class Complement(ABC):
     """A kind of step for the rest of a gradient, times `rate`."""
 
-    rate: float
     names: ClassVar[tuple[str, ...]] = ()
+
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
@@ -45,8 +47,6 @@ class Complement(ABC):
 class Sign(Complement):
     """The sign of every entry, of complex ones its phase."""
 
-    rate: float = 1.0
-
     def step(self, rest: Tensor, g: Tensor, u: Tensor, moments: Moments, age: int, group: Any) -> Tensor:
         return torch.sgn(rest).mul_(self.rate)
 
@@ -55,8 +55,6 @@ class Sign(Complement):
 class Descent(Complement):
     """The rest itself."""
 
-    rate: float = 1.0
-
     def step(self, rest: Tensor, g: Tensor, u: Tensor, moments: Moments, age: int, group: Any) -> Tensor:
         return self.rate * rest
 
@@ -64,8 +62,6 @@ class Descent(Complement):
 @dataclass(frozen=True)
 class Scaled(Complement):
     """The rest of a column, times what the projected step made of the length of its gradient there."""
-
-    rate: float = 1.0
 
     def step(self, rest: Tensor, g: Tensor, u: Tensor, moments: Moments, age: int, group: Any) -> Tensor:
         tiny = torch.finfo(u.dtype).tiny
@@ -76,7 +72,6 @@ class Scaled(Complement):
 class Factored(Complement):
     """The rest over the root of a second moment of rank one, from means of rows and of columns."""
 
-    rate: float = 1.0
     names = ("rows_sq", "columns_sq")
 
     def start(self, A: Tensor) -> Moments:

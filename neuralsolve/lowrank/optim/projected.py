@@ -7,8 +7,8 @@ Per parameter, with A its gradient as a matrix (`neuralsolve.lowrank.views`) and
     u  = rule(P^H A)                       Adam by default: moments of r x n numbers, not of m x n
     W -= lr (scale P u + complement(A - P P^H A)),   weight decay before, decoupled
 
-A step costs two products of m n r more than Adam, and a refresh one or two of m n r (warm), or an SVD. What is
-won is memory: see `ProjectedOptimizer.state_elements`. Parameters that are no matrices take torch's AdamW.
+A step costs two products of m n r more than Adam, and a refresh two (warm), or an SVD. What is won is memory:
+see `ProjectedOptimizer.state_elements`. Parameters that are no matrices take torch's AdamW.
 
 Source: GaLore (Zhao et al., ICML 2024, arXiv 2403.03507), alg. 2; other sources stand with the plugs.
 Differences: adjoints are conjugate; state is of plain tensors; weight decay comes before the step, as in
@@ -96,8 +96,9 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         }
         for needed, good in fits.items():
             if not good:
-                msg = f"lr = {lr}, betas = {betas}, eps = {eps}, weight_decay = {weight_decay}; {needed}"
-                raise OptionError(f"{msg} is needed")
+                given = f"lr = {lr}, betas = {betas}, eps = {eps}, weight_decay = {weight_decay}"
+                msg = f"{given}; {needed} is needed"
+                raise OptionError(msg)
         self.plan = plan or Plan()
         self._views: dict[Tensor, MatrixView | None] = {}  # of those that are projected
         self._places: dict[Tensor, int] = {}

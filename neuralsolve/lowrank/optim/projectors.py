@@ -1,7 +1,7 @@
 """Where an optimizer keeps its state: subspaces of few directions, and how gradients go there and back.
 
-A projector sees the gradient of a parameter as A (..., m, n), its rows the side that is projected, and keeps a
-basis P (..., m, r) with orthonormal columns:
+A projector sees the gradient of a parameter as A (..., m, n), its rows the side that is projected, and keeps
+a basis P (..., m, r) with orthonormal columns:
 
     down   g = P^H A  (..., r, n)         up   P u  (..., m, n)
 
@@ -41,17 +41,17 @@ class Place(NamedTuple):
     Attributes
     ----------
     seed, step : of the optimizer, and steps that the parameter has taken
-    index, sizes : of the parameter among the projected ones, and the entries of all of these
+    which, sizes : the number of the parameter among the projected ones, and the entries of all of these
     """
 
     seed: int
     step: int
-    index: int = 0
+    which: int = 0
     sizes: tuple[int, ...] = ()
 
     def generator(self, shared: bool = False) -> torch.Generator:
         """Return random numbers of this place; `shared`: the same for all parameters."""
-        mixed = 1_000_003 * self.seed + 7919 * self.step + (0 if shared else 104_729 * (self.index + 1))
+        mixed = 1_000_003 * self.seed + 7919 * self.step + (0 if shared else 104_729 * (self.which + 1))
         return torch.Generator().manual_seed(mixed % 2**63)
 
 

@@ -152,7 +152,7 @@ class BlockSelect(Identity):
             if place.sizes[index] <= room or (not chosen and rank > 0):
                 chosen.add(index)
                 room -= place.sizes[index]
-        return {"active": torch.tensor(place.index in chosen)}
+        return {"active": torch.tensor(place.which in chosen)}
 
     def down(self, A: Tensor, basis: Basis) -> Tensor:
         return A if basis["active"] else A[:0]
