@@ -17,7 +17,7 @@ def dense_svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin U, s, Vh of A (..., m, n), s descending; autograd goes through all three."""
     try:
         return torch.linalg.svd(A, full_matrices=False)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         return _again(A)
 
 
@@ -25,7 +25,7 @@ def dense_singular_values(A: Tensor) -> Tensor:
     """Return s (..., min(m, n)) of A (..., m, n), descending."""
     try:
         return torch.linalg.svdvals(A)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         return _again(A)[1]
 
 
@@ -55,7 +55,7 @@ def _again(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if A.is_cuda:
             return torch.linalg.svd(A, full_matrices=False, driver="gesvd")
         return _by_qr_iteration(A.detach())
-    except (torch.linalg.LinAlgError, ValueError):  # SciPy's LinAlgError is a ValueError
+    except (RuntimeError, ValueError):  # the LinAlgErrors of torch and of SciPy
         return _by_eigenvalues(A.detach())
 
 
@@ -76,12 +76,11 @@ def _by_eigenvalues(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     p = min(m, n)
     H = A.new_zeros((*A.shape[:-2], m + n, m + n))
     H[..., :m, m:], H[..., m:, :m] = A, A.mH
-    values, vectors = dense_eigh(H)
+    vectors = dense_eigh(H)[1]
     # an eigenvector of s > 0 is (u, v)/sqrt(2); those of s = 0 mix with the null space: made orthonormal
     U = torch.linalg.qr(vectors[..., :m, :p] * 2**0.5).Q
     V = torch.linalg.qr(vectors[..., m:, :p] * 2**0.5).Q
     core = U.mH @ A @ V  # diagonal up to phases, and nearly so
     s = core.diagonal(dim1=-2, dim2=-1)
     phase = torch.where(s.abs() > 0, s / s.abs().clamp_min(torch.finfo(s.dtype).tiny), torch.ones_like(s))
-    del values
     return U * phase[..., None, :], s.abs(), V.mH

@@ -183,7 +183,7 @@ def check_part(rank: Any, tol: float | None, energy: float | None, *, none: bool
 
 
 def part_lost(tol: float | None, energy: float | None) -> float:
-    """Return the part of ||A||_F^2 that a rule allows to be lost, an ulp or two of its own rounding with it."""
+    """Return the part of ||A||_F^2 that a rule allows to be lost, and an ulp or two for its own rounding."""
     ulps = 4 * torch.finfo(torch.float64).eps
     return tol**2 * (1 + ulps) if tol is not None else 1 - (1.0 if energy is None else energy) + ulps
 

@@ -48,6 +48,6 @@ class _NuclearNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # type: ignore[override]
         (subgradient,) = ctx.saved_tensors
         return (grads[0][..., None, None] * subgradient).to(subgradient.dtype)

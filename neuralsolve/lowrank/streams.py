@@ -82,14 +82,6 @@ def tensors(blocks: Iterable[Any]) -> Iterator[Tensor]:
         yield rows.float() if rows.dtype in HALF else rows
 
 
-def squares_of(rows: Tensor) -> float:
-    """Return ||rows||_F^2, summed in double precision."""
-    return (
-        float(torch.linalg.vector_norm(rows, dtype=torch.complex128 if rows.is_complex() else torch.float64))
-        ** 2
-    )
-
-
 def single_pass(
     blocks: Iterable[Any], columns: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, float]:

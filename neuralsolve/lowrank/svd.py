@@ -7,7 +7,7 @@
 
 All but the first project A to the span of an orthonormal Z, in the smaller of the two spaces: with
 A Z = Q R, the SVD of the small R gives that of A Z Z^H. What is left is known exactly from
-||A - A Z Z^H||_F^2 = ||A||_F^2 - ||A Z||_F^2; where that difference drowns in rounding it is measured instead.
+||A - A Z Z^H||_F^2 = ||A||_F^2 - ||A Z||_F^2; where rounding drowns it, it is measured instead.
 
 Sources: Halko, Martinsson & Tropp, SIAM Review 53 (2011) 217-288; Eckart & Young, Psychometrika 1 (1936):
 no matrix of rank r is nearer to A than sum_{j <= r} s_j u_j v_j^H, which misses (sum_{j > r} s_j^2)^(1/2).
@@ -40,6 +40,7 @@ from neuralsolve.lowrank.projection import Options, choose, fixed_precision, fix
 from neuralsolve.lowrank.range_finder import check_count
 from neuralsolve.lowrank.streams import Rows, single_pass, streamed
 
+METHODS = ("auto", "exact", "randomized", "block-krylov", "gram")
 __all__ = [
     "SVD",
     "canonical_signs",
@@ -148,7 +149,7 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
         raise OptionError(msg)
     with torch.no_grad():
         scale = magnitude(P)
-        if scale is not None:
+        if isinstance(P, Dense) and scale is not None:
             found = _found(Dense(P.A / scale[..., None, None]), rank, part, method, options)
             return SVD(found.U, found.s * scale[..., None], found.Vh, found.error * scale, found.method)
         if part is None:
@@ -157,7 +158,8 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
 
 
 def _exact(P: Product, rank: int, part: float | None) -> SVD:
-    U, s, Vh = dense_svd((P if isinstance(P, Dense) else in_full(P)).A)
+    matrix = P if isinstance(P, Dense) else in_full(P)
+    U, s, Vh = dense_svd(matrix.A)
     if part is not None:
         rank = smallest_rank(s, part)
     error = s[..., rank:].detach().double().square().sum(-1).sqrt().to(s.dtype)
