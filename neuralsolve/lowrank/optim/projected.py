@@ -28,14 +28,14 @@ from torch.optim.adamw import adamw
 from torch.utils.hooks import RemovableHandle
 
 from neuralsolve.errors import OptionError, nearest
-from neuralsolve.lowrank.optim.codecs import Codec, Full, real_numbers
+from neuralsolve.lowrank.optim.codecs import real_numbers
 from neuralsolve.lowrank.optim.plan import Plan
+from neuralsolve.lowrank.optim.projected_step import COUNTS, elements, projected_step
 from neuralsolve.lowrank.optim.projectors import SIDES, Place, Projector, TwoSided
 from neuralsolve.lowrank.views import MatrixView, plain_view
 
 PROJECTED = {"update_proj_gap": 200, "scale": 1.0, "proj_type": "std"}
-COUNTS = ("step", "age", "gap", "due", "cosines")  # what of a state counts steps, and holds no gradients
-SUBSPACE, FEEDBACK = "to.", "feedback"
+HALF = (torch.bfloat16, torch.float16)  # parameters of these are projected in float32
 
 
 class ProjectedOptimizer(torch.optim.Optimizer):
@@ -217,99 +217,20 @@ class ProjectedOptimizer(torch.optim.Optimizer):
 
     def _advance(self, parameter: Tensor, group: dict[str, Any]) -> None:
         """One step of a projected parameter."""
-        plan, projector, state = self.plan, self._projector(group), self.state[parameter]
+        plan, projector = self.plan, self._projector(group)
         view, turned = self._views[parameter], self._turned(group, parameter, self._views[parameter])
-        A = _working(projector.seen(_dense(parameter), view, turned))
-        A = self._constrained(A, parameter, turned)
-        if not state:
-            state.update(step=torch.tensor(0.0), age=torch.tensor(0.0))
-            state.update(plan.refresh.start(group["update_proj_gap"]))
-        if FEEDBACK in state:
-            A = A + state[FEEDBACK]
-        basis = self._basis(parameter, A, group, projector)
-        state["step"] += 1
-        state["age"] += 1
-        g = projector.down(A, basis)
-        u = self._stepped(g, state, group)
-        U = projector.up(u, basis, A.shape)
-        if group["scale"] != 1:
-            U = U * group["scale"]
-        if plan.complement is not None or plan.feedback:
-            rest = A - projector.up(g, basis, A.shape)
-            if plan.feedback:
-                state[FEEDBACK] = rest
-            if plan.complement is not None:
-                U = U + self._completed(rest, g, u, state, group)
-        U = self._constrained(U, parameter, turned)
+        A = projector.seen(_dense(parameter), view, turned)
+        A = self._constrained(A.float() if A.dtype in HALF else A, parameter, turned)
+        state = self.state[parameter]
+        place = Place(plan.seed, int(state.get("step", 0)), self._places[parameter], self._sizes)
+        U = projected_step(A, state, plan, projector, group, place)
+        U = projector.unseen(self._constrained(U, parameter, turned), view, turned, parameter.shape)
         lr = float(group["lr"])
         if group["weight_decay"]:
             parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.add_(projector.unseen(U, view, turned, parameter.shape).to(parameter.dtype), alpha=-lr)
+        parameter.add_(U.to(parameter.dtype), alpha=-lr)
         if plan.weights is not None:
-            generator = self._place(parameter, int(state["step"])).generator()
-            parameter.copy_(plan.weights.rounded(parameter, generator))
-
-    def _basis(
-        self, parameter: Tensor, A: Tensor, group: dict[str, Any], projector: Projector
-    ) -> dict[str, Tensor]:
-        """Return the basis for this step, chosen anew where the policy says so."""
-        plan, state, step = self.plan, self.state[parameter], int(self.state[parameter]["step"])
-        names = [key for key in state if key.startswith(SUBSPACE) and key.count(".") == 1]
-        old = {key[len(SUBSPACE) :]: _read(_of(state[key], plan.bases), state, key, A.dtype) for key in names}
-        if step and not plan.refresh.due(step, group["update_proj_gap"], state):
-            return old
-        rank = projector.fit(group["rank"], A.shape, f"a parameter {tuple(parameter.shape)}")
-        seen = A if bool(torch.isfinite(A).all()) else torch.nan_to_num(A, 0.0, 0.0, 0.0)
-        new = projector.refresh(seen, rank, old if step else None, self._place(parameter, step))
-        for name, value in new.items():
-            codec = plan.bases if value.is_floating_point() or value.is_complex() else Full()
-            _write(codec, state, SUBSPACE + name, value)
-            new[name] = _read(codec, state, SUBSPACE + name, A.dtype)
-        plan.refresh.done(step, lambda: projector.alignment(new, old), state)
-        if step:
-            self._transport(state, A, projector, new, old)
-        return new
-
-    def _transport(
-        self, state: dict[str, Tensor], A: Tensor, projector: Projector, new: Any, old: Any
-    ) -> None:
-        """Carry the moments over to the new basis."""
-        rule, codec = self.plan.rule, self.plan.moments
-        names = [name for name in (*rule.linear, *rule.quadratic) if name in state]
-        if self.plan.transport == "reset":
-            state["age"] = torch.zeros_like(state["age"])
-            for name in names:
-                for key in [key for key in state if key == name or key.startswith(f"{name}.")]:
-                    del state[key]
-        elif self.plan.transport == "rotate":
-            for name in names:
-                squares = name in rule.quadratic
-                x = _read(codec, state, name, A.real.dtype if squares else A.dtype)
-                _write(codec, state, name, projector.carry(x, new, old, squared=squares), not squares)
-
-    def _stepped(self, g: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-        """Return the step of the rule, its moments read and written back."""
-        rule, codec = self.plan.rule, self.plan.moments
-        signed = dict.fromkeys(rule.linear, True) | dict.fromkeys(rule.quadratic, False)
-        if all(name in state for name in signed):
-            of = {True: g.dtype, False: g.real.dtype}
-            moments = {name: _read(codec, state, name, of[sign]) for name, sign in signed.items()}
-        else:
-            moments = rule.start(g)
-        u = rule.step(g, moments, int(state["age"]), group)
-        for name, value in moments.items():
-            _write(codec, state, name, value, signed[name])
-        return u
-
-    def _completed(
-        self, rest: Tensor, g: Tensor, u: Tensor, state: dict[str, Tensor], group: dict[str, Any]
-    ) -> Tensor:
-        complement = self.plan.complement
-        assert complement is not None
-        known = all(name in state for name in complement.names)
-        moments = {name: state[name] for name in complement.names} if known else complement.start(rest)
-        state.update(moments)
-        return complement.step(rest, g, u, moments, int(state["step"]), group)
+            parameter.copy_(plan.weights.rounded(parameter, place.generator()))
 
     def _constrained(self, A: Tensor, parameter: Tensor, turned: bool) -> Tensor:
         if self.plan.constraint is None:
@@ -330,20 +251,13 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         m, n = view.sizes(parameter.shape)
         return (m < n) if group["proj_type"] == "reverse_std" else (m >= n)
 
-    def _place(self, parameter: Tensor, step: int) -> Place:
-        return Place(self.plan.seed, step, self._places[parameter], self._sizes)
-
     def state_elements(self) -> int:
         """Return how many real numbers gradients have left in the state, bases among them."""
         return sum(
-            _of(value, self.plan.bases if key.startswith(SUBSPACE) else self.plan.moments).elements(
-                _parts(state, key)
-            )
+            elements(state, self.plan)
             if parameter in self._views
-            else real_numbers(value)
+            else sum(real_numbers(value) for key, value in state.items() if key != "step")
             for parameter, state in self.state.items()
-            for key, value in state.items()
-            if key not in COUNTS and key.count(".") == key.startswith(SUBSPACE)
         )
 
     def state_bytes(self) -> int:
@@ -374,25 +288,3 @@ def _dense(parameter: Tensor) -> Tensor:
         msg = "got a sparse gradient; dense ones are needed: nn.Embedding(..., sparse=False), or SparseAdam"
         raise OptionError(msg)
     return gradient
-
-
-def _working(A: Tensor) -> Tensor:
-    return A.float() if A.dtype in (torch.bfloat16, torch.float16) else A
-
-
-def _of(value: Tensor, codec: Codec) -> Codec:
-    """Return the codec of a part of the state: whole numbers other than codes are kept as they are."""
-    return Full() if value.dtype in (torch.int32, torch.bool) else codec
-
-
-def _parts(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    start = f"{name}."
-    return {key[len(name) :]: value for key, value in state.items() if key == name or key.startswith(start)}
-
-
-def _read(codec: Codec, state: dict[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
-    return codec.decode(_parts(state, name), dtype)
-
-
-def _write(codec: Codec, state: dict[str, Tensor], name: str, x: Tensor, signed: bool = True) -> None:
-    state.update({name + suffix: part for suffix, part in codec.encode(x, signed).items()})

@@ -1,8 +1,8 @@
 """Tensor-GaLore: Adam in the core of a Tucker decomposition of the gradient.
 
 Source: George et al., "Tensor-GaLore: memory-efficient training via gradient tensor decomposition", 2025
-(arXiv 2501.02379). Differences: the factors are refreshed every `gap` steps, started from those before, where the
-released code computes them once; moments are rotated along; second moments are real.
+(arXiv 2501.02379). Differences: the factors are refreshed every `gap` steps, started from those before, where
+the released code computes them once; moments are rotated along; second moments are real.
 """
 
 from __future__ import annotations
