@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
 
 
-def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, json: bool) -> None:
+def run(
+    name: str,
+    out_dir: Path | None,
+    steps: int | None,
+    changes: dict[str, Any],
+    *,
+    restart: bool,
+    json: bool,
+) -> None:
     """Train, or go on; measure; write weights, log and picture; tell."""
     with answered(json):
         path = find_case(name)
@@ -30,6 +39,7 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             raise OptionError(msg)
         if steps is not None:
             case = case.with_steps(steps)
+        case = _changed(case, {key: value for key, value in changes.items() if value is not None})
         label = path.stem.removeprefix("train_")
         folder = out_dir if out_dir is not None else Path("out") / "train" / label
         with told_of("--out-dir"):
@@ -58,6 +68,21 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
         else:
             done = f"{label}: {trained.steps} steps in {seconds(trained.seconds)}"
             typer.echo("\n".join([done, *trained.told, *(f"wrote {file}" for file in files)]))
+
+
+def _changed(case: Any, changes: dict[str, Any]) -> Any:
+    """Return the case with other options of its schedule; refuse those that it has not."""
+    if not changes:
+        return case
+    known = {field.name for field in dataclasses.fields(case.plan())} if hasattr(case, "plan") else set()
+    for option in changes:
+        if option not in known:
+            msg = f"--{option} with {case.path}, whose training has no such option; models of fields and of "
+            msg += "sequences have"
+            raise OptionError(msg)
+    changed = case.model_copy(update={"schedule": case.schedule | changes})
+    changed.plan()  # its checks
+    return changed
 
 
 def _pictures(folder: Path, label: str, trained: Trained) -> list[Path]:

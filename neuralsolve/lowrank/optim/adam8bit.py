@@ -6,7 +6,6 @@ Source: Dettmers et al., "8-bit optimizers via block-wise quantization", ICLR 20
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from neuralsolve.lowrank.optim.codecs import BLOCK, Int8
 from neuralsolve.lowrank.optim.groups import Method
@@ -17,10 +16,11 @@ from neuralsolve.lowrank.optim.refresh import Once
 
 @dataclass(frozen=True)
 class Adam8bit(Method):
-    """State of 2 bytes an entry, and of 1/32 byte for the scales; parameters of 4096 entries and more.
+    """State of 2 bytes an entry, and of 1/32 byte for the scales.
 
     Parameters
     ----------
+    entries : parameters of fewer take AdamW
     block : entries that share a scale
     rank, gap, scale, side, seed : of no effect, but for the scale
 
@@ -35,10 +35,12 @@ class Adam8bit(Method):
     8320
     """
 
-    entries: ClassVar[int] = 4096
-
     rank: Rank = 1.0
+    entries: int = 4096
     block: int = BLOCK
+
+    def smallest(self) -> int:
+        return self.entries
 
     def plan(self) -> Plan:
         return Plan(projector=Identity(), refresh=Once(), moments=Int8(self.block), seed=self.seed)

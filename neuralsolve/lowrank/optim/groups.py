@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,8 +31,6 @@ class Method(ABC):
     seed : of all that is drawn at random
     """
 
-    entries: ClassVar[int] = 0  # where above 0, it is for all parameters of so many, matrices or not
-
     rank: Rank = 0.25
     gap: int = 200
     scale: float = 1.0
@@ -47,6 +45,10 @@ class Method(ABC):
         ------
         OptionError
         """
+
+    def smallest(self) -> int | None:
+        """Return from how many entries on it takes any parameter, matrix or not; None: matrices alone."""
+        return None
 
     def optimizer(
         self,
@@ -109,10 +111,10 @@ def build_param_groups(
             if part:
                 made.append({**group, "params": [(names[p], p) for p in part], **more})
     if not any("rank" in group for group in made):
-        need = (
-            f"matrices of at least {min_dim} rows and columns, longer than rank = {method.rank}, are needed"
-        )
-        msg = f"nothing of {type(model).__name__} is projected; {need}: a smaller rank, or torch's AdamW"
+        least = method.smallest()
+        matrix = f"matrices of at least {min_dim} rows and columns, longer than rank = {method.rank},"
+        need = matrix if least is None else f"parameters of at least {least} entries"
+        msg = f"nothing of {type(model).__name__} is for {type(method).__name__}; {need} are needed, or AdamW"
         raise OptionError(msg)
     return made
 
@@ -121,8 +123,9 @@ def _chosen(
     model: nn.Module, method: Method, min_dim: int, exclude: Iterable[str]
 ) -> dict[Tensor, MatrixView | None]:
     """Return the parameters that are projected, and how they are seen."""
-    if method.entries:
-        return {p: None for p in model.parameters() if p.numel() >= method.entries}
+    smallest = method.smallest()
+    if smallest is not None:
+        return {p: None for p in model.parameters() if p.numel() >= smallest}
     whole = method.rank if isinstance(method.rank, int) else 0
     found = matrices(model, max(min_dim, whole + 1), exclude)
     return {each.parameter: each.view for each in found}

@@ -35,6 +35,7 @@ from neuralsolve.lowrank.optim.projectors import SIDES, Place, Projector, TwoSid
 from neuralsolve.lowrank.views import MatrixView, plain_view
 
 PROJECTED = {"update_proj_gap": 200, "scale": 1.0, "proj_type": "std"}
+KEPT = ("plan", "_views", "_places", "_sizes", "_warned")  # in copies, beside what torch copies
 HALF = (torch.bfloat16, torch.float16)  # parameters of these are projected in float32
 
 
@@ -266,7 +267,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state; tensors keep their dtypes, which torch would make those of the parameters."""
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "state": {}})
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         parameters = [p for group in self.param_groups for p in group["params"]]
         for number, parameter in zip(numbers, parameters, strict=True):
@@ -277,7 +278,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
                 }
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"plan": self.plan, "_views": self._views, "_warned": self._warned}
+        return super().__getstate__() | {name: getattr(self, name) for name in KEPT}
 
 
 def _dense(parameter: Tensor) -> Tensor:

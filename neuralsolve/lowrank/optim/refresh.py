@@ -75,7 +75,8 @@ class Lazy(Refresh):
 
     def done(self, step: int, alignment: Callable[[], float], state: State) -> None:
         if step:
-            state["cosines"] = torch.cat([state["cosines"], torch.tensor([alignment()])])
+            found = state["cosines"].new_tensor([alignment()])
+            state["cosines"] = torch.cat([state["cosines"], found])
         if len(state["cosines"]) >= self.window:
             if float(state["cosines"].mean()) >= self.threshold:
                 state["gap"] = 2 * state["gap"]
