@@ -223,7 +223,7 @@ def test_complex_state_counts_both_parts_and_one_square(generator):
 
 
 def test_the_projection_of_complex_gradients_is_that_of_their_real_form(generator):
-    # z -> [[Re, -Im], [Im, Re]] is multiplicative and takes adjoints to transposes: projections stay what they are
+    # z -> [[Re, -Im], [Im, Re]] is multiplicative, and takes adjoints to transposes: projections stay such
     A = torch.randn(10, 14, generator=generator, dtype=torch.complex128)
     A = A * 0.5 ** torch.arange(14)  # a gap after every singular value
     projector = SVDProjector("exact")

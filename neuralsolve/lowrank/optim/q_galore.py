@@ -14,6 +14,8 @@ from neuralsolve.lowrank.optim.plan import Plan
 from neuralsolve.lowrank.optim.projectors import SVDProjector
 from neuralsolve.lowrank.optim.refresh import Lazy
 
+BASIS_BLOCK = 128  # of 256, the columns of a basis of m/4 may be off from orthonormal by more than 0.15
+
 
 @dataclass(frozen=True)
 class QGaLore(Method):
@@ -52,7 +54,7 @@ class QGaLore(Method):
             refresh=Lazy(self.threshold, self.window),
             transport=self.transport,
             moments=Int8() if self.moments else Full(),
-            bases=Int4() if self.bases else Full(),
+            bases=Int4(BASIS_BLOCK) if self.bases else Full(),
             weights=Int8Weights() if self.weights else None,
             seed=self.seed,
         )

@@ -50,7 +50,7 @@ def dct(A: Tensor) -> Tensor:
         parts = dct(torch.view_as_real(A.resolve_conj()).movedim(-1, 0))
         return torch.complex(parts[0], parts[1])
     n = A.shape[-2]
-    order = torch.cat([torch.arange(0, n, 2), torch.arange(n - 1 - n % 2, 0, -2)]).to(A.device)
+    order = torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2).flip(0)]).to(A.device)
     turn = torch.exp(-0.5j * math.pi / n * torch.arange(n, dtype=torch.float64))
     size = torch.full((n,), math.sqrt(2 / n), dtype=torch.float64)
     size[0] = math.sqrt(1 / n)
