@@ -64,7 +64,9 @@ def walk(model, optimizer, steps, seed=5):
 
 
 def method(name, **more):
-    options = SMALL | {"tensor-galore": {"rank": 0.3}, "frugal": {"rank": 0.3, "space": "svd"}}.get(name, {})
+    options = SMALL | {"tensor-galore": {"rank": 0.3}, "frugal": {"space": "svd", "transport": "reset"}}.get(
+        name, {}
+    )
     options |= {"rank": 1.0, "entries": 600} if name == "adam8bit" else {}
     return METHODS[name](**(options | more))
 
@@ -357,7 +359,7 @@ def test_with_a_complement_every_direction_moves(complement, generator):
 
 def test_blocks_take_turns_within_their_share(generator):
     model = nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(8)))
-    optimizer = Frugal(rank=0.25, gap=1).optimizer(model)
+    optimizer = Frugal(rank=0.25, gap=1, space="blocks", transport="reset").optimizer(model)
     seen = set()
     for _ in range(20):
         give(model, generator)

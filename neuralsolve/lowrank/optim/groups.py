@@ -32,7 +32,7 @@ class Method(ABC):
     """
 
     rank: Rank = 0.25
-    gap: int = 200
+    gap: int = 50
     scale: float = 1.0
     side: str = "std"
     seed: int = 1905
