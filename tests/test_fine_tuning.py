@@ -74,6 +74,7 @@ def test_all_weights_are_trained_from_a_start(folder, tmp_path):
         (("", ""), ("--start", "START", "--adapter", "lora", "--rank", 4096), "rank"),
         (("", ""), ("--start", "START", "--adapter", "lara"), "did you mean 'lora'"),
         (("", ""), ("--start", "START", "--adapter", "osf", "--rank", 3), "no option 'rank'"),
+        (("", ""), ("--start", "START", "--adapter", "gpm"), "older task"),
         (("width = 8", "width = 16"), ("--start", "START"), "width = 8"),
         (('"lsm"', '"unet"'), ("--start", "START"), "name = 'lsm'"),
         (("grid = 17", "grid = 9"), ("--start", "START"), "the same grid"),

@@ -112,6 +112,9 @@ class FieldCase(CaseTable):
             )
             msg += f"one of {', '.join(PLAIN)} is needed"
             raise OptionError(msg)
+        if name == "gpm":
+            msg = "adapter 'gpm' wants samples of an older task: attach it in Python, see docs/adapters.md"
+            raise OptionError(msg)
         return make_adapter(str(name), **options)
 
     def folders(self, folder: Path) -> list[Path]:

@@ -69,7 +69,7 @@ def adapt(model: Surrogate, adapter: Adapter, samples: Samples) -> Surrogate:
         made = model(x, *mesh)
         return l2(made, y[:, : made.shape[1]], [1.0] * (made.ndim - 2)).mean()
 
-    return attach(model, adapter, loss if adapter.needs_loss else None)
+    return attach(model, adapter, loss if adapter.wants_loss() else None)
 
 
 def mark(*tensors: Any) -> int:

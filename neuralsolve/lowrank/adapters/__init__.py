@@ -12,6 +12,7 @@ from neuralsolve.lowrank.adapters.attach import trainable_parameters as trainabl
 from neuralsolve.lowrank.adapters.effort import Effort as Effort
 from neuralsolve.lowrank.adapters.files import load_adapter as load_adapter
 from neuralsolve.lowrank.adapters.files import save_adapter as save_adapter
+from neuralsolve.lowrank.adapters.gpm import GPM as GPM
 from neuralsolve.lowrank.adapters.loldu import LoLDU as LoLDU
 from neuralsolve.lowrank.adapters.lora import LoRA as LoRA
 from neuralsolve.lowrank.adapters.lora_sb import LoRASB as LoRASB

@@ -55,8 +55,8 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
     ----------
     model : changed in place
     adapter : what is put on which weights, and what else is trained (`also`)
-    loss : of kinds that begin with a gradient (LoRASB): returns the loss of some samples, a
-        scalar with its graph; called once, in evaluation mode
+    loss : of kinds that begin with gradients: returns losses with their graph, a scalar (LoRASB: of new
+        samples) or a vector (GPM: of samples of the older task); called once, in evaluation mode
 
     Raises
     ------
@@ -77,11 +77,11 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
     >>> sum(p.numel() for p in trainable_parameters(net))
     192
     """
-    if adapter.needs_loss and loss is None:
+    if adapter.wants_loss() and loss is None:
         name = type(adapter).__name__
-        msg = f"{name} begins with a gradient: attach(model, {name}(...), loss=lambda: loss of some samples)"
+        msg = f"{name} begins with gradients: attach(model, {name}(...), loss=lambda: loss of some samples)"
         raise OptionError(msg)
-    return put_on(model, adapter, loss if adapter.needs_loss else None)
+    return put_on(model, adapter, loss if adapter.wants_loss() else None)
 
 
 def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
@@ -127,7 +127,8 @@ def _also(model: nn.Module, adapter: Adapter, taken: set[str]) -> dict[str, nn.P
     return found
 
 
-def _gradients(model: nn.Module, found: list[Target], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
+def _gradients(model: nn.Module, found: list[Target], loss: Callable[[], Tensor]) -> dict[str, list[Tensor]]:
+    """Return the gradients of the weights, one for each loss."""
     modes = {module: module.training for module in model.modules()}
     wanted = [target.parameter for target in found]
     required = [parameter.requires_grad for parameter in wanted]
@@ -136,15 +137,18 @@ def _gradients(model: nn.Module, found: list[Target], loss: Callable[[], Tensor]
         for parameter in wanted:
             parameter.requires_grad_(True)
         with torch.enable_grad():
-            gradients = torch.autograd.grad(loss(), wanted, allow_unused=True)
+            losses = loss().reshape(-1)
+            each = [
+                torch.autograd.grad(one, wanted, retain_graph=True, materialize_grads=True) for one in losses
+            ]
     finally:
         for module, training in modes.items():
             module.training = training
         for parameter, needed in zip(wanted, required, strict=True):
             parameter.requires_grad_(needed)
-    named = {t.name: g for t, g in zip(found, gradients, strict=True) if g is not None}
-    for name, gradient in named.items():
-        if not bool(torch.isfinite(gradient.abs()).all()):
+    named = {target.name: list(parts) for target, *parts in zip(found, *each, strict=True)}
+    for name, gradients in named.items():
+        if not all(bool(torch.isfinite(gradient.abs()).all()) for gradient in gradients):
             msg = f"the gradient of {name} holds NaN or infinity; give a loss of samples that are finite"
             raise NonFiniteError(msg)
     return named
