@@ -105,7 +105,7 @@ class Dense(Product):
 
 
 class Coarse(Dense):
-    """A dense A multiplied in a lower precision, for A^H A X alone; blocks of rows are rounded in the cache."""
+    """A dense A multiplied in a lower precision, for A^H A X alone; rows are rounded block by block."""
 
     def __init__(self, fine: Dense, precision: torch.dtype):
         Product.__init__(self, fine.shape, fine.dtype, fine.device)
@@ -124,7 +124,9 @@ class Sparse(Product):
 
     def __init__(self, A: Any):
         csr = A.tocsr()
-        csr.sum_duplicates()
+        if not csr.has_canonical_format:
+            csr = csr.copy()  # the caller's stays as it is
+            csr.sum_duplicates()
         dtype = torch.from_numpy(csr.data[:0]).dtype
         super().__init__(csr.shape, dtype, torch.device("cpu"))
         check_finite(torch.from_numpy(csr.data), "A.data")

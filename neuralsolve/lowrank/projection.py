@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, OptionError
 from neuralsolve.lowrank.decompositions import dense_eigh, dense_svd
-from neuralsolve.lowrank.factors import SVD, canonical_signs, smallest_rank
+from neuralsolve.lowrank.factors import SVD, phases, smallest_rank
 from neuralsolve.lowrank.orthonormal import orthonormalize
 from neuralsolve.lowrank.products import Coarse, Dense, Product, as_tensor
 from neuralsolve.lowrank.range_finder import SEED, gram_basis, krylov_basis, subspace_basis
@@ -75,11 +75,12 @@ def magnitude(P: Product) -> Tensor | None:
         return None
     norm = P.norm
     finfo = torch.finfo(norm.dtype)
-    well = (norm < finfo.max**0.4) & ((norm > finfo.tiny**0.4) | (norm == 0))
+    well = (norm < finfo.max**0.4) & (norm > finfo.tiny**0.4)
     if bool(well.all()):
         return None
     largest = P.A.abs().amax((-2, -1))
-    return torch.where(well, torch.ones_like(largest), largest.clamp_min(finfo.tiny))
+    well |= largest == 0
+    return None if bool(well.all()) else torch.where(well, torch.ones_like(largest), largest)
 
 
 def fixed_rank(P: Product, rank: int, method: str, options: Options) -> SVD:
@@ -130,7 +131,7 @@ def lowered(P: Product, precision: torch.dtype | None) -> torch.dtype | None:
     """
     if precision is not None:
         if not (isinstance(P, Dense) and precision.is_floating_point and not P.dtype.is_complex):
-            msg = f"got precision={precision}; a real dtype is needed, and a real dense A: precision=torch.float32"
+            msg = f"got precision={precision}; a real dtype and a real dense A are needed: torch.float32"
             raise OptionError(msg)
         return precision
     large = isinstance(P, Dense) and P.A.ndim == 2 and P.A.numel() >= LARGE and not P.dtype.is_complex
@@ -149,8 +150,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def _hidden(found: SVD, P: Product, coarse: torch.dtype) -> bool:
     """Whether rounding to the coarse precision adds more than a hundredth to the squared error.
 
-    Rounding errors of independent entries e ||A||_F/(mn)^(1/2) have the norm e ||A||_F (1/m^(1/2) + 1/n^(1/2)),
-    and turn each of r singular vectors as far: r e^2 ||A||_F^2 (1/m^(1/2) + 1/n^(1/2))^2 at most is lost.
+    Independent rounding errors e ||A||_F/(mn)^(1/2) of the entries have the norm e ||A||_F (m^(-1/2) + n^(-1/2)),
+    and turn each of r singular vectors as far: r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2 is lost at most.
     """
     m, n = P.shape[-2:]
     e = torch.finfo(coarse).eps / 3**0.5
@@ -195,8 +196,9 @@ def _cut(P: Product, basis: Basis, rank: int, method: str) -> SVD:
     U, s, X = _leading(basis.Y, rank)
     Vh = X.mH @ basis.Z.mH
     if basis.tall is not P:
-        U, Vh = Vh.mH, U.mH
-    U, Vh = canonical_signs(U, Vh)
+        U, Vh = Vh.mH.resolve_conj(), U.mH.resolve_conj()
+    phase = phases(U)
+    U, Vh = U.mul_(phase), Vh.mul_(phase.conj().mT)  # both are new, and large
     return SVD(U, s, Vh, _error(P, U, s, Vh), method)
 
 
