@@ -1,8 +1,8 @@
 """The truncated SVD beside scikit-learn's randomized_svd and SciPy's svds, at equal error.
 
-The rivals' options are tuned first: of a grid of them, the fastest run that reaches the error of ours. Then all
-are timed in turn, in one process, ours with two threads, the rivals with two and with one, which is the faster
-where something else runs: the better time counts.
+The rivals' options are tuned first: of a grid of them, the fastest run that reaches the error of ours. Then
+all are timed in turn, in one process, ours with two threads, the rivals with two and with one, which is the
+faster where something else runs: the better time counts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Problem:
     optimal: float
 
     def error(self, parts: Parts) -> float:
-        """Return ||A - U diag(s) Vh||_F, which ||A||_F^2 - 2 tr(Vh A^T U diag(s)) + ||U diag(s) Vh||_F^2 is."""
+        """Return ||A - U diag(s) Vh||_F: by ||A||_F^2 - 2 tr(Vh A^T U diag(s)) + ||U diag(s) Vh||_F^2 is."""
         U, s, Vh = (np.asarray(part, np.float64) for part in parts)
         product = np.asarray(self.A @ Vh.T.astype(self.A.dtype), np.float64)
         values = self.A.data if sp.issparse(self.A) else self.A

@@ -113,8 +113,9 @@ class Coarse(Dense):
 
     def gram_times(self, X: Tensor) -> Tensor:
         x, out = X.to(self.precision), torch.zeros_like(X)
+        memory = torch.empty_like(self.A[..., :BLOCK, :], dtype=self.precision)
         for rows in self.A.split(BLOCK, -2):
-            block = rows.to(self.precision)
+            block = memory[..., : rows.shape[-2], :].copy_(rows)
             out += block.mH @ (block @ x)
         return out
 

@@ -150,8 +150,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def _hidden(found: SVD, P: Product, coarse: torch.dtype) -> bool:
     """Whether rounding to the coarse precision adds more than a hundredth to the squared error.
 
-    Independent rounding errors e ||A||_F/(mn)^(1/2) of the entries have the norm e ||A||_F (m^(-1/2) + n^(-1/2)),
-    and turn each of r singular vectors as far: r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2 is lost at most.
+    Independent rounding errors e ||A||_F/(mn)^(1/2) of the entries are a matrix of the norm
+    e ||A||_F (m^(-1/2) + n^(-1/2)). It turns each of r singular vectors, by which at most the squares of all
+    of these turns, r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2, are lost.
     """
     m, n = P.shape[-2:]
     e = torch.finfo(coarse).eps / 3**0.5
@@ -182,9 +183,11 @@ def _basis(P: Product, width: int, method: str, options: Options, coarse: torch.
         return Basis(tall, *krylov_basis(tall, width, iterations + 1, warm, generator))
     if method == "gram":
         Z = gram_basis(tall, width)
+    elif coarse is not None and isinstance(tall, Dense):  # the last product costs more than all others
+        more, keep = min(width + options.oversample, min(m, n)), width - 2 * options.oversample // 3
+        Z = subspace_basis(Coarse(tall, coarse), more, iterations, warm, generator, keep)
     else:
-        finder = Coarse(tall, coarse) if coarse is not None and isinstance(tall, Dense) else tall
-        Z = subspace_basis(finder, width, iterations, warm, generator)
+        Z = subspace_basis(tall, width, iterations, warm, generator)
     return Basis(tall, Z, tall.times(Z))
 
 

@@ -78,15 +78,30 @@ def range_basis(
 
 
 def subspace_basis(
-    P: Product, width: int, iterations: int, warm: Any = None, generator: torch.Generator | None = None
+    P: Product,
+    width: int,
+    iterations: int,
+    warm: Any = None,
+    generator: torch.Generator | None = None,
+    keep: int | None = None,
 ) -> Tensor:
-    """Return Z (..., n, width), orthonormal, from so many products of a random or warm start with A^H A."""
+    """Return Z (..., n, width), orthonormal, from so many products of a random or warm start with A^H A.
+
+    With `keep` the leading directions of the last product alone, (..., n, keep): columns that made it more
+    accurate need not take part in what comes after.
+    """
     Z = start(P, width, warm, generator)
     if iterations == 0:
         return orthonormalize(Z)
-    for _ in range(iterations):
+    for _ in range(iterations - 1):
         Z = orthonormalize(P.gram_times(Z))
-    return Z
+    W = P.gram_times(Z)
+    if keep is not None and keep < width:
+        wide = W.to(
+            torch.complex128 if W.is_complex() else torch.float64
+        )  # singular values to the fourth power
+        W = W @ dense_eigh(wide.mH @ wide)[1][..., :keep].to(W.dtype)
+    return orthonormalize(W)
 
 
 def krylov_basis(
