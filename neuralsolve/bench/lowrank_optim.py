@@ -1,7 +1,7 @@
 """Low-rank optimizers beside Adam: error, state and time on a small operator, and cosines on an ordered axis.
 
-Learning rates are picked for each optimizer by the median of the validation errors over the seeds, on a grid
-of factor two that is walked until the best is no end of it; the test errors told are those at that rate.
+Learning rates are picked for each optimizer by the validation error of the first seed, on a grid of factor two
+that is walked until the best is no end of it. All seeds are then trained and tested at that rate.
 """
 
 from __future__ import annotations
@@ -126,36 +126,22 @@ def _tuned(entry: Entry, made: Callable[[int], nn.Module], seeds: list[int], qui
     """Walk the grid of rates until the best is inside; test there."""
     sets, known = samples(quick), {}
 
-    def at(rate: float) -> Found:
-        if rate not in known:
-            known[rate] = _trained(entry.method, rate, made, seeds, sets, quick)
-        return known[rate]
+    def at(rate: float, seed: int = seeds[0]) -> list[float]:
+        if (rate, seed) not in known:
+            known[rate, seed] = _run(entry.method, rate, made(seed), sets, seed, quick)
+        return known[rate, seed]
 
-    best = at(entry.rate)
+    rate = entry.rate
     for factor in () if quick else (FACTOR, 1 / FACTOR):
-        while (other := at(best.rate * factor)).validation < best.validation:
-            best = other
-    return best
-
-
-def _trained(
-    method: Method | None,
-    rate: float,
-    made: Callable[[int], nn.Module],
-    seeds: list[int],
-    sets: tuple[Pairs, Pairs, Pairs],
-    quick: bool,
-) -> Found:
-    runs = [_run(method, rate, made(seed), sets, seed, quick) for seed in seeds]
-    columns = [list(each) for each in zip(*runs, strict=True)]
-    validation, errors, states, refreshes, seconds = columns
-    worst = [error if math.isfinite(error) else math.inf for error in validation]
-    return Found(rate, errors, median(worst), states[0], median(refreshes), median(seconds))
+        while at(rate * factor)[0] < at(rate)[0]:  # a training that diverged is no better: NaN
+            rate *= factor
+    validation, errors, states, refreshes, seconds = zip(*(at(rate, seed) for seed in seeds), strict=True)
+    return Found(rate, list(errors), median(validation), states[0], median(refreshes), median(seconds))
 
 
 def _run(
     method: Method | None, rate: float, model: nn.Module, sets: Any, seed: int, quick: bool
-) -> tuple[float, float, float, float, float]:
+) -> list[float]:
     """Return errors on validation and test, state over parameters, refreshes of a matrix, CPU seconds."""
     made: list[torch.optim.Optimizer] = []
 
@@ -176,7 +162,8 @@ def _run(
     optimizer, size = made[0], sum(p.numel() for p in model.parameters())
     state = optimizer.state_elements() / size if isinstance(optimizer, ProjectedOptimizer) else 2.0
     refreshes = sum(map(len, dues)) / max(1, len(dues))
-    return relative_error(model, sets[1]), relative_error(model, sets[2]), state, refreshes, seconds
+    errors = [relative_error(model, part) for part in sets[1:]]
+    return [*errors, state, refreshes, seconds]
 
 
 def optimizer_of(method: Method | None, model: nn.Module, rate: float, seed: int) -> torch.optim.Optimizer:

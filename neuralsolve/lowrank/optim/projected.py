@@ -27,15 +27,22 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.utils.hooks import RemovableHandle
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.optim.codecs import real_numbers
+from neuralsolve.lowrank.optim.group_options import DEFAULTS, check_adam, check_group, turned
 from neuralsolve.lowrank.optim.plan import Plan
-from neuralsolve.lowrank.optim.projected_step import COUNTS, elements, projected_step
-from neuralsolve.lowrank.optim.projectors import SIDES, Place, Projector, TwoSided
+from neuralsolve.lowrank.optim.projected_step import (
+    COUNTS,
+    elements,
+    projected_step,
+    stackable,
+    stacked_step,
+)
+from neuralsolve.lowrank.optim.projectors import Place, Projector, TwoSided
 from neuralsolve.lowrank.views import MatrixView, plain_view
 
-PROJECTED = {"update_proj_gap": 200, "scale": 1.0, "proj_type": "std"}
 KEPT = ("plan", "_views", "_places", "_sizes", "_warned")  # in copies, beside what torch copies
+SMALL = 2**16  # entries of a matrix that is stacked with others: of larger ones, copies would cost more
 HALF = (torch.bfloat16, torch.float16)  # parameters of these are projected in float32
 
 
@@ -89,17 +96,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         plan: Plan | None = None,
     ):
-        fits = {
-            "lr >= 0": lr >= 0,
-            "betas from 0 to less than 1": all(0 <= beta < 1 for beta in betas),
-            "eps >= 0": eps >= 0,
-            "weight_decay >= 0": weight_decay >= 0,
-        }
-        for needed, good in fits.items():
-            if not good:
-                given = f"lr = {lr}, betas = {betas}, eps = {eps}, weight_decay = {weight_decay}"
-                msg = f"{given}; {needed} is needed"
-                raise OptionError(msg)
+        check_adam(lr, betas, eps, weight_decay)
         self.plan = plan or Plan()
         self._views: dict[Tensor, MatrixView | None] = {}  # of those that are projected
         self._places: dict[Tensor, int] = {}
@@ -109,42 +106,33 @@ class ProjectedOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters; see the class for keys."""
-        views = param_group.pop("views", None)
-        if "rank" in param_group:
-            for name, value in PROJECTED.items():
-                param_group.setdefault(name, value)
-        super().add_param_group(param_group)
-        if "rank" in param_group:
-            try:
-                self._look_at(self.param_groups[-1], views)
-            except OptionError:
-                self.param_groups.pop()
-                raise
+        group = dict(param_group)
+        views = group.pop("views", None)
+        if "rank" not in group:
+            super().add_param_group(group)
+            return
+        super().add_param_group(DEFAULTS | group)
+        before = self._views
+        try:
+            check_group(self.param_groups[-1], views)
+            self._look_at(self.param_groups[-1], views)
+        except OptionError:
+            self._views = before
+            self.param_groups.pop()
+            raise
 
     def _look_at(self, group: dict[str, Any], views: list[MatrixView | None] | None) -> None:
-        """Note how parameters of a projected group are seen; check options, and warn of what is no matrix."""
-        side, gap, parameters = group["proj_type"], group["update_proj_gap"], group["params"]
-        if side not in SIDES:
-            msg = f"proj_type = {side!r}{nearest(str(side), SIDES)}"
-            raise OptionError(msg)
-        if isinstance(gap, bool) or not isinstance(gap, int) or gap < 1:
-            msg = f"update_proj_gap = {gap!r}; steps between refreshes, at least 1, are needed"
-            raise OptionError(msg)
-        if views is not None and len(views) != len(parameters):
-            msg = f"{len(views)} views of {len(parameters)} parameters; one for each is needed, or None"
-            raise OptionError(msg)
-        names = group.get("param_names", [f"a parameter {tuple(p.shape)}" for p in parameters])
-        found, others = {}, []
-        for k, (parameter, name) in enumerate(zip(parameters, names, strict=True)):
+        """Note how parameters of a projected group are seen; check ranks, and warn of what is no matrix."""
+        names = group.get("param_names", [f"a parameter {tuple(p.shape)}" for p in group["params"]])
+        projector, others = self._projector(group), []
+        for k, (parameter, name) in enumerate(zip(group["params"], names, strict=True)):
             view = plain_view(parameter) if views is None else views[k]
-            projector = self._projector(group)
             if not projector.takes(parameter, view):
                 others.append(name)
                 continue
-            A = projector.seen(parameter.detach(), view, self._turned(group, parameter, view))
+            self._views = self._views | {parameter: view}
+            A = projector.seen(parameter.detach(), view, self._turned(group, parameter))
             projector.fit(group["rank"], A.shape, name)
-            found[parameter] = view
-        self._views |= found
         self._places = {p: k for k, p in enumerate(self._views)}
         self._sizes = tuple(map(real_numbers, self._views))
         if others and not self._warned:
@@ -163,9 +151,8 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             having = [p for p in group["params"] if p.grad is not None]
             self._plain([p for p in having if p not in self._views], group)
-            for parameter in having:
-                if parameter in self._views:
-                    self._advance(parameter, group)
+            if "rank" in group:
+                self._advance([p for p in having if p in self._views], group)
         return loss
 
     def step_in_backward(self) -> list[RemovableHandle]:
@@ -184,7 +171,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
     def _at_once(self, number: int, parameter: Tensor) -> None:
         group = self.param_groups[number]
         if parameter in self._views:
-            self._advance(parameter, group)
+            self._advance([parameter], group)
         else:
             self._plain([parameter], group)
         parameter.grad = None
@@ -216,22 +203,42 @@ class ProjectedOptimizer(torch.optim.Optimizer):
             maximize=False,
         )
 
-    def _advance(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        """One step of a projected parameter."""
-        plan, projector = self.plan, self._projector(group)
-        view, turned = self._views[parameter], self._turned(group, parameter, self._views[parameter])
-        A = projector.seen(_dense(parameter), view, turned)
-        A = self._constrained(A.float() if A.dtype in HALF else A, parameter, turned)
-        state = self.state[parameter]
-        place = Place(plan.seed, int(state.get("step", 0)), self._places[parameter], self._sizes)
-        U = projected_step(A, state, plan, projector, group, place)
+    def _advance(self, parameters: Iterable[Tensor], group: dict[str, Any]) -> None:
+        """One step of projected parameters; of those that are alike, in one."""
+        projector, alike = self._projector(group), {}
+        for parameter in parameters:
+            view, turned = self._views[parameter], self._turned(group, parameter)
+            A = projector.seen(_dense(parameter), view, turned)
+            A = self._constrained(A.float() if A.dtype in HALF else A, parameter, turned)
+            state = self.state[parameter]
+            kind = parameter, int(state.get("step", 0))
+            if A.numel() <= SMALL and stackable(self.plan, projector):
+                kind = A.shape, A.dtype, A.device, kind[1], int(state.get("age", 0))
+            alike.setdefault(kind, []).append((parameter, A))
+        for pairs in alike.values():
+            first, states = pairs[0][0], [self.state[parameter] for parameter, _ in pairs]
+            place = self._place(first)
+            if len(pairs) == 1:
+                steps = [projected_step(pairs[0][1], states[0], self.plan, projector, group, place)]
+            else:
+                A = torch.stack([A for _, A in pairs])
+                steps = stacked_step(A, states, self.plan, projector, group, place).unbind()
+            for (parameter, _), U in zip(pairs, steps, strict=True):
+                self._apply(parameter, U, group, projector)
+
+    def _apply(self, parameter: Tensor, U: Tensor, group: dict[str, Any], projector: Projector) -> None:
+        """Subtract a step from a parameter."""
+        view, turned, lr = self._views[parameter], self._turned(group, parameter), float(group["lr"])
         U = projector.unseen(self._constrained(U, parameter, turned), view, turned, parameter.shape)
-        lr = float(group["lr"])
         if group["weight_decay"]:
             parameter.mul_(1 - lr * group["weight_decay"])
         parameter.add_(U.to(parameter.dtype), alpha=-lr)
-        if plan.weights is not None:
-            parameter.copy_(plan.weights.rounded(parameter, place.generator()))
+        if self.plan.weights is not None:
+            parameter.copy_(self.plan.weights.rounded(parameter, self._place(parameter).generator()))
+
+    def _place(self, parameter: Tensor) -> Place:
+        step = int(self.state[parameter].get("step", 0))
+        return Place(self.plan.seed, step, self._places[parameter], self._sizes)
 
     def _constrained(self, A: Tensor, parameter: Tensor, turned: bool) -> Tensor:
         if self.plan.constraint is None:
@@ -241,16 +248,8 @@ class ProjectedOptimizer(torch.optim.Optimizer):
     def _projector(self, group: dict[str, Any]) -> Projector:
         return TwoSided(self.plan.projector) if group["proj_type"] == "full" else self.plan.projector
 
-    def _turned(self, group: dict[str, Any], parameter: Tensor, view: MatrixView | None) -> bool:
-        """Return whether the columns of the matrix are projected, not its rows."""
-        if view is None or group["proj_type"] == "left":
-            return False
-        if group["proj_type"] == "right":
-            return True
-        if self.plan.projector.ordered and view.ordered is not None:
-            return view.ordered == "columns"
-        m, n = view.sizes(parameter.shape)
-        return (m < n) if group["proj_type"] == "reverse_std" else (m >= n)
+    def _turned(self, group: dict[str, Any], parameter: Tensor) -> bool:
+        return turned(group, self.plan.projector, self._views[parameter], parameter.shape)
 
     def state_elements(self) -> int:
         """Return how many real numbers gradients have left in the state, bases among them."""

@@ -6,7 +6,7 @@ complement; "feedback". What a codec needs beside its codes stands under the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from neuralsolve.lowrank.optim.codecs import Codec, Full
 from neuralsolve.lowrank.optim.plan import Plan
 from neuralsolve.lowrank.optim.projectors import Place, Projector
+from neuralsolve.lowrank.optim.refresh import Every, Once
 
 State = dict[str, Tensor]
 COUNTS = ("step", "age", "gap", "due", "cosines")  # what counts steps, and holds no gradients
@@ -53,6 +54,36 @@ def projected_step(
     if plan.feedback:
         state[FEEDBACK] = rest
     return U if plan.complement is None else U + _completed(rest, g, u, state, plan, group)
+
+
+def stackable(plan: Plan, projector: Projector) -> bool:
+    """Say whether matrices of one shape can take their step as one batch, each as it would by itself.
+
+    That is, up to roundings of products. Blocks of a codec, random numbers and the memory of a policy are
+    those of one parameter.
+    """
+    plain = isinstance(plan.moments, Full) and isinstance(plan.bases, Full)
+    return projector.stacked and plain and isinstance(plan.refresh, Every | Once)
+
+
+def stacked_step(
+    A: Tensor,
+    states: Sequence[State],
+    plan: Plan,
+    projector: Projector,
+    group: dict[str, Any],
+    place: Place,
+) -> Tensor:
+    """Return the steps for gradients (k, ..., m, n) of one age; what each keeps is then a part of a stack."""
+    together = {
+        key: value.clone() if key in COUNTS else torch.stack([state[key] for state in states])
+        for key, value in states[0].items()
+    }
+    steps = projected_step(A, together, plan, projector, group, place)
+    for k, state in enumerate(states):
+        state.clear()
+        state.update({key: x.clone() if key in COUNTS else x[k] for key, x in together.items()})
+    return steps
 
 
 def _basis(

@@ -32,7 +32,6 @@ from neuralsolve.lowrank.views import MatrixView
 Basis = Mapping[str, Tensor]
 Rank = int | float | tuple[int, ...]
 FIRST = "basis"
-SIDES = ("std", "reverse_std", "left", "right", "full")
 
 
 class Place(NamedTuple):
@@ -59,6 +58,7 @@ class Projector(ABC):
     """A kind of subspace: frozen options, no state; bases are plain tensors by name."""
 
     ordered = False  # whether it wants an axis of points of a line
+    stacked = False  # whether it takes a batch of gradients as it takes each of them
 
     def takes(self, parameter: Tensor, view: MatrixView | None) -> bool:
         """Say whether a parameter can be projected; others take AdamW."""
@@ -173,6 +173,11 @@ class SVDProjector(Orthonormal):
         if self.iterations < 1:
             msg = f"iterations = {self.iterations}; at least 1 is needed"
             raise OptionError(msg)
+
+    @property
+    def stacked(self) -> bool:  # type: ignore[override]
+        """All but random starts."""
+        return self.method != "randomized"
 
     def refresh(self, A: Tensor, rank: Rank, old: Basis | None, place: Place) -> dict[str, Tensor]:
         assert isinstance(rank, int)

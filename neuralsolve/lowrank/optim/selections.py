@@ -90,6 +90,11 @@ class BasisSelect(Projector):
         """Cosines want an axis of points of a line."""
         return self.basis == "dct"
 
+    @property
+    def stacked(self) -> bool:  # type: ignore[override]
+        """All but random choices."""
+        return self.choice == "longest"
+
     def refresh(self, A: Tensor, rank: Rank, old: Basis | None, place: Place) -> dict[str, Tensor]:
         assert isinstance(rank, int)
         if self.choice == "random":
