@@ -333,6 +333,7 @@ def test_twice_is_refused_with_the_way_out():
     [
         (nn.Sequential(nn.LayerNorm(4), nn.Tanh()), LoRA(rank=2), "the model has no matrix at all"),
         (nn.Linear(6, 1), LoRA(rank=1), r"weight \(1, 6\)"),
+        (nn.GRU(6, 4), LoRA(rank=1), "no matrix at all"),
         (nn.Linear(6, 4), LoRA(rank=5), r"rank 5 for weight \(4, 6\), which takes 4 at most"),
         (nn.Linear(6, 4), LoRA(rank=2, ranks={"weight": 9}), "rank 9 for weight"),
         (nn.Linear(6, 4), LoRA(rank=2, ranks={"wieght": 1}), "did you mean 'weight'"),
@@ -377,6 +378,22 @@ def test_what_fits_nothing_is_told_and_nothing_is_touched(model, adapter, words)
 def test_options_are_checked_where_they_are_written(call):
     with pytest.raises(OptionError):
         call()
+
+
+def test_a_module_that_refuses_leaves_the_model_as_it_was():
+    class Stubborn(nn.Linear):
+        def __init_subclass__(cls, **options: object) -> None:
+            msg = "no subclass"
+            raise TypeError(msg)
+
+    model = nn.Sequential(nn.Linear(6, 4), Stubborn(4, 6))
+    keys = list(model.state_dict())
+    with pytest.raises(TypeError, match="no subclass"):
+        attach(model, LoRA(rank=2))
+    assert list(model.state_dict()) == keys
+    assert type(model[0]) is nn.Linear
+    assert all(p.requires_grad for p in model.parameters())
+    attach(model, LoRA(rank=2, targets=["0"]))
 
 
 def test_a_gradient_of_nan_is_told_and_nothing_is_touched():

@@ -100,13 +100,17 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
         {name: p.detach().clone() for name, p in also.items()},
         {name: b.detach().clone() for name, b in model.named_buffers()},
     )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in also)
-    for target, delta in zip(found, deltas, strict=True):
-        for path, key in target.places:
-            stand_in(model, path)
-            parametrize.register_parametrization(model.get_submodule(path), key, delta)
     model.__dict__[RECORD] = record
+    try:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in also)
+        for target, delta in zip(found, deltas, strict=True):
+            for path, key in target.places:
+                stand_in(model, path)
+                parametrize.register_parametrization(model.get_submodule(path), key, delta)
+    except BaseException:
+        _off(model, record)
+        raise
     return model
 
 
@@ -234,6 +238,8 @@ def _off(model: M, record: Record) -> M:
     for places in record.places.values():
         for path, key in places:
             module = model.get_submodule(path)
+            if not parametrize.is_parametrized(module, key):  # attach did not come that far
+                continue
             _own_class(module)
             parametrize.remove_parametrizations(module, key, leave_parametrized=False)
     for path, keys in record.order.items():

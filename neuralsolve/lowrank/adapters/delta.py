@@ -96,7 +96,8 @@ class LowRankDelta(Delta):
         self.full = core is not None and core.ndim == right.ndim
         self.hold("left", left, trained="left" in trained)
         self.hold("right", right, trained="right" in trained)
-        self.hold("scale", torch.tensor(scale, dtype=left.real.dtype), trained="scale" in trained)
+        factor = torch.tensor(scale, dtype=left.real.dtype, device=left.device)
+        self.hold("scale", factor, trained="scale" in trained)
         for name, tensor in {"core": core, "start": start}.items():
             if tensor is None:
                 setattr(self, name, None)

@@ -164,11 +164,15 @@ def _is_dense_tensor(module: nn.Module) -> bool:
 
 
 def _takes(module: nn.Module) -> bool:
-    """Return whether a parametrisation can be hung on a module: not on one, nor on factored tensors."""
+    """Return whether a parametrisation can be hung on a module, and would act.
+
+    Not on another parametrisation, on factored tensors, whose classes refuse it, nor on recurrent layers,
+    which keep their weights in a list of their own.
+    """
     library = sys.modules.get("tltorch")
     if library is not None and isinstance(module, library.FactorizedTensor):
         return _is_dense_tensor(module)
-    return not isinstance(module, parametrize.ParametrizationList)
+    return not isinstance(module, parametrize.ParametrizationList | nn.RNNBase)
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[str, str]]]:
