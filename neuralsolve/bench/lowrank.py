@@ -1,0 +1,7 @@
+"""Low-rank methods against their bars."""
+
+from __future__ import annotations
+
+from neuralsolve.bench.lowrank_svd import svd_speed
+
+GROUPS = {"svd": svd_speed}
