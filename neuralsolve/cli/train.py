@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from neuralsolve.cases import find_case, load_case
+from neuralsolve.cases.fields import FieldCase
 from neuralsolve.cases.training import Trained
 from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
@@ -55,7 +56,8 @@ def run(
             return
         weights = folder / f"{label}{SUFFIX}"
         write_tensors(weights, trained.tensors, trained.provenance)
-        files = [weights, *(each / LOG for each in case.folders(folder)), *_pictures(folder, label, trained)]
+        files = [weights, *trained.files, *(each / LOG for each in case.folders(folder))]
+        files += _pictures(folder, label, trained)
         facts: dict[str, Any] = {
             "case": label,
             "steps": trained.steps,
@@ -71,7 +73,15 @@ def run(
 
 
 def _changed(case: Any, changes: dict[str, Any]) -> Any:
-    """Return the case with other options of its schedule; refuse those that it has not."""
+    """Return the case with another start, adapter or options of its schedule; refuse what it has not."""
+    tuned = {name: changes.pop(name) for name in ("start", "adapter") if name in changes}
+    if "adapter" in tuned and "rank" in changes:
+        tuned["rank"] = changes.pop("rank")
+    if tuned and not isinstance(case, FieldCase):
+        msg = f"{case.path} is no model of fields; those alone begin with --start and take an --adapter"
+        raise OptionError(msg)
+    if tuned:
+        case = case.fine_tuned(**tuned)
     if not changes:
         return case
     known = {field.name for field in dataclasses.fields(case.plan())} if hasattr(case, "plan") else set()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples, check_finite
 from neuralsolve.errors import FormatError, OptionError, ShapeError
+from neuralsolve.lowrank.adapters import merged_copy
 from neuralsolve.models.frames import check_frames, fits, frames_of, on_frames, rolled, seen_by
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
@@ -216,8 +217,8 @@ class Surrogate(nn.Module):
         return Resampling(axes, own, wraps), Resampling(own, axes, boundary)
 
     def save(self, path: Path | str, about: dict[str, str] | None = None) -> None:
-        """Write a safetensors file, in one step; `about` is more metadata."""
-        write_tensors(Path(path), tensors_of(self), self.metadata() | (about or {}))
+        """Write a safetensors file, in one step; `about` is more metadata. An adapter is folded in."""
+        write_tensors(Path(path), tensors_of(merged_copy(self)), self.metadata() | (about or {}))
 
     def metadata(self) -> dict[str, str]:
         """Return all of a file but the tensors: what `load` rebuilds the network from."""
