@@ -321,6 +321,35 @@ def test_a_subspace_that_stays_is_refreshed_ever_more_rarely(generator):
     assert int(changing.state[W]["gap"]) == 2
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(complement=Scaled()),
+        Plan(SVDProjector("exact"), transport="keep"),
+        Plan(BasisSelect(), feedback=True),
+        Plan(complement=Factored(), transport="reset"),
+    ],
+)
+def test_matrices_of_one_shape_step_together_as_each_by_itself(plan, generator):
+    def made():
+        return [nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in [(8, 20)] * 3 + [(20, 8)]]
+
+    together, alone = made(), made()
+    one_for_all = ProjectedOptimizer([{"params": together, "rank": 3, "update_proj_gap": 2}], 0.1, plan=plan)
+    each = [one(W, plan, 3, update_proj_gap=2) for W in alone]
+    for k in range(5):
+        for which, (p, q) in enumerate(zip(together, alone, strict=True)):
+            G = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+            late = which == 1 and k < 2  # one that joins later is of another age
+            p.grad, q.grad = (None, None) if late else (G, G.clone())
+        one_for_all.step()
+        for optimizer in each:
+            optimizer.step()
+    for p, q in zip(together, alone, strict=True):
+        assert torch.allclose(p, q, atol=1e-11)
+        assert one_for_all.state[p].keys() == each[0].state[alone[0]].keys()
+
+
 # complements
 
 

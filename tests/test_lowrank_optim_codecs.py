@@ -1,4 +1,4 @@
-"""Codecs of optimizers: how far numbers go astray in few bits, that rounding is fair, what bytes there are."""
+"""Codecs of optimizers: how far numbers go astray in few bits, fair rounding, what bytes there are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_numbers_come_back_in_their_shape_and_dtype(codec, shape, dtype, generat
 
 
 def test_eight_bits_keep_small_numbers_relatively(generator):
-    # decades of 2^(6-d) steps: within half a step, relative to the number; down to 1e-3 of the largest
+    # decades of 2^(6-d) steps: within half a step, relative to the number, down to 1e-3 of the largest
     x = torch.cat([torch.ones(1), 10 ** (-3 * torch.rand(255, generator=generator))])
     for signed, steps in ((True, 2**4), (False, 2**5)):
         found = Int8().decode(Int8().encode(x, signed), x.dtype)
@@ -49,7 +49,7 @@ def test_blocks_of_one_sign_are_not_clipped(generator):
 
 
 def test_stochastic_rounding_is_fair(generator):
-    # a rounding has at most the variance scale^2/4; the mean of 10^4 lies within 4 deviations, one in 16000 not
+    # a rounding has at most the variance scale^2/4: the mean of 10^4 is within 4 deviations, of 16000 all but one
     grid, count = Int8Weights(), 10_000
     x = torch.randn(64, generator=generator)
     mean = torch.stack([grid.rounded(x, generator) for _ in range(count)]).double().mean(0)

@@ -1,6 +1,6 @@
 """Low-rank optimizers beside Adam: error, state and time on a small operator, and cosines on an ordered axis.
 
-Learning rates are picked for each optimizer by the validation error of the first seed, on a grid of factor two
+Learning rates are picked for each optimizer by the validation error of the first seed, on a grid of factor 2
 that is walked until the best is no end of it. All seeds are then trained and tested at that rate.
 """
 
