@@ -56,9 +56,7 @@ def test_an_adapter_is_trained_on_a_model(folder, tmp_path, adapter):
 
 def test_all_weights_are_trained_from_a_start(folder, tmp_path):
     start = folder / "small" / "small.safetensors"
-    facts, result = answer(
-        "train", folder / "train_other.toml", "--start", start, "--out-dir", tmp_path / "out"
-    )
+    _, result = answer("train", folder / "train_other.toml", "--start", start, "--out-dir", tmp_path / "out")
     assert result.exit_code == 0
     assert not (tmp_path / "out" / "adapter.safetensors").exists()
 
@@ -67,10 +65,16 @@ def test_all_weights_are_trained_from_a_start(folder, tmp_path):
     ("change", "options", "message"),
     [
         (("", ""), ("--adapter", "lora"), "--start FILE"),
-        (("", ""), ("--rank", 3), "--adapter lora --rank 3"),
+        (("", ""), ("--rank", 3), "which projects nothing"),
+        (
+            ("batch = 4", 'batch = 4\noptimizer = "galore"'),
+            ("--start", "START", "--adapter", "lora"),
+            "adamw",
+        ),
         (("", ""), ("--start", "START", "--adapter", "lora", "--rank", 4096), "rank"),
         (("", ""), ("--start", "START", "--adapter", "lara"), "did you mean 'lora'"),
         (("", ""), ("--start", "START", "--adapter", "osf", "--rank", 3), "no option 'rank'"),
+        (("", ""), ("--start", "START", "--adapter", "gpm"), "older task"),
         (("width = 8", "width = 16"), ("--start", "START"), "width = 8"),
         (('"lsm"', '"unet"'), ("--start", "START"), "name = 'lsm'"),
         (("grid = 17", "grid = 9"), ("--start", "START"), "the same grid"),

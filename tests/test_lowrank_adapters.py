@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from neuralsolve.errors import NonFiniteError, OptionError
 from neuralsolve.lowrank.adapters import (
+    GPM,
     OSF,
     SALT,
     Effort,
@@ -48,6 +49,7 @@ METHODS: dict[str, tuple[Adapter, int]] = {  # and the real numbers trained for 
     "loldu": (LoLDU(rank=r, alpha=2.0), r + 1),
     "loldu rank-revealing": (LoLDU(rank=r, pivot="rank-revealing"), r + 1),
     "osf": (OSF(keep=4 / 9), (p - 4) * (m + n + 1)),
+    "gpm": (GPM(keep=0.3), m * n),
     "effort": (Effort(tail=2), 2 * (m + n + 1)),
     "effort soft": (Effort(tail=2, hard=False), 2 * (m + n + 1)),
 }
@@ -78,7 +80,7 @@ def put(model: nn.Module, adapter: Adapter, generator: torch.Generator) -> nn.Mo
     def loss() -> Tensor:
         return sum((where[k] * p).real.sum() for k, p in model.named_parameters())  # type: ignore[return-value]
 
-    return attach(model, adapter, loss if adapter.needs_loss else None)
+    return attach(model, adapter, loss if adapter.wants_loss() else None)
 
 
 def train(model: nn.Module, steps: int, generator: torch.Generator, rate: float = 0.05) -> None:
@@ -336,6 +338,21 @@ def test_projecting_in_the_map_is_projecting_after_every_step(adapter, generator
         ways.append(model.weight.detach())
     # rounding may turn the sign of an entry of Adam's first step where a gradient is zero: none is
     assert (ways[0] - ways[1]).norm() <= 1e-9 * W.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+def test_gpm_leaves_an_older_task_alone(dtype, generator):
+    old = drawn(generator, 40, 3, dtype=dtype) @ drawn(generator, 3, n, dtype=dtype)  # few kinds of inputs
+    model = Single(drawn(generator, m, n, dtype=dtype))
+    W, before = model.weight.detach().clone(), model(old).detach()
+    aim = drawn(generator, 40, m, dtype=dtype)
+    attach(model, GPM(keep=4 / 9), lambda: (model(old) - aim).abs().square().sum(1))
+    assert torch.equal(model.weight, W)
+    assert deltas_of(model)["weight"].protected.norm() ** 2 == pytest.approx(3, abs=1e-4)  # no more are used
+    train(model, 60, generator)
+    change = model.weight - W
+    assert change.norm() > 0.3 * W.norm()
+    assert (model(old) - before).norm() <= 100 * eps(dtype) * old.norm() * (W.norm() + change.norm())
 
 
 def test_penalties_are_zero_at_first_and_positive_after(generator):

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from neuralsolve.errors import FormatError, NonFiniteError, OptionError
 from neuralsolve.lowrank.adapters import (
+    GPM,
     OSF,
     SALT,
     Effort,
@@ -51,6 +52,7 @@ ADAPTERS = {
     "salt": SALT(rank=1),
     "loldu": LoLDU(rank=3),
     "osf": OSF(),
+    "gpm": GPM(),
     "effort": Effort(tail=1),
 }
 EACH = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
@@ -73,7 +75,7 @@ def made(name: str, seed: int = 5) -> tuple[nn.Module, torch.Tensor]:
 
 
 def put(model: nn.Module, adapter, x: torch.Tensor) -> nn.Module:
-    return attach(model, adapter, (lambda: model(x).square().mean()) if adapter.needs_loss else None)
+    return attach(model, adapter, (lambda: model(x).square().mean()) if adapter.wants_loss() else None)
 
 
 def few_steps(model: nn.Module, x: torch.Tensor, steps: int = 2) -> None:
@@ -94,7 +96,7 @@ def test_every_model_takes_every_adapter(name, adapter):
     order = [k for k, _ in model.named_parameters()]
     y = model(x).detach()
     put(model, adapter, x)
-    if adapter.needs_loss:
+    if isinstance(adapter, LoRASB):
         assert not torch.equal(model(x), y)
     else:
         assert torch.equal(model(x), y)
@@ -331,6 +333,7 @@ def test_twice_is_refused_with_the_way_out():
     [
         (nn.Sequential(nn.LayerNorm(4), nn.Tanh()), LoRA(rank=2), "the model has no matrix at all"),
         (nn.Linear(6, 1), LoRA(rank=1), r"weight \(1, 6\)"),
+        (nn.GRU(6, 4), LoRA(rank=1), "no matrix at all"),
         (nn.Linear(6, 4), LoRA(rank=5), r"rank 5 for weight \(4, 6\), which takes 4 at most"),
         (nn.Linear(6, 4), LoRA(rank=2, ranks={"weight": 9}), "rank 9 for weight"),
         (nn.Linear(6, 4), LoRA(rank=2, ranks={"wieght": 1}), "did you mean 'weight'"),
@@ -375,6 +378,22 @@ def test_what_fits_nothing_is_told_and_nothing_is_touched(model, adapter, words)
 def test_options_are_checked_where_they_are_written(call):
     with pytest.raises(OptionError):
         call()
+
+
+def test_a_module_that_refuses_leaves_the_model_as_it_was():
+    class Stubborn(nn.Linear):
+        def __init_subclass__(cls, **options: object) -> None:
+            msg = "no subclass"
+            raise TypeError(msg)
+
+    model = nn.Sequential(nn.Linear(6, 4), Stubborn(4, 6))
+    keys = list(model.state_dict())
+    with pytest.raises(TypeError, match="no subclass"):
+        attach(model, LoRA(rank=2))
+    assert list(model.state_dict()) == keys
+    assert type(model[0]) is nn.Linear
+    assert all(p.requires_grad for p in model.parameters())
+    attach(model, LoRA(rank=2, targets=["0"]))
 
 
 def test_a_gradient_of_nan_is_told_and_nothing_is_touched():

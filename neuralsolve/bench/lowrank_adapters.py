@@ -2,7 +2,8 @@
 
 A network trained on smooth conductivities (family A of `bench.lowrank_operator`) learns those with jumps
 of family B from 100 samples. The learning rate of every method is picked on validation samples, of a grid
-whose ends are told where one was picked; the test samples are looked at once.
+whose ends are told where one was picked; the test samples are looked at once. GPM sees gradients on 64
+samples of A beforehand, no other method sees any.
 
     recovered = (e_zero - e) / (e_zero - e_full),   e the relative L2 error on B: zero-shot, full fine-tuning
     forgotten = (a - a_before) / (a_full - a_before),   a the error on A after
@@ -15,11 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, row
 from neuralsolve.bench.lowrank_operator import Pairs, family, fit, loss, network, relative_error
 from neuralsolve.lowrank.adapters import (
+    GPM,
     OSF,
     SALT,
     Effort,
@@ -42,6 +44,7 @@ GROUP = "adapters"
 SPECTRAL = ["weights.pairs"]
 FULL, HEAD = "full fine-tuning", "head alone"
 DECAY = 1e-2
+PROTECTED = 64  # samples of A whose inputs GPM protects
 LEAK = 1e-6
 
 
@@ -72,6 +75,9 @@ CONTENDERS = {
     "LoLDU r=32": Contender(LoLDU(rank=32, targets=["layers"]), (1e-2, 3e-2, 1e-1)),
     "Effort t=4": Contender(Effort(tail=4, targets=SPECTRAL), (1e-3, 3e-3, 1e-2), 80.0, "at most 14 %"),
     "OSF keep 0.75": Contender(OSF(keep=0.75), (3e-4, 1e-3, 3e-3), 80.0),
+    "GPM keep 0.75": Contender(
+        GPM(keep=0.75, modes="batch"), (3e-4, 1e-3, 3e-3), 80.0, "beside samples of A"
+    ),
 }
 
 
@@ -102,8 +108,8 @@ class Sets:
     def made(cls, quick: bool) -> Sets:
         """Make them; a few for a quick run."""
         many, few, steps = (40, 10, (4, 3)) if quick else (1000, 100, (1200, 250))
-        made = [family("B", (k > 1) * few + few, 7100 + k) for k in range(3)]
-        return cls(family("A", many, 7000), *made, family("A", 2 * few, 7001), steps)
+        train, validation, test = (family("B", (k > 1) * few + few, 7100 + k) for k in range(3))
+        return cls(family("A", many, 7000), train, validation, test, family("A", 2 * few, 7001), steps)
 
 
 def adapters(settings: Settings) -> Iterator[BarRow]:
@@ -131,7 +137,7 @@ def _measure(base: nn.Module, name: str, contender: Contender, sets: Sets, seed:
     best: tuple[float, float, nn.Module] | None = None
     seconds = 0.0
     for rate in contender.rates:
-        model = _prepared(base, name, contender.adapter, sets.train)
+        model = _prepared(base, name, contender.adapter, sets)
         seconds += fit(model, sets.train, _adamw(rate, DECAY), sets.steps[1], seed=seed)
         error = relative_error(model, sets.validation)
         if best is None or error < best[0]:
@@ -147,14 +153,21 @@ def _measure(base: nn.Module, name: str, contender: Contender, sets: Sets, seed:
         into.leaks += _leaks(best[2])
 
 
-def _prepared(base: nn.Module, name: str, adapter: Adapter | None, samples: Pairs) -> nn.Module:
+def _prepared(base: nn.Module, name: str, adapter: Adapter | None, sets: Sets) -> nn.Module:
     model = copy.deepcopy(base)
+    if isinstance(adapter, GPM):
+        return attach(model, adapter, lambda: _squares(model, sets.pretraining.take(slice(PROTECTED))))
     if adapter is not None:
-        return attach(model, adapter, (lambda: loss(model, samples)) if adapter.needs_loss else None)
+        return attach(model, adapter, (lambda: loss(model, sets.train)) if adapter.wants_loss() else None)
     if name == HEAD:
         for path, parameter in model.named_parameters():
             parameter.requires_grad_(path.startswith("head"))
     return model
+
+
+def _squares(model: nn.Module, data: Pairs) -> Tensor:
+    """Return the squared error of every sample."""
+    return (model(data.inputs) - data.outputs).square().flatten(1).sum(1)
 
 
 def _adamw(rate: float, decay: float):
@@ -193,7 +206,7 @@ def _rows(found: dict[str, Measured], zero: list[float], before: list[float], se
         yield row(GROUP, f"A to B, {name}", "relative L2", "", None, values, seeds=seeds)
     for name, each in found.items():
         lost = [(a - b) / (f - b) for a, b, f in zip(each.old, before, full.old, strict=True)]
-        bars = Bars(0.5) if name.startswith(("OSF", "Effort")) else None
+        bars = Bars(0.5) if name.startswith(("OSF", "Effort", "GPM")) else None
         note = "error on A added, over that of full fine-tuning"
         yield row(GROUP, f"A to B, {name}", "forgotten", "x", bars, lost, seeds=seeds, note=note)
     for name, each in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from neuralsolve.models.parallel import processes, rank
 from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
 
-FineTuned = tuple[Path | None, str | None, int | None]  # --start, --adapter, --rank
-
 
 def run(
-    name: str, out_dir: Path | None, steps: int | None, tuned: FineTuned, *, restart: bool, json: bool
+    name: str,
+    out_dir: Path | None,
+    steps: int | None,
+    changes: dict[str, Any],
+    *,
+    restart: bool,
+    json: bool,
 ) -> None:
     """Train, or go on; measure; write weights, log and picture; tell."""
     with answered(json):
@@ -35,8 +40,7 @@ def run(
             raise OptionError(msg)
         if steps is not None:
             case = case.with_steps(steps)
-        if any(each is not None for each in tuned):
-            case = _fine_tuned(case, tuned)
+        case = _changed(case, {key: value for key, value in changes.items() if value is not None})
         label = path.stem.removeprefix("train_")
         folder = out_dir if out_dir is not None else Path("out") / "train" / label
         with told_of("--out-dir"):
@@ -68,16 +72,27 @@ def run(
             typer.echo("\n".join([done, *trained.told, *(f"wrote {file}" for file in files)]))
 
 
-def _fine_tuned(case: Any, tuned: FineTuned) -> FieldCase:
-    """Return the case with the model and the adapter of the command line."""
-    start, adapter, rank = tuned
-    if not isinstance(case, FieldCase):
+def _changed(case: Any, changes: dict[str, Any]) -> Any:
+    """Return the case with another start, adapter or options of its schedule; refuse what it has not."""
+    tuned = {name: changes.pop(name) for name in ("start", "adapter") if name in changes}
+    if "adapter" in tuned and "rank" in changes:
+        tuned["rank"] = changes.pop("rank")
+    if tuned and not isinstance(case, FieldCase):
         msg = f"{case.path} is no model of fields; those alone begin with --start and take an --adapter"
         raise OptionError(msg)
-    if rank is not None and adapter is None:
-        msg = f"--rank {rank} of what? --adapter lora --rank {rank}"
-        raise OptionError(msg)
-    return case.fine_tuned(start, adapter, rank)
+    if tuned:
+        case = case.fine_tuned(**tuned)
+    if not changes:
+        return case
+    known = {field.name for field in dataclasses.fields(case.plan())} if hasattr(case, "plan") else set()
+    for option in changes:
+        if option not in known:
+            msg = f"--{option} with {case.path}, whose training has no such option; models of fields and of "
+            msg += "sequences have"
+            raise OptionError(msg)
+    changed = case.model_copy(update={"schedule": case.schedule | changes})
+    changed.plan()  # its checks
+    return changed
 
 
 def _pictures(folder: Path, label: str, trained: Trained) -> list[Path]:

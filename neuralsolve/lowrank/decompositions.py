@@ -76,11 +76,11 @@ def _by_eigenvalues(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     p = min(m, n)
     H = A.new_zeros((*A.shape[:-2], m + n, m + n))
     H[..., :m, m:], H[..., m:, :m] = A, A.mH
-    vectors = dense_eigh(H)[1]
+    values, vectors = dense_eigh(H)
     # an eigenvector of s > 0 is (u, v)/sqrt(2); those of s = 0 mix with the null space: made orthonormal
     U = torch.linalg.qr(vectors[..., :m, :p] * 2**0.5).Q
     V = torch.linalg.qr(vectors[..., m:, :p] * 2**0.5).Q
     core = U.mH @ A @ V  # diagonal up to phases, and nearly so
     s = core.diagonal(dim1=-2, dim2=-1)
     phase = torch.where(s.abs() > 0, s / s.abs().clamp_min(torch.finfo(s.dtype).tiny), torch.ones_like(s))
-    return U * phase[..., None, :], s.abs(), V.mH
+    return U * phase[..., None, :], values[..., :p].clamp_min(0), V.mH

@@ -155,16 +155,24 @@ def canonical_signs(U: Tensor, Vh: Tensor) -> tuple[Tensor, Tensor]:
     (tensor([[-0.6000],
             [ 0.8000]]), tensor([[-1., -0.]]))
     """
-    with torch.no_grad():
-        size = U.abs()
-        top = size.amax(-2, keepdim=True)
-        near = size >= top * (1 - 64 * torch.finfo(size.dtype).eps)
-        place = near.int().argmax(-2, keepdim=True)
-        entry = U.gather(-2, place)
-        length = entry.abs()
-        phase = torch.where(length > 0, entry.conj() / length.clamp_min(torch.finfo(size.dtype).tiny), 1.0)
-        phase = phase.to(U.dtype).resolve_conj()
+    phase = phases(U)
     return U * phase, Vh * phase.conj().mT
+
+
+@torch.no_grad()
+def phases(U: Tensor) -> Tensor:
+    """Return by what to multiply the columns of U, (..., 1, r), for `canonical_signs`."""
+    eps = 64 * torch.finfo(U.dtype).eps
+    if not U.is_complex():
+        low, high = U.aminmax(dim=-2, keepdim=True)
+        if bool(((high + low).abs() > eps * high.maximum(-low)).all()):  # no ties, and one look was enough
+            return torch.where(high > -low, 1.0, -1.0).to(U.dtype)
+    size = U.abs()
+    near = size >= size.amax(-2, keepdim=True) * (1 - eps)
+    entry = U.gather(-2, near.int().argmax(-2, keepdim=True))
+    length = entry.abs()
+    phase = torch.where(length > 0, entry.conj() / length.clamp_min(torch.finfo(size.dtype).tiny), 1.0)
+    return phase.to(U.dtype).resolve_conj()
 
 
 def check_part(rank: Any, tol: float | None, energy: float | None, *, none: bool = True) -> None:

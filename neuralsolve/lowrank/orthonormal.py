@@ -52,11 +52,15 @@ def _cholesky_qr(X: Tensor) -> Tensor | None:
     diagonal = R.diagonal(dim1=-2, dim2=-1).real
     if bool((info != 0).any()) or not bool((diagonal.square() > 100 * X.shape[-1] * eps).all()):
         return None
-    Q = torch.linalg.solve_triangular(R * lengths[..., None, :], X, upper=True, left=False)
+    Q = X @ (_inverse(R) / lengths[..., :, None])
     R, info = torch.linalg.cholesky_ex(Q.mH @ Q, upper=True)
-    if bool((info != 0).any()):
-        return None
-    return torch.linalg.solve_triangular(R, Q, upper=True, left=False)
+    return None if bool((info != 0).any()) else Q @ _inverse(R)
+
+
+def _inverse(R: Tensor) -> Tensor:
+    """Return R^-1: a product with it is several times as fast as a triangular solve with many right sides."""
+    eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device).expand_as(R)
+    return torch.linalg.solve_triangular(R, eye, upper=True)
 
 
 def complement_project(X: Tensor, Q: Tensor) -> Tensor:

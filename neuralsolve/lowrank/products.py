@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy as shallow
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from neuralsolve.kernels import table
 from neuralsolve.lowrank.decompositions import check_finite
 
 HALF = (torch.bfloat16, torch.float16)
+BLOCK = 1024  # rows that are rounded at a time
 
 
 class Product(ABC):
@@ -72,11 +74,19 @@ class Adjoint(Product):
 
 
 class Dense(Product):
-    """A tensor (..., m, n); half precision is multiplied in float32."""
+    """A tensor (..., m, n); half precision is multiplied in float32.
+
+    Raises
+    ------
+    NonFiniteError
+    """
 
     def __init__(self, A: Tensor):
         self.A = A.float() if A.dtype in HALF else A
         super().__init__(tuple(A.shape), self.A.dtype, A.device)
+        self.norm = torch.linalg.matrix_norm(self.A.detach())
+        if not bool(torch.isfinite(self.norm).all()):
+            check_finite(self.A)  # or it overflowed
 
     def times(self, X: Tensor) -> Tensor:
         return self.A @ X
@@ -85,7 +95,29 @@ class Dense(Product):
         return self.A.mH @ Y
 
     def squared_norm(self) -> Tensor:
-        return torch.linalg.matrix_norm(self.A).double().square()
+        return self.norm.double().square()
+
+    @property
+    def H(self) -> Product:
+        other = shallow(self)
+        other.A, other.shape = self.A.mH, (*self.shape[:-2], self.shape[-1], self.shape[-2])
+        return other
+
+
+class Coarse(Dense):
+    """A dense A multiplied in a lower precision, for A^H A X alone; rows are rounded block by block."""
+
+    def __init__(self, fine: Dense, precision: torch.dtype):
+        Product.__init__(self, fine.shape, fine.dtype, fine.device)
+        self.A, self.norm, self.precision = fine.A, fine.norm, precision
+
+    def gram_times(self, X: Tensor) -> Tensor:
+        x, out = X.to(self.precision), torch.zeros_like(X)
+        memory = torch.empty_like(self.A[..., :BLOCK, :], dtype=self.precision)
+        for rows in self.A.split(BLOCK, -2):
+            block = memory[..., : rows.shape[-2], :].copy_(rows)
+            out += block.mH @ (block @ x)
+        return out
 
 
 class Sparse(Product):
@@ -93,7 +125,9 @@ class Sparse(Product):
 
     def __init__(self, A: Any):
         csr = A.tocsr()
-        csr.sum_duplicates()
+        if not csr.has_canonical_format:
+            csr = csr.copy()  # the caller's stays as it is
+            csr.sum_duplicates()
         dtype = torch.from_numpy(csr.data[:0]).dtype
         super().__init__(csr.shape, dtype, torch.device("cpu"))
         check_finite(torch.from_numpy(csr.data), "A.data")
@@ -200,7 +234,6 @@ def product(A: Any) -> Product:
         if X.ndim < 2 or 0 in X.shape:
             msg = f"got A of shape {tuple(X.shape)}; (..., m, n) with m >= 1 and n >= 1 is needed"
             raise ShapeError(msg)
-        check_finite(X)
         return Dense(X)
     if 0 in getattr(A, "shape", ()):
         msg = f"got A of shape {tuple(A.shape)}; m >= 1 and n >= 1 are needed"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, OptionError
-from neuralsolve.lowrank.decompositions import dense_svd
-from neuralsolve.lowrank.factors import SVD, canonical_signs, smallest_rank
+from neuralsolve.lowrank.decompositions import dense_eigh, dense_svd
+from neuralsolve.lowrank.factors import SVD, phases, smallest_rank
 from neuralsolve.lowrank.orthonormal import orthonormalize
-from neuralsolve.lowrank.products import Dense, Product
+from neuralsolve.lowrank.products import Coarse, Dense, Product, as_tensor
 from neuralsolve.lowrank.range_finder import SEED, gram_basis, krylov_basis, subspace_basis
 
 SMALL = 128  # LAPACK is done with such a matrix before anything else has begun
+LARGE = 2**22  # entries from which on products with A are what it costs
 FITS = 2**27  # entries of a matrix that may be formed from its products, 1 GB
 FIRST = 32  # columns that the search for a tolerance begins with
 PROBES = 10  # random vectors that estimate the norm of what cannot be seen
@@ -70,19 +73,25 @@ def magnitude(P: Product) -> Tensor | None:
     """Return by what to divide where squares overflow or underflow; None where all is well."""
     if not isinstance(P, Dense):
         return None
-    norm = torch.linalg.matrix_norm(P.A)
+    norm = P.norm
     finfo = torch.finfo(norm.dtype)
-    well = (norm < finfo.max**0.4) & ((norm > finfo.tiny**0.4) | (norm == 0))
+    well = (norm < finfo.max**0.4) & (norm > finfo.tiny**0.4)
     if bool(well.all()):
         return None
     largest = P.A.abs().amax((-2, -1))
-    return torch.where(well, torch.ones_like(largest), largest.clamp_min(finfo.tiny))
+    well |= largest == 0
+    return None if bool(well.all()) else torch.where(well, torch.ones_like(largest), largest)
 
 
 def fixed_rank(P: Product, rank: int, method: str, options: Options) -> SVD:
     """Return the SVD of a rank."""
     width = min(rank + options.oversample, min(P.shape[-2:]))
-    return _cut(P, _basis(P, width, method, options), rank, method)
+    coarse = lowered(P, options.precision) if method == "randomized" else None
+    found = _cut(P, _basis(P, width, method, options, coarse), rank, method)
+    if coarse is None or not _hidden(found, P, coarse):
+        return found
+    again = replace(options, warm=right_of(found), iterations=1)
+    return _cut(P, _basis(P, width, method, again, None), rank, method)
 
 
 def fixed_precision(P: Product, part: float, method: str, options: Options) -> SVD | None:
@@ -98,19 +107,58 @@ def fixed_precision(P: Product, part: float, method: str, options: Options) -> S
     if fits and (hidden or method == "gram"):
         return None
     while True:
-        found = _cut(P, _basis(P, width, method, options), width, method)
+        found = _cut(P, _basis(P, width, method, options, None), width, method)
         lost = found.error.double().square()
         whole = lost + found.s.double().square().sum(-1) if total is None else total
         if bool((lost <= part * whole).all()):
-            return _within(found, smallest_rank(found.s, part, lost))
+            return found.truncate(smallest_rank(found.s, part, lost))
         if width == p or (fits and 3 * 2 * width >= p):
             return None if fits else found
         width = min(2 * width, p)
-        options = replace(options, warm=found.Vh.mH if P.shape[-2] >= P.shape[-1] else found.U)
+        options = replace(options, warm=right_of(found))
 
 
-def _within(found: SVD, rank: int) -> SVD:
-    return found.truncate(rank)
+def right_of(found: SVD) -> Tensor:
+    """Return the right singular vectors as columns."""
+    return found.Vh.mH
+
+
+def lowered(P: Product, precision: torch.dtype | None) -> torch.dtype | None:
+    """Return the precision in which the range is found, None for that of A.
+
+    By default that of a large real matrix on hardware that multiplies bfloat16: four times as fast as
+    float64 there, rounding of blocks included.
+    """
+    if precision is not None:
+        if not (isinstance(P, Dense) and precision.is_floating_point and not P.dtype.is_complex):
+            msg = f"got precision={precision}; a real dtype and a real dense A are needed: torch.float32"
+            raise OptionError(msg)
+        return precision
+    large = isinstance(P, Dense) and P.A.ndim == 2 and P.A.numel() >= LARGE and not P.dtype.is_complex
+    return torch.bfloat16 if large and multiplies_bfloat16(P.device) else None
+
+
+@cache
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster than those of float32: instructions of their own."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and known is not None and bool(known())
+
+
+def _hidden(found: SVD, P: Product, coarse: torch.dtype) -> bool:
+    """Whether rounding to the coarse precision adds more than a hundredth to the squared error.
+
+    Independent rounding errors e ||A||_F/(mn)^(1/2) of the entries are a matrix of the norm
+    e ||A||_F (m^(-1/2) + n^(-1/2)). It turns each of r singular vectors, by which at most the squares of all
+    of these turns, r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2, are lost.
+    """
+    m, n = P.shape[-2:]
+    e = torch.finfo(coarse).eps / 3**0.5
+    lost = found.error.double().square()
+    total = lost + found.s.double().square().sum(-1)
+    return bool((100 * found.rank * (e * (m**-0.5 + n**-0.5)) ** 2 * total > lost).any())
 
 
 @dataclass(frozen=True)
@@ -122,17 +170,22 @@ class Basis:
     Y: Tensor
 
 
-def _basis(P: Product, width: int, method: str, options: Options) -> Basis:
+def _basis(P: Product, width: int, method: str, options: Options, coarse: torch.dtype | None) -> Basis:
     m, n = P.shape[-2:]
     tall = P if m >= n else P.H
-    iterations = 2 if options.iterations is None else options.iterations
     generator, warm = options.random(), options.warm
+    iterations = options.iterations
+    if iterations is None:
+        iterations = 1 if math.prod(P.shape[-2:]) >= LARGE else 2
     if warm is not None and m < n:
-        warm = P.times(warm)  # to the other side
+        warm = P.times(as_tensor(warm).to(P.device, P.dtype))  # to the other side
     if method == "block-krylov":
         return Basis(tall, *krylov_basis(tall, width, iterations + 1, warm, generator))
     if method == "gram":
         Z = gram_basis(tall, width)
+    elif coarse is not None and isinstance(tall, Dense):  # the last product costs more than all others
+        more, keep = min(width + options.oversample, min(m, n)), width - 2 * options.oversample // 3
+        Z = subspace_basis(Coarse(tall, coarse), more, iterations, warm, generator, keep)
     else:
         Z = subspace_basis(tall, width, iterations, warm, generator)
     return Basis(tall, Z, tall.times(Z))
@@ -143,13 +196,37 @@ def _cut(P: Product, basis: Basis, rank: int, method: str) -> SVD:
     if not bool(torch.isfinite(basis.Y.sum())):
         msg = f"products with A {P.shape} give NaN or infinity; mend its entries, or the operator"
         raise NonFiniteError(msg)
-    Q = orthonormalize(basis.Y)
-    W, s, Xh = dense_svd(Q.mH @ basis.Y)
-    U, s, Vh = Q @ W[..., :rank], s[..., :rank], Xh[..., :rank, :] @ basis.Z.mH
+    U, s, X = _leading(basis.Y, rank)
+    Vh = X.mH @ basis.Z.mH
     if basis.tall is not P:
-        U, Vh = Vh.mH, U.mH
-    U, Vh = canonical_signs(U, Vh)
+        U, Vh = Vh.mH.resolve_conj(), U.mH.resolve_conj()
+    phase = phases(U)
+    U, Vh = U.mul_(phase), Vh.mul_(phase.conj().mT)  # both are new, and large
     return SVD(U, s, Vh, _error(P, U, s, Vh), method)
+
+
+def _leading(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U (..., m, rank), s and X (..., k, rank) of the SVD of tall Y (..., m, k).
+
+    By the eigenvectors of Y^H Y, which take two products of tall matrices where Householder QR takes many
+    steps: U = Y X/s is orthonormal up to eps (s_1/s_r)^2. Past 100 eps it is corrected as in Cholesky QR
+    twice: with U = Q R, R near I, the SVD of R diag(s) is that of Y X. Where squares lose the last
+    singular values to rounding, QR it is.
+    """
+    eps = torch.finfo(Y.dtype).eps
+    values, X = dense_eigh(Y.mH @ Y)
+    values, X = values[..., :rank], X[..., :rank]
+    if not bool((values[..., -1] > 1e4 * eps * values[..., 0]).all()):
+        Q = orthonormalize(Y)
+        W, s, Xh = dense_svd(Q.mH @ Y)
+        return Q @ W[..., :rank], s[..., :rank], Xh[..., :rank, :].mH
+    s = values.sqrt()
+    U = Y @ (X / s[..., None, :])
+    if bool((values[..., 0] <= 100 * values[..., -1]).all()):
+        return U, s, X
+    R = torch.linalg.cholesky(U.mH @ U, upper=True)
+    W, s, Th = dense_svd(R * s[..., None, :])
+    return U @ torch.linalg.solve_triangular(R, W, upper=True), s, X @ Th.mH
 
 
 def _error(P: Product, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:

@@ -78,13 +78,30 @@ def range_basis(
 
 
 def subspace_basis(
-    P: Product, width: int, iterations: int, warm: Any = None, generator: torch.Generator | None = None
+    P: Product,
+    width: int,
+    iterations: int,
+    warm: Any = None,
+    generator: torch.Generator | None = None,
+    keep: int | None = None,
 ) -> Tensor:
-    """Return Z (..., n, width), orthonormal, from so many products of a random or warm start with A^H A."""
+    """Return Z (..., n, width), orthonormal, from so many products of a random or warm start with A^H A.
+
+    With `keep` the leading directions of the last product alone, (..., n, keep): columns that made it more
+    accurate need not take part in what comes after.
+    """
     Z = start(P, width, warm, generator)
-    for _ in range(iterations):
+    if iterations == 0:
+        return orthonormalize(Z)
+    for _ in range(iterations - 1):
         Z = orthonormalize(P.gram_times(Z))
-    return Z
+    W = P.gram_times(Z)
+    if keep is not None and keep < width:
+        wide = W.to(
+            torch.complex128 if W.is_complex() else torch.float64
+        )  # singular values to the fourth power
+        W = W @ dense_eigh(wide.mH @ wide)[1][..., :keep].to(W.dtype)
+    return orthonormalize(W)
 
 
 def krylov_basis(
@@ -94,7 +111,7 @@ def krylov_basis(
 
     Each block is A^H A times the one before, made orthogonal to all: block Golub-Kahan, all vectors kept.
     """
-    bases = [start(P, width, warm, generator)]
+    bases = [orthonormalize(start(P, width, warm, generator))]
     images = [P.times(bases[0])]
     room = P.shape[-1] - width
     for _ in range(blocks - 1):
@@ -132,10 +149,10 @@ def _gram(A: Tensor, wide: torch.dtype) -> Tensor:
 
 
 def start(P: Product, width: int, warm: Any, generator: torch.Generator | None) -> Tensor:
-    """Return an orthonormal Z (..., n, width): from a warm one, filled up by random columns, or random."""
+    """Return columns Z (..., n, width) to start from: warm ones, filled up by random ones, or random."""
     n = P.shape[-1]
     if warm is None:
-        return orthonormalize(_normal((n, width), P, generator)).expand(*P.shape[:-2], n, width)
+        return _normal((n, width), P, generator).expand(*P.shape[:-2], n, width)
     Z = as_tensor(warm).detach().to(P.device, P.dtype)
     if Z.ndim < 2 or Z.shape[-2] != n:
         msg = f"warm is {tuple(Z.shape)}; a basis ({n}, k) is needed, one column for each direction"
@@ -144,12 +161,14 @@ def start(P: Product, width: int, warm: Any, generator: torch.Generator | None) 
     if Z.shape[-1] < width:
         fill = _normal((n, width - Z.shape[-1]), P, generator).expand(*Z.shape[:-2], -1, -1)
         Z = torch.cat([Z, fill], -1)
-    return orthonormalize(Z)
+    return Z
 
 
 def _normal(shape: tuple[int, int], P: Product, generator: torch.Generator | None) -> Tensor:
     generator = generator or torch.Generator().manual_seed(SEED)
-    return torch.randn(shape, generator=generator, dtype=P.dtype, device=generator.device).to(P.device)
+    single = torch.complex64 if P.dtype.is_complex else torch.float32  # drawn ten times as fast
+    X = torch.randn(shape, generator=generator, dtype=single, device=generator.device)
+    return X.to(P.device, P.dtype) / shape[0] ** 0.5
 
 
 def _short(Y: Tensor) -> Tensor:

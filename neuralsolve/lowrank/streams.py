@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuralsolve.errors import ShapeError
 from neuralsolve.lowrank.decompositions import check_finite, dense_eigh
+from neuralsolve.lowrank.orthonormal import orthonormalize
 from neuralsolve.lowrank.products import HALF, Product, as_tensor, squares_of
 
 
@@ -111,5 +112,7 @@ def single_pass(
     values, V = dense_eigh(Y.mH @ Y)
     count = max(1, int((values > torch.finfo(values.dtype).eps ** 0.5 * values[0]).sum()))
     root = values[:count].clamp_min(torch.finfo(values.dtype).tiny).sqrt()
-    Q = (Y @ V[:, :count]) / root
-    return Q, (Z @ V[:, :count] / root).mH, squares
+    near = Y @ (V[:, :count] / root)  # orthonormal up to eps^1/2; near = Q M
+    Q = orthonormalize(near)
+    B = torch.linalg.solve((Q.mH @ near).mH, (Z @ (V[:, :count] / root)).mH)
+    return Q, B, squares

@@ -77,11 +77,12 @@ def svd(
     energy : the smallest rank that keeps this part of ||A||_F^2, in (0, 1]
     method : "auto", by shape and rank, or one of "exact", "randomized", "block-krylov", "gram"
     oversample : columns that the random start has beyond the rank
-    iterations : products with A^H A; 2 by default
+    iterations : products with A^H A; by default 2, 1 for matrices of more than 4 million entries
     warm : a basis (..., n, k) of right singular vectors, `Vh.mH` of a matrix nearby, to start from
     generator : of random numbers; one of a fixed seed by default
-    precision : of the products that find the range, torch.float32 for a float64 A for example; the last one,
-        from which s and the error come, is in that of A
+    precision : of the products with A^H A that find the range of a dense real A; the last one with A, from
+        which s and the error come, is in that of A. By default torch.bfloat16 for large A on hardware that
+        multiplies it, and that of A where such rounding would show in the error
 
     Returns
     -------

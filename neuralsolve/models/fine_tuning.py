@@ -69,7 +69,7 @@ def adapt(model: Surrogate, adapter: Adapter, samples: Samples) -> Surrogate:
         made = model(x, *mesh)
         return l2(made, y[:, : made.shape[1]], [1.0] * (made.ndim - 2)).mean()
 
-    return attach(model, adapter, loss if adapter.needs_loss else None)
+    return attach(model, adapter, loss if adapter.wants_loss() else None)
 
 
 def mark(*tensors: Any) -> int:
@@ -77,5 +77,6 @@ def mark(*tensors: Any) -> int:
     total = 0
     for tensor in tensors:
         if isinstance(tensor, Tensor):
-            total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total)
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            total = zlib.crc32(plain.numpy().tobytes(), total)
     return total

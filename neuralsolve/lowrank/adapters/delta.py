@@ -24,7 +24,7 @@ class Delta(nn.Module, ABC):
     Attributes
     ----------
     view, shape : how the weight is seen as matrices, and its shape
-    enabled : whether it acts; see `attach.disabled`
+    enabled : whether it acts; see `disabled`
     """
 
     def __init__(self, view: MatrixView, shape: torch.Size):
@@ -96,7 +96,8 @@ class LowRankDelta(Delta):
         self.full = core is not None and core.ndim == right.ndim
         self.hold("left", left, trained="left" in trained)
         self.hold("right", right, trained="right" in trained)
-        self.hold("scale", torch.tensor(scale, dtype=left.real.dtype), trained="scale" in trained)
+        factor = torch.tensor(scale, dtype=left.real.dtype, device=left.device)
+        self.hold("scale", factor, trained="scale" in trained)
         for name, tensor in {"core": core, "start": start}.items():
             if tensor is None:
                 setattr(self, name, None)

@@ -43,7 +43,6 @@ class LoRASB(Ranked):
     64
     """
 
-    needs_loss: ClassVar[bool] = True
     saved: ClassVar[tuple[str, ...]] = ("left", "right")
 
     step: float = 1e-3
@@ -55,9 +54,12 @@ class LoRASB(Ranked):
             msg = f"got step={self.step!r}; a positive number is needed: step=1e-3"
             raise OptionError(msg)
 
+    def wants_loss(self) -> bool:
+        return True
+
     def delta(self, site: Site) -> Delta:
-        r = self.rank_of(site)
-        found = svd(-self.step * _sign(site.gradient) if self.signed else -site.gradient, rank=r)
+        r, G = self.rank_of(site), site.gradients.sum(0)
+        found = svd(-self.step * _sign(G) if self.signed else -G, rank=r)
         core = torch.diag_embed(found.s).to(site.matrix.dtype)
         core = core if self.signed else torch.zeros_like(core)
         return LowRankDelta(site.view, site.shape, found.U, found.Vh, core)

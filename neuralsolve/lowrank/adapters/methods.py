@@ -7,6 +7,7 @@ from typing import Any
 
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.lowrank.adapters.effort import Effort
+from neuralsolve.lowrank.adapters.gpm import GPM
 from neuralsolve.lowrank.adapters.loldu import LoLDU
 from neuralsolve.lowrank.adapters.lora import LoRA
 from neuralsolve.lowrank.adapters.lora_sb import LoRASB
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Adapter]] = {
     "salt": SALT,
     "loldu": LoLDU,
     "osf": OSF,
+    "gpm": GPM,
     "effort": Effort,
 }
 

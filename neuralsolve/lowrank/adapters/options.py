@@ -28,7 +28,7 @@ class Site:
     name : its path in the model
     view, shape : how it is seen as matrices, and its shape
     matrix : W0 (..., m, n), in working precision
-    gradient : of the loss, in the same matrices; zero where no loss was given
+    gradients : of every loss, in the same matrices, (losses, ..., m, n); one of zero where none was given
     generator : where random numbers come from
     """
 
@@ -36,7 +36,7 @@ class Site:
     view: MatrixView
     shape: torch.Size
     matrix: Tensor
-    gradient: Tensor
+    gradients: Tensor
     generator: torch.Generator
 
     @property
@@ -70,7 +70,6 @@ class Adapter(ABC):
     seed : of random factors
     """
 
-    needs_loss: ClassVar[bool] = False
     saved: ClassVar[tuple[str, ...]] = ()  # frozen tensors that cannot be made again from the weight
 
     targets: str | Sequence[str] = ALL
@@ -93,6 +92,10 @@ class Adapter(ABC):
         if self.min_dim < 1:
             msg = f"got min_dim={self.min_dim}; at least 1 is needed: min_dim=2"
             raise OptionError(msg)
+
+    def wants_loss(self) -> bool:
+        """Return whether it begins with gradients, so that `attach` needs a loss."""
+        return False
 
     @abstractmethod
     def delta(self, site: Site) -> Delta:

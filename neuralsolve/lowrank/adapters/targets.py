@@ -110,7 +110,7 @@ def _complain(adapter: Adapter, known: list[MatrixParameter], chosen: list[Matri
                 raise OptionError(msg)
 
 
-def sites(found: list[Target], adapter: Adapter, gradients: dict[str, Tensor]) -> list[Site]:
+def sites(found: list[Target], adapter: Adapter, gradients: dict[str, list[Tensor]]) -> list[Site]:
     """Return the weights as matrices, with gradients where there are any.
 
     Raises
@@ -125,11 +125,10 @@ def sites(found: list[Target], adapter: Adapter, gradients: dict[str, Tensor]) -
         if not bool(torch.isfinite(torch.view_as_real(matrix) if matrix.is_complex() else matrix).all()):
             msg = f"{target.name} holds NaN or infinity; load good weights before attach"
             raise NonFiniteError(msg)
-        gradient = torch.zeros_like(matrix)
-        if target.name in gradients:
-            gradient = working(target.view.to_matrix(gradients[target.name]))
+        each = [working(target.view.to_matrix(gradient)) for gradient in gradients.get(target.name, ())]
+        stacked = torch.stack(each or [torch.zeros_like(matrix)])
         shape = target.parameter.shape
-        made.append(Site(target.name, target.view, shape, matrix, gradient, generator))
+        made.append(Site(target.name, target.view, shape, matrix, stacked, generator))
     return made
 
 
@@ -165,11 +164,15 @@ def _is_dense_tensor(module: nn.Module) -> bool:
 
 
 def _takes(module: nn.Module) -> bool:
-    """Return whether a parametrisation can be hung on a module: not on one, nor on factored tensors."""
+    """Return whether a parametrisation can be hung on a module, and would act.
+
+    Not on another parametrisation, on factored tensors, whose classes refuse it, nor on recurrent layers,
+    which keep their weights in a list of their own.
+    """
     library = sys.modules.get("tltorch")
     if library is not None and isinstance(module, library.FactorizedTensor):
         return _is_dense_tensor(module)
-    return not isinstance(module, parametrize.ParametrizationList)
+    return not isinstance(module, parametrize.ParametrizationList | nn.RNNBase)
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[str, str]]]:
