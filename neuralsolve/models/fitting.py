@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ from neuralsolve.errors import OptionError
 from neuralsolve.models import training_loop
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer, Residual
+from neuralsolve.models.fine_tuning import mark
 from neuralsolve.models.frames import seen_by
 from neuralsolve.models.networks import NETWORKS, parameters_of
 from neuralsolve.models.parallel import Parallel
@@ -94,7 +94,7 @@ def train(
             prior = int(frames == 1)  # in a roll-out the frame before
             model = Surrogate.of(network, samples, normaliser, frames, prior)
     else:
-        model, about = copy.deepcopy(model), {"from": _mark(model)}
+        model, about = copy.deepcopy(model), {"from": mark(*tensors_of(model).values())}
     trainer = FieldTrainer(model, samples, validation, options, about, residual, parallel)
     if folder is None:
         with TemporaryDirectory() as temporary:
@@ -103,14 +103,6 @@ def train(
         Path(folder).mkdir(parents=True, exist_ok=True)
         _run(trainer, Path(folder), tell, keeps=True)
     return trainer.best_model()
-
-
-def _mark(model: Surrogate) -> int:
-    """Return what tells the weights of a model from others: a sum of bytes."""
-    mark = 0
-    for value in tensors_of(model).values():
-        mark = zlib.crc32(value.detach().cpu().contiguous().numpy().tobytes(), mark)
-    return mark
 
 
 def _run(trainer: FieldTrainer, folder: Path, tell: Callable[[int, str], None], keeps: bool) -> None:

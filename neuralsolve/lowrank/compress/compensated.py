@@ -24,6 +24,9 @@ class Compensated(nn.Module):
         super().__init__()
         self.base: Any = base.requires_grad_(False)
         self.residual = residual
+        for name in ("in_features", "out_features", "in_channels", "out_channels"):
+            if hasattr(residual, name):
+                setattr(self, name, getattr(residual, name))
 
     @classmethod
     def like(cls, base: Any, rank: int) -> Compensated:

@@ -149,6 +149,7 @@ def compress(
 
     Examples
     --------
+    >>> import torch
     >>> _ = torch.manual_seed(7)
     >>> net = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
     >>> small = compress(net, torch.randn(200, 16), Plan(kept=0.5))

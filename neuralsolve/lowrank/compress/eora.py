@@ -21,6 +21,7 @@ from neuralsolve.lowrank.compress.calibration import INPUTS, Data, batches, cali
 from neuralsolve.lowrank.compress.compensated import Compensated
 from neuralsolve.lowrank.compress.factored import check_rank
 from neuralsolve.lowrank.compress.layers import Target, replace, targets
+from neuralsolve.lowrank.compress.spectral import break_even
 from neuralsolve.lowrank.compress.whitened import FLOOR, Whitened
 
 
@@ -41,7 +42,7 @@ def compensate(
     model : as trained
     compressed : the same layers with other weights: rounded, pruned
     calibration : inputs (n, ...), or batches, see `calibrate`
-    rank : of every residual; layers that are no larger than it are given back nothing
+    rank : of every residual, at most: less where a residual would be no smaller than the layer
     include, exclude : words of paths, see `targets`
     propagate : whether each layer sees what the compensated layers before it make; False: all see what the
         compressed model makes, in one pass
@@ -56,6 +57,7 @@ def compensate(
 
     Examples
     --------
+    >>> import torch
     >>> _ = torch.manual_seed(7)
     >>> net, x = nn.Sequential(nn.Linear(24, 16)), torch.randn(60, 24)
     >>> rounded = copy.deepcopy(net)
@@ -69,10 +71,11 @@ def compensate(
     result = copy.deepcopy(compressed)
     truth = {each.path: each for each in targets(model, include, exclude)[0] if each.kind != "modes"}
     found = [each for each in targets(result, include, exclude)[0] if each.path in truth]
-    found = [each for each in found if _pays(each, rank)]
+    ranks = {each.path: min(rank, break_even(*each.matrices().shape[-2:]) - 1) for each in found}
+    found = [each for each in found if ranks[each.path]]
     if not found:
         msg = (
-            f"no layer of {type(model).__name__} is larger than a residual of rank {rank}; take a lower rank"
+            f"{type(model).__name__} has no layer that a residual is smaller than; check include and exclude"
         )
         raise OptionError(msg)
     wanted, whitened = frozenset({INPUTS}), Whitened(floor)
@@ -82,7 +85,7 @@ def compensate(
         target = by_path[path]
         seen = calibrate(result, data, [target], wanted).moments if propagate else moments
         lost = _lost(truth[path], target)
-        layer: Any = Compensated.like(target.module, rank)
+        layer: Any = Compensated.like(target.module, ranks[path])
         factors = whitened.factors(lost, None, seen[path], layer.rank)
         layer.residual.set_factors(factors.B, factors.A)
         replace(result, target.module, layer.train(result.training))
@@ -95,8 +98,3 @@ def _lost(truth: Target, target: Target) -> Tensor:
         msg = f"{truth.path!r} is {tuple(W.shape)} in one model and {tuple(W_c.shape)} in the other"
         raise ShapeError(msg)
     return (W - W_c)[0]
-
-
-def _pays(target: Target, rank: int) -> bool:
-    m, n = target.matrices().shape[-2:]
-    return rank * (m + n) < m * n

@@ -137,10 +137,9 @@ class FactoredLinear(Factored):
     @classmethod
     def like(cls, layer: Any, rank: int, bias: bool | None = None) -> FactoredLinear:
         """Return one of the sizes of a linear layer, dense or factored; its numbers are drawn."""
-        weight = layer.last.weight if isinstance(layer, Factored) else layer.weight
+        weight = getattr(layer, "last", layer).weight
         has_bias = layer.bias is not None if bias is None else bias
-        inputs, outputs = int(layer.in_features), int(layer.out_features)
-        return cls(inputs, outputs, rank, has_bias, weight.device, weight.dtype)
+        return cls(layer.in_features, layer.out_features, rank, has_bias, weight.device, weight.dtype)
 
     @property
     def rank(self) -> int:
