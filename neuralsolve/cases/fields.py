@@ -10,115 +10,37 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from neuralsolve.cases.field_data import Data, Test
 from neuralsolve.cases.files import referenced_file
-from neuralsolve.cases.schema import CaseTable, Table
+from neuralsolve.cases.schema import CaseTable
 from neuralsolve.cases.training import Shown, Tell, Trained, planned, provenance
-from neuralsolve.data import make, read_data, read_header
 from neuralsolve.data.samples import Samples
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.adapters import make_adapter, merged_copy, save_adapter
+from neuralsolve.lowrank.adapters.options import Adapter
 from neuralsolve.models.evaluation import errors, evaluated
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer
+from neuralsolve.models.fine_tuning import adapt, begun, mark
 from neuralsolve.models.frames import on_frames, seen_by
 from neuralsolve.models.networks import parameters_of
+from neuralsolve.models.optimizers import PLAIN
 from neuralsolve.models.parallel import Parallel, processes
 from neuralsolve.models.surrogate import Surrogate, tensors_of
 from neuralsolve.models.training_loop import train
-from neuralsolve.pde.equation import equation_of, equations, with_prior
+from neuralsolve.pde.equation import equation_of, with_prior
 
 MADE, BEST, LAST = "data.h5", "best.safetensors", "last.safetensors"
-
-
-class Source(Table):
-    """Where samples come from: a file, or an equation that makes `count` of them, beside the training."""
-
-    file: str | None = None
-    equation: str | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    count: PositiveInt | None = None
-    first: NonNegativeInt = 0
-    seed: NonNegativeInt = 1905
-    stride: PositiveInt = 1
-    frames: list[PositiveInt] | None = Field(default=None, min_length=2, max_length=2)
-
-    @model_validator(mode="after")
-    def _one(self) -> Source:
-        if (self.file is None) == (self.equation is None) or (self.equation is not None) != (
-            self.count is not None
-        ):
-            msg = "file = FILE, or equation = NAME with count = N, is needed"
-            raise OptionError(msg)
-        if self.equation is not None and self.equation not in equations():
-            msg = f"equation = {self.equation!r}{nearest(self.equation, equations())}"
-            raise OptionError(msg)
-        return self
-
-    def samples(self, case: Path, folder: Path, name: str, tell: Tell) -> Samples:
-        """Return the samples; those of an equation are made once, into `folder` / `name`."""
-        if self.file is not None:
-            path = referenced_file(case, self.file)
-        else:
-            path = folder / name
-            self._made(path, tell)
-        frames = None if self.frames is None else (self.frames[0], self.frames[1])
-        found = read_data(path, frames=frames)
-        return found if self.stride == 1 else found.every(self.stride)
-
-    def _made(self, path: Path, tell: Tell) -> None:
-        """Make the samples of the equation, unless they are there; refuse others in their place."""
-        assert self.equation is not None
-        assert self.count is not None
-        try:
-            equation = equations()[self.equation](**self.parameters)
-        except TypeError as error:
-            msg = f"parameters of {self.equation}: {error}"
-            raise OptionError(msg) from None
-        if not path.exists() or path.with_name(f"{path.name}.parts").exists():
-            told = lambda done, note: tell(0, f"{done} samples, {note}")  # noqa: E731
-            make(equation, self.count, path, self.seed, self.first, tell=told)
-        layout = read_header(path).layout
-        wanted = json.loads(json.dumps(equation.layout().equation, default=str))
-        wanted |= {"seed": self.seed, "first": self.first, "count": self.count}
-        held = {**layout.origin, **layout.equation}
-        other = {name: held.get(name) for name, value in wanted.items() if held.get(name) != value}
-        if other:
-            msg = f"{path} holds samples made with {other}; delete it, or train into another --out-dir"
-            raise OptionError(msg)
-
-
-class Data(Source):
-    """The samples of the training, the validation and a first test.
-
-    They are taken one after the other, or each spread evenly over what the later ones leave: see
-    `Samples.split` and `Samples.spread`.
-    """
-
-    train: PositiveInt
-    validation: PositiveInt
-    test: NonNegativeInt = 0
-    split: Literal["consecutive", "spread"] = "consecutive"
-
-    @model_validator(mode="after")
-    def _enough(self) -> Data:
-        wanted = self.train + self.validation + self.test
-        if self.count is not None and self.count < wanted:
-            msg = f"data.count = {self.count}; train, validation and test are {wanted} samples together"
-            raise OptionError(msg)
-        return self
-
-
-class Test(Source):
-    """Further samples that the trained model is measured on, of any resolution; `steps` of a roll-out."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    use: PositiveInt | None = None
-    steps: PositiveInt | None = None
+ADAPTER = "adapter.safetensors"
 
 
 class FieldCase(CaseTable):
-    """A model of fields: its network and that one's `options`, the data, and how it is trained."""
+    """A model of fields: its network and that one's `options`, the data, and how it is trained.
+
+    `start` is a trained model to begin with; `adapter` what is trained on it, in the place of all weights.
+    """
 
     command: ClassVar[str] = "train"
     shared: ClassVar[bool] = True
@@ -128,6 +50,8 @@ class FieldCase(CaseTable):
     options: dict[str, Any] = Field(default_factory=dict)
     normaliser: Literal["pointwise", "channel", "none"] = "channel"
     prior: bool = False
+    start: str | None = None
+    adapter: dict[str, Any] | None = None
     data: Data
     tests: list[Test] = Field(default_factory=list)
     schedule: dict[str, Any] = Field(default_factory=dict)
@@ -140,6 +64,8 @@ class FieldCase(CaseTable):
         if self.prior and plan.rollout:
             msg = "prior = true with a roll-out, which has no cheap solutions of later frames; leave one out"
             raise OptionError(msg)
+        if self.adapter is not None:
+            self.adapting()
         names = ["data", "test", *(each.name for each in self.tests)]
         if len(set(names)) < len(names):
             msg = f"tests are named {', '.join(names[2:])}; each needs its own, not 'data' or 'test'"
@@ -160,6 +86,36 @@ class FieldCase(CaseTable):
     @property
     def _per_epoch(self) -> int:
         return max(1, self.data.train // (self.plan().batch * processes()))
+
+    def fine_tuned(
+        self, start: Path | None = None, adapter: str | None = None, rank: int | None = None
+    ) -> FieldCase:
+        """Return the case with another model to begin with, or another adapter on it."""
+        changes: dict[str, Any] = {} if start is None else {"start": str(start.absolute())}
+        if adapter is not None:
+            changes["adapter"] = {"name": adapter} | ({} if rank is None else {"rank": rank})
+        case = self.model_copy(update=changes)
+        if case.adapter is not None:
+            case.adapting()
+        return case
+
+    def adapting(self) -> Adapter:
+        """Return the adapter."""
+        options = dict(self.adapter or {})
+        name = options.pop("name", None)
+        if self.start is None:
+            msg = f"adapter {name!r} without a trained model to put it on: start = FILE, or --start FILE"
+            raise OptionError(msg)
+        if self.plan().optimizer not in PLAIN:
+            msg = (
+                f"adapter {name!r} with optimizer = {self.plan().optimizer!r}, which projects whole weights; "
+            )
+            msg += f"one of {', '.join(PLAIN)} is needed"
+            raise OptionError(msg)
+        if name == "gpm":
+            msg = "adapter 'gpm' wants samples of an older task: attach it in Python, see docs/adapters.md"
+            raise OptionError(msg)
+        return make_adapter(str(name), **options)
 
     def folders(self, folder: Path) -> list[Path]:
         """Return where the log and the checkpoint go."""
@@ -201,8 +157,16 @@ class FieldCase(CaseTable):
             torch.manual_seed(plan.seed)
             network = {"name": self.network} | self.options
             prior = len(self._equation(samples).prior_names) if self.prior else int(plan.rollout > 0)
-            model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
+            if self.start is None:
+                model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
+            else:
+                model = begun(referenced_file(self.path, self.start), network, prior, samples)
         about = self.model_dump(mode="json", include={"data", "normaliser"})
+        if self.start is not None:
+            about |= {"start": mark(*model.state_dict().values())}
+        if self.adapter is not None:
+            about |= {"adapter": self.adapter}
+            adapt(model.to(parallel.device), self.adapting(), samples)
         about |= {"prior": True} if self.prior else {}
         residual = getattr(self._equation(samples), "residual_of", None)
         return FieldTrainer(model, samples, validation, plan, about, residual, parallel)
@@ -232,10 +196,12 @@ class FieldCase(CaseTable):
             facts["wall_seconds"] = f"{trainer.seconds:.0f}"
             trainer.best_model().save(folder / BEST, facts)
             trainer.average.save(folder / LAST, facts)
+            if self.adapter is not None:
+                save_adapter(trainer.best_model(), folder / ADAPTER)
 
         options = {"writes": first, "saved": saved, "tensorboard": self.tensorboard, "agreed": parallel.any}
         rows = train(trainer, folder, tell, **options)
-        model = trainer.best_model()
+        model = merged_copy(trainer.best_model())
         results = [self._row(model, name, *each) for name, each in tests.items()] if first else []
         facts = self._facts(trainer) | provenance(self, trainer.step, trainer.seconds, results)
         named = {"training": "loss", "validation": "validation"}
@@ -252,6 +218,7 @@ class FieldCase(CaseTable):
             "loss, relative",
             [_told(row) for row in results],
             _shown(model, *next(iter(tests.values()))) if first and tests else None,
+            () if self.adapter is None else (folder / ADAPTER,),
         )
 
     def _facts(self, trainer: FieldTrainer) -> dict[str, str]:
@@ -260,7 +227,7 @@ class FieldCase(CaseTable):
             "seed": str(trainer.schedule.seed),
             "parameters": str(parameters_of(trainer.model)),
             "data": json.dumps(self.data.model_dump(mode="json")),
-        }
+        } | ({} if self.adapter is None else {"adapter": json.dumps(self.adapter)})
 
     def _row(self, model: Surrogate, name: str, samples: Samples, steps: int | None) -> dict[str, Any]:
         row = {"test": name, "samples": len(samples), "shape": list(samples.shape)}

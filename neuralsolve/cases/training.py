@@ -64,6 +64,7 @@ class Trained:
     loss : what these losses are
     told : of the results, a line each
     shown : predictions, of a model of fields
+    files : further ones that were written
     """
 
     tensors: dict[str, Tensor]
@@ -75,6 +76,7 @@ class Trained:
     loss: str
     told: list[str]
     shown: Shown | None = None
+    files: tuple[Path, ...] = ()
 
 
 class Data(Table):

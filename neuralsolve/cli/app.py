@@ -145,6 +145,25 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="where files go; out/train/CASE")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="steps of training instead of the case's")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="a trained model of fields to begin with")
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="train it alone: lora, tensor-lora, lora-xs, lora-sb, svfit, ..."),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="adamw, adam, galore, tensor-galore, q-galore, dct, frugal, adam8bit"
+        ),
+    ] = None,
+    rank: Annotated[
+        float | None,
+        typer.Option(
+            help="of the adapter; or of a low-rank optimizer: directions, or a part of them as 0.25"
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="begin anew where a checkpoint exists; by default it goes on")
     ] = False,
@@ -153,7 +172,10 @@ def train(
     """Train a network; write its weights, a log and a picture of the loss. Interrupted, it goes on later."""
     from neuralsolve.cli.train import run
 
-    run(case, out_dir, steps, restart=restart, json=json)
+    whole = rank is not None and rank >= 1 and rank.is_integer()
+    number = int(rank) if whole and rank is not None else rank
+    changes = {"optimizer": optimizer, "start": start, "adapter": adapter, "rank": number}
+    run(case, out_dir, steps, changes, restart=restart, json=json)
 
 
 @app.command()

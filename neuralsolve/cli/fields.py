@@ -42,9 +42,9 @@ def evaluate(
 ) -> None:
     """Measure, tell, write."""
     with answered(json):
-        _targets({"--plot": plot, "--csv": csv}, force)
+        check_targets({"--plot": plot, "--csv": csv}, force)
         surrogate = Surrogate.load(model)
-        samples = _as_seen(surrogate, _samples(data, part))
+        samples = as_seen(surrogate, samples_of(data, part))
         made = surrogate.predict(samples, steps=steps or steps_for(surrogate, samples))
         found = measured(samples, made, _residual(samples))
         metrics = {
@@ -93,9 +93,9 @@ def predict(
         if out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
             msg = f"--out {out}: predictions are written as .h5 or .npz"
             raise OptionError(msg)
-        _targets({"--out": out, "--plot": plot}, force)
+        check_targets({"--out": out, "--plot": plot}, force)
         surrogate = Surrogate.load(model)
-        samples = _as_seen(surrogate, _samples(data, part))
+        samples = as_seen(surrogate, samples_of(data, part))
         steps = steps or steps_for(surrogate, samples)
         started = time.perf_counter()
         made = surrogate.predict(samples, steps=steps)
@@ -137,8 +137,8 @@ def compare(
             msg = f"{sources[0]} alone; models are needed, and last the samples: compare A.safetensors DATA"
             raise OptionError(msg)
         *models, data = sources
-        _targets({"--plot": plot, "--csv": csv}, force)
-        samples = _samples(data, part)
+        check_targets({"--plot": plot, "--csv": csv}, force)
+        samples = samples_of(data, part)
         found = [_compared(name, samples, steps) for name in models]
         found.sort(key=lambda pair: pair[0]["l2"])
         rows = [row for row, _ in found]
@@ -169,7 +169,7 @@ def _compared(path: str, samples: Samples, steps: int | None) -> tuple[dict[str,
     made = np.empty(0)
     for _ in range(TIMED):
         started = time.perf_counter()
-        seen = _as_seen(surrogate, samples)
+        seen = as_seen(surrogate, samples)
         made = surrogate.predict(seen, steps=steps or steps_for(surrogate, seen))
         times.append(time.perf_counter() - started)
     found = measured(samples, made, _residual(samples))
@@ -205,7 +205,8 @@ def _labels(rows: Sequence[dict[str, Any]]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(row["model"]) for row in rows]
 
 
-def _samples(data: str, part: Part) -> Samples:
+def samples_of(data: str, part: Part) -> Samples:
+    """Return a part of a file of samples, or raise an OptionError where it has fewer."""
     samples, (first, count) = read_data(data), part
     if first >= len(samples):
         msg = f"--first {first}: {data} has {len(samples)} samples, numbered from 0"
@@ -216,7 +217,7 @@ def _samples(data: str, part: Part) -> Samples:
     return samples.take(slice(first, None if count is None else first + count))
 
 
-def _as_seen(surrogate: Surrogate, samples: Samples) -> Samples:
+def as_seen(surrogate: Surrogate, samples: Samples) -> Samples:
     """Return the samples with the cheap solutions that the model begins from, if it does."""
     lacks = samples.inputs.shape[1] + surrogate.prior == surrogate.network["inputs"]
     return with_prior(samples) if surrogate.prior and lacks else samples
@@ -257,7 +258,8 @@ def _draw_fields(path: Path, samples: Samples, made: np.ndarray, title: str, for
         save(figure, path, force)
 
 
-def _targets(targets: dict[str, Path | None], force: bool) -> None:
+def check_targets(targets: dict[str, Path | None], force: bool) -> None:
+    """Raise an error that names the option where a file cannot be written."""
     for option, path in targets.items():
         if path is not None:
             with told_of(option):

@@ -17,7 +17,7 @@ data = typer.Typer(help="Data sets of fields: make, look at, convert.", no_args_
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (evaluate, predict, compare):
+    for command in (evaluate, predict, compare, compress):
         app.command()(command)
     app.add_typer(data, name="data")
 
@@ -72,6 +72,51 @@ def compare(
     from neuralsolve.cli.fields import compare as run
 
     run(sources, steps, (first, count), plot, csv, json=json, force=force)
+
+
+def compress(
+    model: Model,
+    data: Annotated[
+        str, typer.Option("--data", metavar="DATA", help="samples that the model was trained on: .h5, ...")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="where the model goes")],
+    kept: Annotated[float, typer.Option(help="part that is kept, in (0, 1]")] = 0.5,
+    factoriser: Annotated[str, typer.Option(help="afm, afm-uncentred, whitened or svd")] = "afm",
+    allocator: Annotated[str, typer.Option(help="greedy, uniform, energy, value or threshold")] = "greedy",
+    measure: Annotated[str, typer.Option(help="what is kept a part of: parameters or macs")] = "parameters",
+    round_to: Annotated[int, typer.Option(min=1, help="ranks are multiples of it")] = 1,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="in paths of layers; may be repeated")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="in paths of layers; may be repeated")
+    ] = None,
+    propagate: Annotated[
+        bool, typer.Option("--propagate", help="layers see what the factored ones before them make")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, help="to calibrate by, at most")] = 256,
+    epochs: Annotated[int, typer.Option(min=0, help="of a fine-tune afterwards")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="of the fine-tune")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, help="of the fine-tune")] = 1905,
+    plot: Plot = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Compress a trained model of fields by factors of low rank; the last tenth of DATA measures it."""
+    from neuralsolve.cli.compress import run
+
+    plan = {
+        "factoriser": factoriser,
+        "allocator": allocator,
+        "kept": kept,
+        "measure": measure,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "round_to": round_to,
+        "propagate": propagate,
+    }
+    training = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+    run(model, data, out, plan, samples, training, plot, json=json, force=force)
 
 
 @data.command("make")

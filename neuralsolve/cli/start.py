@@ -18,6 +18,7 @@ QUIET = (
     "evaluate",
     "predict",
     "compare",
+    "compress",
 )  # with threads that sleep
 
 

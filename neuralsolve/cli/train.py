@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from neuralsolve.cases import find_case, load_case
+from neuralsolve.cases.fields import FieldCase
 from neuralsolve.cases.training import Trained
 from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
@@ -17,7 +19,15 @@ from neuralsolve.models.training_loop import CHECKPOINT, LOG
 from neuralsolve.preconditioners.weights import SUFFIX, write_tensors
 
 
-def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, json: bool) -> None:
+def run(
+    name: str,
+    out_dir: Path | None,
+    steps: int | None,
+    changes: dict[str, Any],
+    *,
+    restart: bool,
+    json: bool,
+) -> None:
     """Train, or go on; measure; write weights, log and picture; tell."""
     with answered(json):
         path = find_case(name)
@@ -30,6 +40,7 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             raise OptionError(msg)
         if steps is not None:
             case = case.with_steps(steps)
+        case = _changed(case, {key: value for key, value in changes.items() if value is not None})
         label = path.stem.removeprefix("train_")
         folder = out_dir if out_dir is not None else Path("out") / "train" / label
         with told_of("--out-dir"):
@@ -45,7 +56,8 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
             return
         weights = folder / f"{label}{SUFFIX}"
         write_tensors(weights, trained.tensors, trained.provenance)
-        files = [weights, *(each / LOG for each in case.folders(folder)), *_pictures(folder, label, trained)]
+        files = [weights, *trained.files, *(each / LOG for each in case.folders(folder))]
+        files += _pictures(folder, label, trained)
         facts: dict[str, Any] = {
             "case": label,
             "steps": trained.steps,
@@ -58,6 +70,29 @@ def run(name: str, out_dir: Path | None, steps: int | None, *, restart: bool, js
         else:
             done = f"{label}: {trained.steps} steps in {seconds(trained.seconds)}"
             typer.echo("\n".join([done, *trained.told, *(f"wrote {file}" for file in files)]))
+
+
+def _changed(case: Any, changes: dict[str, Any]) -> Any:
+    """Return the case with another start, adapter or options of its schedule; refuse what it has not."""
+    tuned = {name: changes.pop(name) for name in ("start", "adapter") if name in changes}
+    if "adapter" in tuned and "rank" in changes:
+        tuned["rank"] = changes.pop("rank")
+    if tuned and not isinstance(case, FieldCase):
+        msg = f"{case.path} is no model of fields; those alone begin with --start and take an --adapter"
+        raise OptionError(msg)
+    if tuned:
+        case = case.fine_tuned(**tuned)
+    if not changes:
+        return case
+    known = {field.name for field in dataclasses.fields(case.plan())} if hasattr(case, "plan") else set()
+    for option in changes:
+        if option not in known:
+            msg = f"--{option} with {case.path}, whose training has no such option; models of fields and of "
+            msg += "sequences have"
+            raise OptionError(msg)
+    changed = case.model_copy(update={"schedule": case.schedule | changes})
+    changed.plan()  # its checks
+    return changed
 
 
 def _pictures(folder: Path, label: str, trained: Trained) -> list[Path]:

@@ -58,9 +58,8 @@ class MatrixView:
         ShapeError
             The parameter has not the axes of the view.
         """
-        shape = self._shape(parameter.shape)
+        shape, (m, n) = self._shape(parameter.shape), self.sizes(parameter.shape)
         seen = torch.view_as_complex(parameter.contiguous()) if self.pairs else parameter
-        m, n = (math.prod(shape[axis] for axis in axes) for axes in (self.rows, self.columns))
         order = self._order(len(shape))
         return seen.permute(order).reshape(*(shape[axis] for axis in self._batch(len(shape))), m, n)
 
@@ -71,6 +70,16 @@ class MatrixView:
         moved = matrix.reshape([sizes[axis] for axis in order])
         seen = moved.permute([order.index(axis) for axis in range(len(sizes))])
         return torch.view_as_real(seen.resolve_conj()) if self.pairs else seen
+
+    def sizes(self, shape: Iterable[int]) -> tuple[int, int]:
+        """Return (m, n) of the matrices of a parameter of a shape.
+
+        >>> MatrixView(rows=(1,), columns=(0, 2)).sizes((3, 8, 5))
+        (8, 15)
+        """
+        known = self._shape(tuple(shape))
+        m, n = (math.prod(known[axis] for axis in axes) for axes in (self.rows, self.columns))
+        return m, n
 
     def _batch(self, ndim: int) -> list[int]:
         return [axis for axis in range(ndim) if axis not in (*self.rows, *self.columns)]
@@ -108,8 +117,7 @@ class MatrixParameter:
     @property
     def shape(self) -> tuple[int, int]:
         """Of one matrix, (m, n)."""
-        m, n = self.view.to_matrix(self.parameter.detach()).shape[-2:]
-        return m, n
+        return self.view.sizes(self.parameter.shape)
 
 
 def view_of(module: nn.Module, key: str) -> MatrixView | None:
@@ -125,11 +133,22 @@ def view_of(module: nn.Module, key: str) -> MatrixView | None:
     declared = getattr(module, "matrix_views", {})
     if key in declared:
         return declared[key]
-    parameter = getattr(module, key)
+    return plain_view(getattr(module, key), inputs_first=isinstance(module, TRANSPOSED))
+
+
+def plain_view(parameter: Tensor, inputs_first: bool = False) -> MatrixView | None:
+    """Return how a parameter is a matrix where its module says nothing; None where it is none.
+
+    `inputs_first` says that its first axis is the inputs; spectral weights, complex ones of three and more
+    axes, are taken to be so.
+
+    >>> plain_view(torch.zeros(3, 8, 5, dtype=torch.complex64))
+    MatrixView(rows=(1,), columns=(0, 2), pairs=False, ordered=None)
+    """
     others = tuple(range(2, parameter.ndim))
     if parameter.ndim < 2 or not (parameter.is_floating_point() or parameter.is_complex()):
         return None
-    turned = isinstance(module, TRANSPOSED) or (parameter.is_complex() and bool(others))
+    turned = inputs_first or (parameter.is_complex() and bool(others))
     return MatrixView((1,), (0, *others)) if turned else MatrixView((0,), (1, *others))
 
 

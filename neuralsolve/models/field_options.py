@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from neuralsolve.errors import OptionError, nearest
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES
+from neuralsolve.models.optimizers import Optimizing
 from neuralsolve.models.rates import SCHEDULES
 
 RESIDUAL = "residual"
@@ -24,7 +25,7 @@ class FieldTraining:
     learning_rate : the highest
     schedule : "onecycle", "cosine", "step", "constant"; `rise`, `period` (epochs), `factor` as of
         `rates.rate`
-    optimizer : "adamw", or "adam" with the decay inside the gradient
+    optimizer, rank, refresh, scale : see `neuralsolve.models.optimizers`
     weight_decay : of all weights
     loss : weights of "l2", "h1", "derivative", "residual" (of the equation that made the data), which add up
     clip : norm to which a longer gradient is cut; None never
@@ -53,6 +54,9 @@ class FieldTraining:
     period: int = 100
     factor: float = 0.5
     optimizer: str = "adamw"
+    rank: int | float | None = None
+    refresh: int | None = None
+    scale: float | None = None
     weight_decay: float = 1e-5
     loss: dict[str, float] = field(default_factory=lambda: {"l2": 1.0})
     clip: float | None = None
@@ -65,10 +69,15 @@ class FieldTraining:
     precision: str = "float32"
     seed: int = 1905
 
+    @property
+    def optimizing(self) -> Optimizing:
+        """Which optimizer it is."""
+        return Optimizing(self.optimizer, self.rank, self.refresh, self.scale, self.seed)
+
     def __post_init__(self) -> None:
+        _ = self.optimizing  # its checks
         words = {
             "schedule": SCHEDULES,
-            "optimizer": ("adamw", "adam"),
             "symmetry": symmetry.KINDS,
             "precision": ("float32", "bfloat16"),
         }

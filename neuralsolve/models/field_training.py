@@ -87,9 +87,9 @@ class FieldTrainer:
         self.device = self.parallel.device
         self.spacing = [float(axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in samples.layout.axes]
         self._check()
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
         model.to(self.device)
-        self.adam = kind(parameter_groups(model, options.learning_rate, options.weight_decay, SLOW))
+        groups = parameter_groups(model, options.learning_rate, options.weight_decay, SLOW)
+        self.adam = options.optimizing.made(model, groups)
         for group in self.adam.param_groups:
             group["highest"] = group["lr"]
         self.forward = self.parallel.shared(model)

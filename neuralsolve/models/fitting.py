@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +16,11 @@ from neuralsolve.errors import OptionError
 from neuralsolve.models import training_loop
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer, Residual
+from neuralsolve.models.fine_tuning import mark
 from neuralsolve.models.frames import seen_by
 from neuralsolve.models.networks import NETWORKS, parameters_of
 from neuralsolve.models.parallel import Parallel
-from neuralsolve.models.surrogate import Surrogate
+from neuralsolve.models.surrogate import Surrogate, tensors_of
 
 HELD = 10  # one in so many samples is held back to choose by
 MODEL = "best.safetensors"
@@ -35,6 +37,7 @@ def train(
     residual: Residual | None = None,
     device: str = "cpu",
     tell: Callable[[int, str], None] = lambda step, note: None,
+    model: Surrogate | None = None,
 ) -> Surrogate:
     """Train a network on samples and return what did best on the validation.
 
@@ -50,6 +53,7 @@ def train(
     residual : (inputs, outputs) -> (n,) of the equation, for the loss "residual"
     device : "cpu", "cuda" or "auto"
     tell : called with the step and a line on the loss at the end of every epoch
+    model : to go on from, compressed or not, with its own network and normalisers; it is left as it is
 
     Raises
     ------
@@ -70,6 +74,7 @@ def train(
     """
     options = options or FieldTraining()
     network = {"name": network} if isinstance(network, str) else dict(network)
+    network = network if model is None else model.network
     if "name" not in network:
         msg = f"network = {network} has no name; {{'name': 'lsm', ...}} is needed, of {', '.join(NETWORKS)}"
         raise OptionError(msg)
@@ -81,14 +86,16 @@ def train(
         samples, validation = samples.split(len(samples) - held)
     samples, validation = (seen_by(network, each) for each in (samples, validation))
     parallel = Parallel(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        frames = int(network.get("outputs", 1)) if options.rollout else None
-        prior = int(frames == 1)  # in a roll-out the frame before
-        model = Surrogate.of(network, samples, normaliser, frames, prior)
-    trainer = FieldTrainer(
-        model, samples, validation, options, {"normaliser": normaliser}, residual, parallel
-    )
+    about: dict[str, Any] = {"normaliser": normaliser}
+    if model is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            frames = int(network.get("outputs", 1)) if options.rollout else None
+            prior = int(frames == 1)  # in a roll-out the frame before
+            model = Surrogate.of(network, samples, normaliser, frames, prior)
+    else:
+        model, about = copy.deepcopy(model), {"from": mark(*tensors_of(model).values())}
+    trainer = FieldTrainer(model, samples, validation, options, about, residual, parallel)
     if folder is None:
         with TemporaryDirectory() as temporary:
             _run(trainer, Path(temporary), tell, keeps=False)

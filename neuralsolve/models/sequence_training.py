@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from neuralsolve.data.sequences import Sequences
 from neuralsolve.errors import OptionError, nearest
+from neuralsolve.models.optimizers import Optimizing
 from neuralsolve.models.rates import SCHEDULES, rate
 from neuralsolve.models.sequence_model import SequenceModel
 from neuralsolve.models.state_space import parameter_groups
@@ -41,6 +42,7 @@ class SequenceTraining:
     learning_rate : the highest
     slow_rate : the highest of eigenvalues, B and step sizes, which have no weight decay
     weight_decay : of all other weights
+    optimizer, rank, refresh, scale : see `neuralsolve.models.optimizers`
     schedule, rise, period (epochs), factor : as of `rates.rate`
     clip : norm to which a longer gradient is cut; None never
     seed : of weights, order and dropout
@@ -55,6 +57,10 @@ class SequenceTraining:
     learning_rate: float = 8e-3
     slow_rate: float = 1e-3
     weight_decay: float = 0.01
+    optimizer: str = "adamw"
+    rank: int | float | None = None
+    refresh: int | None = None
+    scale: float | None = None
     schedule: str = "onecycle"
     rise: float = 0.1
     period: int = 10
@@ -62,7 +68,13 @@ class SequenceTraining:
     clip: float | None = 1.0
     seed: int = 1905
 
+    @property
+    def optimizing(self) -> Optimizing:
+        """Which optimizer it is."""
+        return Optimizing(self.optimizer, self.rank, self.refresh, self.scale, self.seed)
+
     def __post_init__(self) -> None:
+        _ = self.optimizing  # its checks
         if self.schedule not in SCHEDULES:
             msg = f"schedule = {self.schedule!r}{nearest(self.schedule, SCHEDULES)}"
             raise OptionError(msg)
@@ -105,8 +117,8 @@ class SequenceTrainer:
         marks = [[*each.values.shape, zlib.crc32(each.values.tobytes())] for each in (data, validation)]
         self.options = json.loads(json.dumps({"about": about or {}, "data": marks} | asdict(options)))
         groups = parameter_groups(model, options.learning_rate, options.weight_decay, options.slow_rate)
-        self.adam = torch.optim.AdamW(groups)
-        self.highest = [group["lr"] for group in groups]
+        self.adam = options.optimizing.made(model, groups)
+        self.highest = [group["lr"] for group in self.adam.param_groups]
         self.step, self.seconds, self.best = 0, 0.0, -1.0
         self._drawn: tuple[int, np.ndarray] | None = None  # an epoch and its order
         self.best_tensors = {name: value.clone() for name, value in tensors_of(model).items()}

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,8 @@ class SpectralBlock(nn.Module):
     >>> block(torch.ones(2, 16, 8, 8), patch=(4, 4)).shape
     torch.Size([2, 16, 8, 8])
     """
+
+    linear_on_input: ClassVar = ("keys_values", "queries")  # what `neuralsolve.lowrank.compress` asks for
 
     def __init__(
         self,

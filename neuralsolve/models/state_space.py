@@ -61,7 +61,12 @@ class StateSpaceLayer(nn.Module, ABC):
 
     def slow_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that want a small learning rate and no weight decay: lambda, B and Delta."""
-        return [getattr(self, name) for name in self.slow]
+        adapted = getattr(self, "parametrizations", {})  # those of an adapter come with its numbers
+        return [
+            p
+            for name in self.slow
+            for p in (adapted[name].parameters() if name in adapted else [getattr(self, name)])
+        ]
 
     def _drawn_steps(self, count: int) -> nn.Parameter:
         low, high = (math.log(value) for value in self.step_range)
@@ -74,7 +79,8 @@ class StateSpaceLayer(nn.Module, ABC):
         """
         if torch.is_grad_enabled():
             return make(rate)
-        now = [p for name, p in self._parameters.items() if name != "D" and p is not None]
+        names = [*self._parameters, *getattr(self, "parametrizations", {})]
+        now = [p for name in names if name != "D" and (p := getattr(self, name)) is not None]
         if self._remembered is not None:
             known, values, made = self._remembered
             if known == rate and all(map(_same, now, values)):

@@ -1,8 +1,8 @@
 """A trained model of an operator: network, what it was trained to see, its grid; fields in, fields out.
 
 A file holds all of it, tensors in safetensors and the rest as JSON in its metadata, so a model is rebuilt
-without the code that trained it. Fields of another grid are resampled to that of the training and back; a
-model of points takes any points.
+without the code that trained it; of a compressed one, which layers are factored, and their ranks. Fields of
+another grid are resampled to that of the training and back; a model of points takes any points.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples, check_finite
 from neuralsolve.errors import FormatError, OptionError, ShapeError
+from neuralsolve.lowrank.adapters import merged_copy
+from neuralsolve.lowrank.compress.structure import restructure, structure_of
 from neuralsolve.models.frames import check_frames, fits, frames_of, on_frames, rolled, seen_by
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
 from neuralsolve.models.networks import make_network
@@ -216,8 +218,8 @@ class Surrogate(nn.Module):
         return Resampling(axes, own, wraps), Resampling(own, axes, boundary)
 
     def save(self, path: Path | str, about: dict[str, str] | None = None) -> None:
-        """Write a safetensors file, in one step; `about` is more metadata."""
-        write_tensors(Path(path), tensors_of(self), self.metadata() | (about or {}))
+        """Write a safetensors file, in one step; `about` is more metadata. An adapter is folded in."""
+        write_tensors(Path(path), tensors_of(merged_copy(self)), self.metadata() | (about or {}))
 
     def metadata(self) -> dict[str, str]:
         """Return all of a file but the tensors: what `load` rebuilds the network from."""
@@ -233,7 +235,8 @@ class Surrogate(nn.Module):
             "equation": layout.equation,
             "prior": self.prior,
         }
-        return {"surrogate": json.dumps(facts)}
+        factored = structure_of(self.net)
+        return {"surrogate": json.dumps(facts | ({"factored": factored} if factored else {}))}
 
     @classmethod
     def load(cls, path: Path | str) -> Surrogate:
@@ -270,7 +273,8 @@ class Surrogate(nn.Module):
             ]
             with torch.random.fork_rng():
                 prior = int(facts.get("prior", 0))
-                model = cls(network, make_network(**network), normalisers[0], normalisers[1], layout, prior)
+                net = restructure(make_network(**network), facts.get("factored", {}))
+                model = cls(network, net, normalisers[0], normalisers[1], layout, prior)
             load_tensors(model, tensors)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             msg = f"{path}: its weights do not fit the network that it names ({error})"

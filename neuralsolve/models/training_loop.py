@@ -281,7 +281,7 @@ def learned_state(net: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tens
 
 
 def adam_moments(net: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return Adam's moments by the number of the parameter."""
+    """Return Adam's moments, or another optimizer's state of plain tensors, by number of the parameter."""
     return {
         f"adam.{k}.{name}": value
         for k, parameter in enumerate(net.parameters())
@@ -296,11 +296,14 @@ def restore_learned(net: nn.Module, adam: torch.optim.Optimizer, tensors: dict[s
 
 
 def restore_moments(net: nn.Module, adam: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Take Adam's moments, in the memory format of the network at hand."""
+    """Take the state of an optimizer; what has a parameter's shape in that one's memory format."""
     for k, parameter in enumerate(net.parameters()):
         start = f"adam.{k}."
         moments = {name[len(start) :]: v.clone() for name, v in tensors.items() if name.startswith(start)}
         if moments:
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name] = torch.empty_like(parameter).copy_(moments[name])
+            for name, value in moments.items():
+                if value.shape == parameter.shape and value.dtype == parameter.dtype:
+                    moments[name] = torch.empty_like(parameter).copy_(value)
+                elif value.ndim:  # counts of steps stay with the processor
+                    moments[name] = value.to(parameter.device)
             adam.state[parameter] = moments

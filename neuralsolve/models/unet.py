@@ -206,7 +206,8 @@ class UNet(nn.Module):
         room = [side for n, full in zip(shape[::-1], padded[::-1], strict=True) for side in (0, full - n)]
         x = self.last(self.body(F.pad(x, room), patch).movedim(1, -1))
         x = x[(slice(None), *(slice(n) for n in shape))].reshape(-1, self.last.out_features)
-        out = two_layers(x, *self.head.parameters())
+        layers = self.head[0], self.head[2]  # by name: an adapted layer has more parameters
+        out = two_layers(x, *(getattr(each, key) for each in layers for key in ("weight", "bias")))
         return out.view(-1, *shape, self.outputs).movedim(-1, 1)
 
     def padded(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:

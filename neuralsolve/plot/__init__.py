@@ -13,6 +13,7 @@ from neuralsolve.plot.charts import (
 )
 from neuralsolve.plot.errors import errors_figure, relative_errors, rollout_figure, spectra_figure
 from neuralsolve.plot.fields import comparison_figure, fields_figure
+from neuralsolve.plot.lowrank import compression_figure
 from neuralsolve.plot.optimum import control_figure
 from neuralsolve.plot.profiles import profiles_figure
 from neuralsolve.plot.solution import solution_figure
@@ -24,6 +25,7 @@ __all__ = [
     "bars_figure",
     "bench_figure",
     "comparison_figure",
+    "compression_figure",
     "control_figure",
     "errors_figure",
     "fields_figure",

@@ -14,6 +14,8 @@ from neuralsolve.kernels.cpu.prefetch import AHEAD, IN_CACHE, prefetch
 from neuralsolve.kernels.cpu.threads import ordered, over_ranges, serial
 from neuralsolve.kernels.cpu.vector import numbers, total
 
+WIDE = 16  # columns from which on they are vectors of their own
+
 
 @serial
 def _row_after(indptr, entries):
@@ -102,6 +104,20 @@ def _rows_columns(indptr, indices, values, x, w, out, k, lo, hi):
     return sums
 
 
+@serial
+def _rows_wide(indptr, indices, values, x, out, lo, hi):
+    """Rows of out = A x with the entries lo..hi for x (n, k) of many columns: all of them side by side."""
+    first, last = _row_range(indptr, values.size, lo, hi)
+    k = x.shape[1]
+    for i in range(first, last):
+        for j in range(k):
+            out[i, j] = 0
+        for p in range(indptr[i], indptr[i + 1]):
+            a, column = values[p], indices[p]
+            for j in range(k):
+                out[i, j] += a * x[column, j]
+
+
 def _product(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, w: Tensor, out: Tensor) -> list:
     """Set out = A x, return w.out by ranges: beside the memory traffic the inner product is free."""
     starts, columns, entries = indptr.numpy(), indices.numpy(), values.numpy()
@@ -119,6 +135,11 @@ def _product(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, w: Tens
 
 def csr_matvec(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: Tensor) -> None:
     """Out = A x; x (n,) or (n, k), out (m,) or (m, k) overwritten."""
+    if x.ndim == 2 and x.shape[1] >= WIDE:
+        arrays = [part.numpy() for part in (indptr, indices, values, x, out)]
+        entries = x.shape[1] * len(values)
+        over_ranges(len(values), lambda lo, hi: _rows_wide(*arrays, lo, hi), entries)
+        return
     _product(indptr, indices, values, x, out, out)
 
 

@@ -1,0 +1,8 @@
+"""Low-rank methods against their bars."""
+
+from __future__ import annotations
+
+from neuralsolve.bench.lowrank_adapters import adapters
+from neuralsolve.bench.lowrank_svd import svd_speed
+
+GROUPS = {"svd": svd_speed, "adapters": adapters}

@@ -1,0 +1,253 @@
+"""Low-rank optimizers beside Adam: error, state and time on a small operator, and cosines on an ordered axis.
+
+Learning rates are picked for each optimizer by the validation error of the first seed, on a grid of factor 2
+that is walked until the best is no end of it. All seeds are then trained and tested at that rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, row
+from neuralsolve.bench.clock import interleaved
+from neuralsolve.bench.lowrank_operator import NODES, Pairs, family, fit, loss, network, relative_error
+from neuralsolve.kernels.cpu.threads import torch_on_one_thread
+from neuralsolve.lowrank.optim import (
+    Adam8bit,
+    DCTAdamW,
+    Frugal,
+    GaLore,
+    Method,
+    ProjectedOptimizer,
+    QGaLore,
+    TensorGaLore,
+)
+from neuralsolve.lowrank.optim.projectors import Place, SVDProjector
+from neuralsolve.lowrank.views import MatrixView
+
+GROUP = "optim"
+PART, GAP = 0.3125, 20  # of the shorter sides, and steps between refreshes
+STEPS, BATCH = 250, 25
+COUNTS = 1000, 200, 200  # samples to train on, to choose by, to test on
+DATA_SEED = 4409
+FACTOR = 2.0  # of the grid of learning rates
+STATE = Bars(0.55)
+ADAM = "Adam"
+OURS = "FRUGAL, warm, rotated, sign 0.2"
+WARM, EXACT, DCT, RANDOM = "GaLore, warm, rotated", "GaLore, exact, rotated", "DCT", "random directions"
+PAPER, SPLIT, LAZY = "GaLore, exact, kept", "FRUGAL, exact, reset, sign 1", "Q-GaLore"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An optimizer, None for Adam, with the rate its grid begins at and the bar of its error over Adam's."""
+
+    method: Method | None
+    rate: float
+    bar: Bars | None = None
+
+
+ENTRIES = {
+    ADAM: Entry(None, 0.012),
+    PAPER: Entry(GaLore(PART, GAP, svd="exact", transport="keep"), 0.024, Bars(1.2)),
+    EXACT: Entry(GaLore(PART, GAP, svd="exact"), 0.024, Bars(1.2)),
+    WARM: Entry(GaLore(PART, GAP), 0.024, Bars(1.2)),
+    RANDOM: Entry(GaLore(PART, GAP, svd="random"), 0.024),
+    DCT: Entry(DCTAdamW(PART), 0.024),
+    SPLIT: Entry(Frugal(PART, GAP, space="svd", rate=1.0, transport="reset"), 0.006),
+    OURS: Entry(Frugal(PART, GAP), 0.024, Bars(1.2, 1.0)),
+    LAZY: Entry(QGaLore(PART, GAP), 0.024),
+    "Tensor-GaLore": Entry(TensorGaLore(0.25, GAP), 0.024),
+    "Adam in 8 bits": Entry(Adam8bit(), 0.012),
+}
+
+
+@dataclass
+class Found:
+    """What an optimizer reached: errors by seed, at the best rate; state; seconds of a training."""
+
+    rate: float
+    errors: list[float]
+    validation: float
+    state: float
+    refreshes: float
+    seconds: float
+
+
+def optim(settings: Settings) -> Iterator[BarRow]:
+    """Train the operator with each optimizer."""
+    with torch_on_one_thread():
+        seeds, found = settings.seeds(3)[: 1 if settings.quick else None], {}
+        for name, entry in ENTRIES.items():
+            found[name] = _tuned(entry, lambda seed: network(seed), seeds, settings.quick)
+            yield from _rows(name, entry, found, seeds)
+        yield from _compared(found, seeds)
+        yield from _times(settings)
+        yield from _ordered(seeds, settings.quick)
+
+
+def _rows(name: str, entry: Entry, found: dict[str, Found], seeds: list[int]) -> Iterator[BarRow]:
+    this, adam, problem = found[name], found[ADAM], f"family A, {name}"
+    errors = ", ".join(f"{error:.4f}" for error in this.errors)
+    note = f"rate {this.rate:.3g}; errors {errors}; median of the validation {this.validation:.4f}"
+    more: dict[str, Any] = {"seeds": listed(seeds), "note": note, "solve_s": this.seconds}
+    ratio = [median(this.errors) / median(adam.errors)]
+    yield row(GROUP, problem, "error over Adam's", "x", entry.bar, ratio, **more)
+    yield row(GROUP, problem, "state over parameters", "x", STATE if entry.bar else None, [this.state])
+
+
+def _compared(found: dict[str, Found], seeds: list[int]) -> Iterator[BarRow]:
+    """Rows of pairs: one's median error over the other's."""
+    pairs = [
+        (WARM, EXACT, Bars(1.05)),
+        (EXACT, PAPER, None),
+        (DCT, RANDOM, None),
+        (SPLIT, PAPER, None),
+        (OURS, PAPER, Bars(1.0)),
+        (LAZY, WARM, None),
+    ]
+    for one, other, bar in pairs:
+        ratio = median(found[one].errors) / median(found[other].errors)
+        words = f"error over that of {other}"
+        yield row(GROUP, f"family A, {one}", words, "x", bar, [ratio], seeds=listed(seeds))
+    part = found[LAZY].refreshes / math.ceil(STEPS / GAP)
+    yield row(GROUP, f"family A, {LAZY}", "refreshes over those of every gap", "x", Bars(0.5), [part])
+
+
+def _tuned(entry: Entry, made: Callable[[int], nn.Module], seeds: list[int], quick: bool) -> Found:
+    """Walk the grid of rates until the best is inside; test there."""
+    sets, known = samples(quick), {}
+
+    def at(rate: float, seed: int = seeds[0]) -> list[float]:
+        if (rate, seed) not in known:
+            known[rate, seed] = _run(entry.method, rate, made(seed), sets, seed, quick)
+        return known[rate, seed]
+
+    rate = entry.rate
+    for factor in () if quick else (FACTOR, 1 / FACTOR):
+        while at(rate * factor)[0] < at(rate)[0]:  # a training that diverged is no better: NaN
+            rate *= factor
+    validation, errors, states, refreshes, seconds = zip(*(at(rate, seed) for seed in seeds), strict=True)
+    return Found(rate, list(errors), median(validation), states[0], median(refreshes), median(seconds))
+
+
+def _run(
+    method: Method | None, rate: float, model: nn.Module, sets: Any, seed: int, quick: bool
+) -> list[float]:
+    """Return errors on validation and test, state over parameters, refreshes of a matrix, CPU seconds."""
+    made: list[torch.optim.Optimizer] = []
+
+    def factory(model: nn.Module) -> torch.optim.Optimizer:
+        made.append(optimizer_of(method, model, rate, seed))
+        return made[0]
+
+    dues: list[set[int]] = []
+
+    def look() -> None:
+        states = [state for state in made[0].state.values() if "due" in state]
+        dues.extend(set() for _ in range(len(states) - len(dues)))
+        for due, state in zip(dues, states, strict=True):
+            due.add(int(state["due"]))
+
+    watched = look if isinstance(method, QGaLore) else None
+    seconds = fit(model, sets[0], factory, 4 if quick else STEPS, BATCH, seed, watched)
+    optimizer, size = made[0], sum(p.numel() for p in model.parameters())
+    state = optimizer.state_elements() / size if isinstance(optimizer, ProjectedOptimizer) else 2.0
+    refreshes = sum(map(len, dues)) / max(1, len(dues))
+    errors = [relative_error(model, part) for part in sets[1:]]
+    return [*errors, state, refreshes, seconds]
+
+
+def optimizer_of(method: Method | None, model: nn.Module, rate: float, seed: int) -> torch.optim.Optimizer:
+    """Return the optimizer of a method, Adam for None."""
+    if method is None:
+        return torch.optim.Adam(model.parameters(), rate)
+    return replace(method, seed=seed).optimizer(model, rate, exclude=("norm", "bias", "between"))
+
+
+def samples(quick: bool = False) -> tuple[Pairs, Pairs, Pairs]:
+    """Return samples of family A to train on, to choose by, and to test on."""
+    counts = (40, 10, 10) if quick else COUNTS
+    whole = family("A", sum(counts), DATA_SEED)
+    first, second, third = (whole.take(part) for part in torch.arange(sum(counts)).split(list(counts)))
+    return first, second, third
+
+
+def _times(settings: Settings) -> Iterator[BarRow]:
+    """Time a refresh, warm and exact, of the gradients of spectral weights; and a step of every optimizer."""
+    model, train = network(DATA_SEED), samples(settings.quick)[0].take(slice(0, BATCH))
+    loss(model, train).backward()
+    view = MatrixView((2,), (1, 0), pairs=True)
+    A = [view.to_matrix(layer.weights.pairs.grad) for layer in model.layers]  # type: ignore[union-attr]
+    rank, place = round(PART * A[0].shape[-2]), Place(DATA_SEED, GAP)
+    exact, warm = SVDProjector("exact"), SVDProjector("warm")
+    bases = [exact.refresh(each, rank, None, place) for each in A]
+    calls = {
+        "warm": lambda: [warm.refresh(one, rank, old, place) for one, old in zip(A, bases, strict=True)],
+        "exact": lambda: [exact.refresh(one, rank, None, place) for one in A],
+    }
+    repeats = 1 if settings.quick else 15
+    seconds = interleaved(calls, repeats)
+    ratio = [seconds["warm"] / seconds["exact"]]
+    more: dict[str, Any] = {"solve_s": seconds["warm"], "baseline": "exact", "baseline_s": seconds["exact"]}
+    problem = f"four gradients {tuple(A[0].shape)}, complex, rank {rank}"
+    yield row(GROUP, problem, "time of a refresh, warm over exact", "x", Bars(1 / 3), ratio, **more)
+    steps = {}
+    for name, entry in ENTRIES.items():
+        twin = network(DATA_SEED)
+        for p, q in zip(twin.parameters(), model.parameters(), strict=True):
+            p.grad = q.grad
+        steps[name] = optimizer_of(entry.method, twin, 1e-4, DATA_SEED).step
+        steps[name]()
+    for name, value in interleaved(steps, 3 * repeats).items():
+        yield row(GROUP, f"117 377 parameters, {name}", "time of a step", "s", None, [value])
+
+
+class Sampled(nn.Module):
+    """A network that sees fields as numbers at nodes: rows of its first and last weights are places."""
+
+    matrix_views: ClassVar = {
+        "first": MatrixView((2,), (0, 1), ordered="rows"),
+        "last": MatrixView((0,), (1,), ordered="rows"),
+    }
+
+    def __init__(self, width: int = 128, nodes: int = NODES):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(width, 2, nodes) / (2 * nodes) ** 0.5)
+        self.between = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.last = nn.Parameter(torch.randn(nodes, width) / width**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return fields (batch, 1, nodes) for (batch, 2, nodes)."""
+        return F.linear(self.between(F.linear(x.flatten(1), self.first.flatten(1))), self.last)[:, None]
+
+
+def sampled(seed: int) -> Sampled:
+    """Return the network with weights drawn from a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Sampled()
+
+
+def _ordered(seeds: list[int], quick: bool) -> Iterator[BarRow]:
+    """Train the network of places: cosines against random directions, on weights whose rows are ordered."""
+    entries = {
+        ADAM: Entry(None, 0.003),
+        DCT: Entry(DCTAdamW(PART), 0.006),
+        RANDOM: Entry(GaLore(PART, GAP, svd="random", side="left"), 0.006),
+        WARM: Entry(GaLore(PART, GAP, side="left"), 0.006),
+    }
+    found = {name: _tuned(entry, sampled, seeds, quick) for name, entry in entries.items()}
+    for one, other, bar in ((DCT, RANDOM, Bars(1.0)), (DCT, WARM, None), (DCT, ADAM, None)):
+        ratio = [median(found[one].errors) / median(found[other].errors)]
+        note = f"errors {median(found[one].errors):.4f} and {median(found[other].errors):.4f}"
+        more: dict[str, Any] = {"seeds": listed(seeds), "note": note}
+        yield row(GROUP, f"ordered axis, {one}", f"error over that of {other}", "x", bar, ratio, **more)

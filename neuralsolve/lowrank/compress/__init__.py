@@ -1,0 +1,31 @@
+"""Compression of trained models by factors of low rank: `compress`, `compensate`, and their parts."""
+
+from neuralsolve.lowrank.compress.afm import AFM as AFM
+from neuralsolve.lowrank.compress.allocators import Allocator as Allocator
+from neuralsolve.lowrank.compress.allocators import Energy as Energy
+from neuralsolve.lowrank.compress.allocators import Greedy as Greedy
+from neuralsolve.lowrank.compress.allocators import Threshold as Threshold
+from neuralsolve.lowrank.compress.allocators import Uniform as Uniform
+from neuralsolve.lowrank.compress.allocators import Value as Value
+from neuralsolve.lowrank.compress.calibration import Calibration as Calibration
+from neuralsolve.lowrank.compress.calibration import Moments as Moments
+from neuralsolve.lowrank.compress.calibration import calibrate as calibrate
+from neuralsolve.lowrank.compress.compensated import Compensated as Compensated
+from neuralsolve.lowrank.compress.compress import Compressed as Compressed
+from neuralsolve.lowrank.compress.compress import Plan as Plan
+from neuralsolve.lowrank.compress.compress import compress as compress
+from neuralsolve.lowrank.compress.compress import moments_of as moments_of
+from neuralsolve.lowrank.compress.eora import compensate as compensate
+from neuralsolve.lowrank.compress.factored import FactoredConv as FactoredConv
+from neuralsolve.lowrank.compress.factored import FactoredLinear as FactoredLinear
+from neuralsolve.lowrank.compress.factoriser import Factoriser as Factoriser
+from neuralsolve.lowrank.compress.factoriser import Factors as Factors
+from neuralsolve.lowrank.compress.layers import targets as targets
+from neuralsolve.lowrank.compress.plain import PlainSVD as PlainSVD
+from neuralsolve.lowrank.compress.report import CompressionReport as CompressionReport
+from neuralsolve.lowrank.compress.report import LayerReport as LayerReport
+from neuralsolve.lowrank.compress.report import latency as latency
+from neuralsolve.lowrank.compress.spectral import FactoredSpectral as FactoredSpectral
+from neuralsolve.lowrank.compress.structure import restructure as restructure
+from neuralsolve.lowrank.compress.structure import structure_of as structure_of
+from neuralsolve.lowrank.compress.whitened import Whitened as Whitened

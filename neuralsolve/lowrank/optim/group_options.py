@@ -1,0 +1,58 @@
+"""Options of a projected group: their defaults, what they may be, and which side of a matrix they mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from neuralsolve.errors import OptionError, nearest
+from neuralsolve.lowrank.optim.projectors import Projector
+from neuralsolve.lowrank.views import MatrixView
+
+DEFAULTS = {"update_proj_gap": 200, "scale": 1.0, "proj_type": "std"}
+SIDES = ("std", "reverse_std", "left", "right", "full")
+
+
+def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+    """Raise OptionError of options that Adam cannot have."""
+    fits = {
+        "lr >= 0": lr >= 0,
+        "betas from 0 to less than 1": all(0 <= beta < 1 for beta in betas),
+        "eps >= 0": eps >= 0,
+        "weight_decay >= 0": weight_decay >= 0,
+    }
+    for needed, good in fits.items():
+        if not good:
+            given = f"lr = {lr}, betas = {betas}, eps = {eps}, weight_decay = {weight_decay}"
+            msg = f"{given}; {needed} is needed"
+            raise OptionError(msg)
+
+
+def check_group(group: dict[str, Any], views: list[MatrixView | None] | None) -> None:
+    """Raise OptionError of options that a projected group cannot have; the rank depends on its parameters."""
+    side, gap, count = group["proj_type"], group["update_proj_gap"], len(group["params"])
+    if side not in SIDES:
+        msg = f"proj_type = {side!r}{nearest(str(side), SIDES)}"
+        raise OptionError(msg)
+    if isinstance(gap, bool) or not isinstance(gap, int) or gap < 1:
+        msg = f"update_proj_gap = {gap!r}; steps between refreshes, at least 1, are needed"
+        raise OptionError(msg)
+    if views is not None and len(views) != count:
+        msg = f"{len(views)} views of {count} parameters; one for each is needed, or None"
+        raise OptionError(msg)
+
+
+def turned(group: dict[str, Any], projector: Projector, view: MatrixView | None, shape: torch.Size) -> bool:
+    """Return whether the columns of a parameter's matrix are projected, not its rows.
+
+    Along the shorter side the basis is smallest; of square matrices it is the columns, as in GaLore's code.
+    A projector that wants an ordered axis takes that one, where the view names one.
+    """
+    side = group["proj_type"]
+    if view is None or side in ("left", "right"):
+        return side == "right" and view is not None
+    if projector.ordered and view.ordered is not None:
+        return view.ordered == "columns"
+    m, n = view.sizes(shape)
+    return (m < n) if side == "reverse_std" else (m >= n)

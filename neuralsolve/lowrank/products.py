@@ -1,0 +1,252 @@
+"""One face of what can be multiplied: dense matrices and batches, sparse ones, operators, streams of rows.
+
+A randomised method asks a matrix for A X, A^H Y and, where entries are at hand, ||A||_F^2; these objects
+answer, with tensors. `product` makes one of whatever a caller passed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import copy as shallow
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import OptionError, ShapeError
+from neuralsolve.kernels import table
+from neuralsolve.lowrank.decompositions import check_finite
+
+HALF = (torch.bfloat16, torch.float16)
+BLOCK = 1024  # rows that are rounded at a time
+
+
+class Product(ABC):
+    """A of shape (..., m, n); `dtype` is that of the products."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+        self.shape, self.dtype, self.device = tuple(shape), dtype, device
+
+    @abstractmethod
+    def times(self, X: Tensor) -> Tensor:
+        """Return A X for X (..., n, k)."""
+
+    @abstractmethod
+    def adjoint_times(self, Y: Tensor) -> Tensor:
+        """Return A^H Y for Y (..., m, k)."""
+
+    def gram_times(self, X: Tensor) -> Tensor:
+        """Return A^H A X."""
+        return self.adjoint_times(self.times(X))
+
+    def squared_norm(self) -> Tensor | None:
+        """Return ||A||_F^2, (...), float64; None where the entries are not at hand."""
+        return None
+
+    @property
+    def H(self) -> Product:
+        """The adjoint A^H."""
+        return Adjoint(self)
+
+
+class Adjoint(Product):
+    """A^H (..., n, m) of a product."""
+
+    def __init__(self, inner: Product):
+        *batch, m, n = inner.shape
+        super().__init__((*batch, n, m), inner.dtype, inner.device)
+        self.inner = inner
+
+    def times(self, X: Tensor) -> Tensor:
+        return self.inner.adjoint_times(X)
+
+    def adjoint_times(self, Y: Tensor) -> Tensor:
+        return self.inner.times(Y)
+
+    def squared_norm(self) -> Tensor | None:
+        return self.inner.squared_norm()
+
+    @property
+    def H(self) -> Product:
+        return self.inner
+
+
+class Dense(Product):
+    """A tensor (..., m, n); half precision is multiplied in float32.
+
+    Raises
+    ------
+    NonFiniteError
+    """
+
+    def __init__(self, A: Tensor):
+        self.A = A.float() if A.dtype in HALF else A
+        super().__init__(tuple(A.shape), self.A.dtype, A.device)
+        self.norm = torch.linalg.matrix_norm(self.A.detach())
+        if not bool(torch.isfinite(self.norm).all()):
+            check_finite(self.A)  # or it overflowed
+
+    def times(self, X: Tensor) -> Tensor:
+        return self.A @ X
+
+    def adjoint_times(self, Y: Tensor) -> Tensor:
+        return self.A.mH @ Y
+
+    def squared_norm(self) -> Tensor:
+        return self.norm.double().square()
+
+    @property
+    def H(self) -> Product:
+        other = shallow(self)
+        other.A, other.shape = self.A.mH, (*self.shape[:-2], self.shape[-1], self.shape[-2])
+        return other
+
+
+class Coarse(Dense):
+    """A dense A multiplied in a lower precision, for A^H A X alone; rows are rounded block by block."""
+
+    def __init__(self, fine: Dense, precision: torch.dtype):
+        Product.__init__(self, fine.shape, fine.dtype, fine.device)
+        self.A, self.norm, self.precision = fine.A, fine.norm, precision
+
+    def gram_times(self, X: Tensor) -> Tensor:
+        x, out = X.to(self.precision), torch.zeros_like(X)
+        memory = torch.empty_like(self.A[..., :BLOCK, :], dtype=self.precision)
+        for rows in self.A.split(BLOCK, -2):
+            block = memory[..., : rows.shape[-2], :].copy_(rows)
+            out += block.mH @ (block @ x)
+        return out
+
+
+class Sparse(Product):
+    """A SciPy sparse matrix: real ones go through the kernels of the package, complex ones through SciPy."""
+
+    def __init__(self, A: Any):
+        csr = A.tocsr()
+        if not csr.has_canonical_format:
+            csr = csr.copy()  # the caller's stays as it is
+            csr.sum_duplicates()
+        dtype = torch.from_numpy(csr.data[:0]).dtype
+        super().__init__(csr.shape, dtype, torch.device("cpu"))
+        check_finite(torch.from_numpy(csr.data), "A.data")
+        self.csr, self._transposed = csr, None
+
+    def times(self, X: Tensor) -> Tensor:
+        return _csr_times(self.csr, X)
+
+    def adjoint_times(self, Y: Tensor) -> Tensor:
+        if self._transposed is None:
+            self._transposed = self.csr.conj().T.tocsr()
+        return _csr_times(self._transposed, Y)
+
+    def squared_norm(self) -> Tensor:
+        return squares_of(torch.from_numpy(self.csr.data))
+
+
+def squares_of(A: Tensor) -> Tensor:
+    """Return the sum of the squares of all entries, in double precision."""
+    wide = torch.complex128 if A.is_complex() else torch.float64
+    return torch.linalg.vector_norm(A, dtype=wide).square()
+
+
+def _csr_times(csr: Any, X: Tensor) -> Tensor:
+    if X.is_complex() or csr.dtype.kind == "c":
+        return torch.from_numpy(csr @ X.resolve_conj().numpy())
+    out = X.new_empty((csr.shape[0], X.shape[1]))
+    parts = (torch.from_numpy(part) for part in (csr.indptr, csr.indices, csr.data))
+    table("cpu").csr_matvec(*parts, X.contiguous(), out)
+    return out
+
+
+class Operator(Product):
+    """Anything with `shape`, `dtype`, a product `@` and an adjoint: `rmatvec`, `.H`, `.mH` or `.T`."""
+
+    def __init__(self, A: Any):
+        ours = isinstance(A.dtype, torch.dtype)
+        dtype = A.dtype if ours else torch.from_numpy(np.zeros(0, A.dtype)).dtype
+        device = A.device if isinstance(getattr(A, "device", None), torch.device) else torch.device("cpu")
+        if len(A.shape) != 2:
+            msg = f"an operator of shape {tuple(A.shape)} was given; (m, n) is needed"
+            raise ShapeError(msg)
+        super().__init__((int(A.shape[0]), int(A.shape[1])), dtype, device)
+        self.A, self.numpy = A, not ours
+        self.adjoint = _adjoint_of(A)
+
+    def times(self, X: Tensor) -> Tensor:
+        return self._call(lambda x: self.A @ x, X)
+
+    def adjoint_times(self, Y: Tensor) -> Tensor:
+        return self._call(self.adjoint, Y)
+
+    def _call(self, function: Callable[[Any], Any], X: Tensor) -> Tensor:
+        if self.numpy:
+            return torch.from_numpy(np.ascontiguousarray(function(X.resolve_conj().numpy())))
+        return function(X.contiguous())
+
+
+def _adjoint_of(A: Any) -> Callable[[Any], Any]:
+    for name in ("rmatmat", "rmatvec"):  # SciPy's take blocks by the first; ours take them by the second
+        if callable(getattr(A, name, None)):
+            return getattr(A, name)
+    for name in ("H", "mH", "T"):
+        if hasattr(A, name):
+            adjoint = getattr(A, name)
+            return lambda y: adjoint @ y
+    msg = f"{type(A).__name__} has no adjoint product; give it rmatvec(y) = A^H y, or a property H or T"
+    raise OptionError(msg)
+
+
+def as_tensor(A: Any) -> Tensor:
+    """Return a tensor of floating point numbers that shares the memory of A."""
+    X = A
+    if not isinstance(A, Tensor):
+        array = np.asarray(A)
+        if array.dtype.kind not in "fc":
+            msg = f"got dtype {array.dtype}; floating point or complex is needed: A.astype(float)"
+            raise OptionError(msg)
+        if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+            array = array.copy()  # else torch refuses, or warns of what it might write
+        X = torch.from_numpy(array)
+    if not (X.is_floating_point() or X.is_complex()):
+        msg = f"got dtype {X.dtype}; floating point or complex is needed: A.double()"
+        raise OptionError(msg)
+    return X
+
+
+def product(A: Any) -> Product:
+    """Return A as a product.
+
+    Parameters
+    ----------
+    A : tensor or array (..., m, n); SciPy sparse; an operator with `shape`, `dtype`, `@` and an adjoint; or a
+        product already, such as `streams.Rows`
+
+    Raises
+    ------
+    OptionError, ShapeError, NonFiniteError
+    """
+    if isinstance(A, Product):
+        return A
+    if isinstance(A, (Tensor, np.ndarray, list, tuple)):
+        X = as_tensor(A)
+        if X.ndim < 2 or 0 in X.shape:
+            msg = f"got A of shape {tuple(X.shape)}; (..., m, n) with m >= 1 and n >= 1 is needed"
+            raise ShapeError(msg)
+        return Dense(X)
+    if 0 in getattr(A, "shape", ()):
+        msg = f"got A of shape {tuple(A.shape)}; m >= 1 and n >= 1 are needed"
+        raise ShapeError(msg)
+    if hasattr(A, "tocsr") and hasattr(A, "nnz"):
+        if A.dtype.kind not in "fc":
+            msg = f"got dtype {A.dtype}; floating point or complex is needed: A.astype(float)"
+            raise OptionError(msg)
+        return Sparse(A)
+    if hasattr(A, "shape") and hasattr(A, "dtype") and hasattr(A, "__matmul__"):
+        return Operator(A)
+    msg = (
+        f"got {type(A).__name__}; a tensor, an array, a SciPy sparse matrix, an operator with shape, dtype, "
+        "@ and an adjoint, or a callable that returns an iterator of row blocks is needed"
+    )
+    raise OptionError(msg)

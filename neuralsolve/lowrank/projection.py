@@ -1,0 +1,247 @@
+"""From a basis of the range to an SVD: A Z Z^H for orthonormal Z, and what it leaves of A."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralsolve.errors import NonFiniteError, OptionError
+from neuralsolve.lowrank.decompositions import dense_eigh, dense_svd
+from neuralsolve.lowrank.factors import SVD, phases, smallest_rank
+from neuralsolve.lowrank.orthonormal import orthonormalize
+from neuralsolve.lowrank.products import Coarse, Dense, Product, as_tensor
+from neuralsolve.lowrank.range_finder import SEED, gram_basis, krylov_basis, subspace_basis
+
+SMALL = 128  # LAPACK is done with such a matrix before anything else has begun
+LARGE = 2**22  # entries from which on products with A are what it costs
+FITS = 2**27  # entries of a matrix that may be formed from its products, 1 GB
+FIRST = 32  # columns that the search for a tolerance begins with
+PROBES = 10  # random vectors that estimate the norm of what cannot be seen
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a range is found; `svd` says what each of them is."""
+
+    oversample: int = 10
+    iterations: int | None = None
+    warm: Any = None
+    generator: torch.Generator | None = None
+    precision: torch.dtype | None = None
+
+    def random(self) -> torch.Generator:
+        """Return the generator, or one of a fixed seed."""
+        return self.generator or torch.Generator().manual_seed(SEED)
+
+
+def choose(P: Product, rank: int | None, part: float | None, options: Options) -> str:
+    """Return the method that is the fastest of those that are accurate enough."""
+    p, longest = min(P.shape[-2:]), max(P.shape[-2:])
+    if rank is None and part is None:
+        return "exact"
+    width = (FIRST if rank is None else rank) + options.oversample
+    if p <= SMALL or 3 * width >= p:
+        return "exact" if isinstance(P, Dense) or p * longest <= FITS else "randomized"
+    if isinstance(P, Dense) and p <= 6 * width and longest >= 4 * p:
+        return "gram"
+    return "randomized"
+
+
+def in_full(P: Product) -> Dense:
+    """Return a matrix formed from its products.
+
+    Raises
+    ------
+    OptionError
+        One of too many entries.
+    """
+    m, n = P.shape
+    if m * n > FITS:
+        msg = f"A is {m} x {n}, too large for method='exact'; name a rank: svd(A, rank=50)"
+        raise OptionError(msg)
+    if n <= m:
+        return Dense(P.times(torch.eye(n, dtype=P.dtype, device=P.device)))
+    return Dense(P.adjoint_times(torch.eye(m, dtype=P.dtype, device=P.device)).mH)
+
+
+def magnitude(P: Product) -> Tensor | None:
+    """Return by what to divide where squares overflow or underflow; None where all is well."""
+    if not isinstance(P, Dense):
+        return None
+    norm = P.norm
+    finfo = torch.finfo(norm.dtype)
+    well = (norm < finfo.max**0.4) & (norm > finfo.tiny**0.4)
+    if bool(well.all()):
+        return None
+    largest = P.A.abs().amax((-2, -1))
+    well |= largest == 0
+    return None if bool(well.all()) else torch.where(well, torch.ones_like(largest), largest)
+
+
+def fixed_rank(P: Product, rank: int, method: str, options: Options) -> SVD:
+    """Return the SVD of a rank."""
+    width = min(rank + options.oversample, min(P.shape[-2:]))
+    coarse = lowered(P, options.precision) if method == "randomized" else None
+    found = _cut(P, _basis(P, width, method, options, coarse), rank, method)
+    if coarse is None or not _hidden(found, P, coarse):
+        return found
+    again = replace(options, warm=right_of(found), iterations=1)
+    return _cut(P, _basis(P, width, method, again, None), rank, method)
+
+
+def fixed_precision(P: Product, part: float, method: str, options: Options) -> SVD | None:
+    """Return the SVD of the smallest rank that loses at most a part of ||A||_F^2, by doubling the basis.
+
+    None where that takes more than a third of all directions, or a part so small that rounding hides it: then
+    the exact method is as fast, and sure.
+    """
+    p, width = min(P.shape[-2:]), FIRST
+    total = P.squared_norm()
+    fits = P.shape[-1] * P.shape[-2] <= FITS
+    hidden = part < 100 * torch.finfo(P.dtype).eps
+    if fits and (hidden or method == "gram"):
+        return None
+    while True:
+        found = _cut(P, _basis(P, width, method, options, None), width, method)
+        lost = found.error.double().square()
+        whole = lost + found.s.double().square().sum(-1) if total is None else total
+        if bool((lost <= part * whole).all()):
+            return found.truncate(smallest_rank(found.s, part, lost))
+        if width == p or (fits and 3 * 2 * width >= p):
+            return None if fits else found
+        width = min(2 * width, p)
+        options = replace(options, warm=right_of(found))
+
+
+def right_of(found: SVD) -> Tensor:
+    """Return the right singular vectors as columns."""
+    return found.Vh.mH
+
+
+def lowered(P: Product, precision: torch.dtype | None) -> torch.dtype | None:
+    """Return the precision in which the range is found, None for that of A.
+
+    By default that of a large real matrix on hardware that multiplies bfloat16: four times as fast as
+    float64 there, rounding of blocks included.
+    """
+    if precision is not None:
+        if not (isinstance(P, Dense) and precision.is_floating_point and not P.dtype.is_complex):
+            msg = f"got precision={precision}; a real dtype and a real dense A are needed: torch.float32"
+            raise OptionError(msg)
+        return precision
+    large = isinstance(P, Dense) and P.A.ndim == 2 and P.A.numel() >= LARGE and not P.dtype.is_complex
+    return torch.bfloat16 if large and multiplies_bfloat16(P.device) else None
+
+
+@cache
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster than those of float32: instructions of their own."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and known is not None and bool(known())
+
+
+def _hidden(found: SVD, P: Product, coarse: torch.dtype) -> bool:
+    """Whether rounding to the coarse precision adds more than a hundredth to the squared error.
+
+    Independent rounding errors e ||A||_F/(mn)^(1/2) of the entries are a matrix of the norm
+    e ||A||_F (m^(-1/2) + n^(-1/2)). It turns each of r singular vectors, by which at most the squares of all
+    of these turns, r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2, are lost.
+    """
+    m, n = P.shape[-2:]
+    e = torch.finfo(coarse).eps / 3**0.5
+    lost = found.error.double().square()
+    total = lost + found.s.double().square().sum(-1)
+    return bool((100 * found.rank * (e * (m**-0.5 + n**-0.5)) ** 2 * total > lost).any())
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Z (..., n, k), orthonormal, and A Z, where m >= n; of A^H else."""
+
+    tall: Product
+    Z: Tensor
+    Y: Tensor
+
+
+def _basis(P: Product, width: int, method: str, options: Options, coarse: torch.dtype | None) -> Basis:
+    m, n = P.shape[-2:]
+    tall = P if m >= n else P.H
+    generator, warm = options.random(), options.warm
+    iterations = options.iterations
+    if iterations is None:
+        iterations = 1 if math.prod(P.shape[-2:]) >= LARGE else 2
+    if warm is not None and m < n:
+        warm = P.times(as_tensor(warm).to(P.device, P.dtype))  # to the other side
+    if method == "block-krylov":
+        return Basis(tall, *krylov_basis(tall, width, iterations + 1, warm, generator))
+    if method == "gram":
+        Z = gram_basis(tall, width)
+    elif coarse is not None and isinstance(tall, Dense):  # the last product costs more than all others
+        more, keep = min(width + options.oversample, min(m, n)), width - 2 * options.oversample // 3
+        Z = subspace_basis(Coarse(tall, coarse), more, iterations, warm, generator, keep)
+    else:
+        Z = subspace_basis(tall, width, iterations, warm, generator)
+    return Basis(tall, Z, tall.times(Z))
+
+
+def _cut(P: Product, basis: Basis, rank: int, method: str) -> SVD:
+    """Return the leading part of the SVD of A Z Z^H, and how far it is from A."""
+    if not bool(torch.isfinite(basis.Y.sum())):
+        msg = f"products with A {P.shape} give NaN or infinity; mend its entries, or the operator"
+        raise NonFiniteError(msg)
+    U, s, X = _leading(basis.Y, rank)
+    Vh = X.mH @ basis.Z.mH
+    if basis.tall is not P:
+        U, Vh = Vh.mH.resolve_conj(), U.mH.resolve_conj()
+    phase = phases(U)
+    U, Vh = U.mul_(phase), Vh.mul_(phase.conj().mT)  # both are new, and large
+    return SVD(U, s, Vh, _error(P, U, s, Vh), method)
+
+
+def _leading(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U (..., m, rank), s and X (..., k, rank) of the SVD of tall Y (..., m, k).
+
+    By the eigenvectors of Y^H Y, which take two products of tall matrices where Householder QR takes many
+    steps: U = Y X/s is orthonormal up to eps (s_1/s_r)^2. Past 100 eps it is corrected as in Cholesky QR
+    twice: with U = Q R, R near I, the SVD of R diag(s) is that of Y X. Where squares lose the last
+    singular values to rounding, QR it is.
+    """
+    eps = torch.finfo(Y.dtype).eps
+    values, X = dense_eigh(Y.mH @ Y)
+    values, X = values[..., :rank], X[..., :rank]
+    if not bool((values[..., -1] > 1e4 * eps * values[..., 0]).all()):
+        Q = orthonormalize(Y)
+        W, s, Xh = dense_svd(Q.mH @ Y)
+        return Q @ W[..., :rank], s[..., :rank], Xh[..., :rank, :].mH
+    s = values.sqrt()
+    U = Y @ (X / s[..., None, :])
+    if bool((values[..., 0] <= 100 * values[..., -1]).all()):
+        return U, s, X
+    R = torch.linalg.cholesky(U.mH @ U, upper=True)
+    W, s, Th = dense_svd(R * s[..., None, :])
+    return U @ torch.linalg.solve_triangular(R, W, upper=True), s, X @ Th.mH
+
+
+def _error(P: Product, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:
+    """Return ||A - U diag(s) Vh||_F: by norms, or measured where their difference drowns in rounding."""
+    total, kept = P.squared_norm(), s.double().square().sum(-1)
+    if total is not None:
+        lost = total - kept
+        if bool((lost > 100 * torch.finfo(s.dtype).eps * total).all()):
+            return lost.sqrt().to(s.dtype)
+    scaled = U * s[..., None, :].to(U.dtype)
+    if isinstance(P, Dense):
+        parts = zip(P.A.split(1024, -2), scaled.split(1024, -2), strict=True)
+        squares = [torch.linalg.matrix_norm(rows - left @ Vh).double().square() for rows, left in parts]
+        return torch.stack(squares).sum(0).sqrt().to(s.dtype)
+    generator = torch.Generator().manual_seed(SEED + 1)
+    X = torch.randn((P.shape[-1], PROBES), generator=generator, dtype=P.dtype).to(P.device)
+    residual = P.times(X) - scaled @ (Vh @ X)  # E ||R x||^2 = ||R||_F^2
+    return torch.linalg.matrix_norm(residual) / PROBES**0.5

@@ -1,0 +1,106 @@
+"""Trainings with low-rank optimizers: by name from cases and the command line, cut off and gone on from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_cli import answer, run
+from test_field_training import same, samples, trainer
+from test_fields_cli import CASE
+
+from neuralsolve.data.sequences import Sequences
+from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.optim import METHODS, ProjectedOptimizer
+from neuralsolve.models import FieldTraining
+from neuralsolve.models.optimizers import LOW_RANK, Optimizing
+from neuralsolve.models.sequence_model import SequenceModel
+from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining
+from neuralsolve.models.training_loop import train
+
+LSM = {"name": "lsm", "width": 16, "levels": 1}
+
+
+def test_names_are_those_of_the_methods():
+    assert tuple(METHODS) == LOW_RANK
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_a_training_of_fields_goes_on_bit_for_bit(name, tmp_path):
+    rank = {} if name in ("adam8bit", "tensor-galore") else {"rank": 4}
+    options = {"optimizer": name, "refresh": 3, "epochs": 3} | rank
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    train(trainer(LSM, **options), tmp_path / "whole")
+    train(trainer(LSM, **options), tmp_path / "parts", stop_at=6)
+    one = trainer(LSM, **options)
+    assert isinstance(one.adam, ProjectedOptimizer)
+    train(one, tmp_path / "parts")
+    assert one.step == 9
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_rates_of_a_schedule_reach_every_group():
+    one = trainer(LSM, optimizer="galore", rank=4, learning_rate=2e-3, schedule="cosine")
+    for _ in range(2):
+        row = one.advance()
+    assert {group["lr"] for group in one.adam.param_groups} == {row["learning_rate"]}
+    assert {group["weight_decay"] for group in one.adam.param_groups} == {1e-5}
+
+
+def test_a_training_of_sequences_goes_on_bit_for_bit(tmp_path):
+    random = np.random.default_rng(617)
+    data = Sequences(random.standard_normal((12, 9, 1)).astype(np.float32), random.integers(0, 3, 12), 3)
+
+    def made():
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            model = SequenceModel(1, 3, channels=24, layers=1, state=8, layer="s5")
+        options = SequenceTraining(epochs=3, batch=4, optimizer="galore", rank=4, refresh=2)
+        return SequenceTrainer(model, data, data, options)
+
+    for name, stops in (("whole", [None]), ("parts", [6, None])):
+        (tmp_path / name).mkdir()
+        for stop in stops:
+            train(made(), tmp_path / name, stop_at=stop)
+    same(tmp_path / "whole", tmp_path / "parts")
+    groups = made().adam.param_groups  # B of state-space layers is trained slowly, and not projected
+    assert [group["lr"] for group in groups if "rank" not in group] == [8e-3, 1e-3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "gallore"}, "did you mean 'galore'"),
+        ({"rank": 4}, "rank = 4 with optimizer = 'adamw', which projects nothing"),
+        ({"optimizer": "galore", "rank": 0}, "rank = 0; more than 0"),
+        ({"optimizer": "galore", "rank": 1.5}, "rank = 1.5; more than 0 is needed"),
+        ({"optimizer": "galore", "refresh": 0}, "refresh = 0"),
+        ({"optimizer": "galore", "scale": -1.0}, "scale = -1.0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    for kind in (Optimizing, FieldTraining, SequenceTraining):
+        with pytest.raises(OptionError, match=message):
+            kind(**options)
+
+
+def test_a_network_without_matrices_for_it_is_refused():
+    with pytest.raises(OptionError, match="are needed, or AdamW"):
+        trainer({"name": "lsm", "width": 8, "levels": 1}, samples(), optimizer="galore", rank=64)
+
+
+def test_the_command_line_overrides_the_case(tmp_path):
+    case = tmp_path / "train_small.toml"
+    case.write_text(CASE.replace("width = 8", "width = 16"))
+    given = ("--steps", 2, "--out-dir", tmp_path / "out", "--optimizer", "galore", "--rank")
+    facts, result = answer("train", case, *given, 8)
+    assert result.exit_code == 0
+    assert facts["steps"] == 3
+    assert "rank = 8 there, 4 asked for" in run("train", case, *given, 4).stderr
+    refused = run("train", case, *given, 0.0)
+    assert refused.exit_code == 2
+    assert "rank" in refused.stderr
+    dcdm = run("train", "train_dcdm2d", "--optimizer", "galore", "--out-dir", tmp_path / "other")
+    assert dcdm.exit_code == 2
+    assert "no such option" in dcdm.stderr
