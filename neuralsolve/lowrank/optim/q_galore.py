@@ -19,7 +19,7 @@ BASIS_BLOCK = 128  # of 256, the columns of a basis of m/4 may be off from ortho
 
 @dataclass(frozen=True)
 class QGaLore(Method):
-    """State of m r / 2 + 2 r n bytes for a matrix m x n, and 1/32 of it for the blocks' scales.
+    """State of m r / 2 + 2 r n bytes for a matrix m x n, m r / 16 + r n / 32 more for blocks.
 
     Parameters
     ----------
