@@ -53,21 +53,25 @@ class Contender:
     """A method: what it is put on, learning rates to pick from, and its bar for the recovered share in %."""
 
     adapter: Adapter | None
-    rates: tuple[float, float, float]
+    rates: tuple[float, ...]
     bar: float | None = None
     words: str = ""
 
 
 CONTENDERS = {
-    FULL: Contender(None, (3e-4, 1e-3, 3e-3)),
-    HEAD: Contender(None, (3e-3, 1e-2, 3e-2)),
-    "LoRA r=2": Contender(LoRA(rank=2), (3e-3, 1e-2, 3e-2), 80.0),
+    FULL: Contender(None, (3e-4, 1e-3, 3e-3, 1e-2)),
+    HEAD: Contender(None, (3e-3, 1e-2, 3e-2, 1e-1)),
+    "LoRA r=2": Contender(LoRA(rank=2), (3e-3, 1e-2, 3e-2, 1e-1), 80.0),
     "TensorLoRA r=3": Contender(
-        TensorLoRA(rank=3, targets=SPECTRAL), (1e-2, 3e-2, 1e-1), 90.0, "at most 2 %"
+        TensorLoRA(rank=3, targets=SPECTRAL), (1e-2, 3e-2, 1e-1, 3e-1), 90.0, "at most 2 %"
     ),
     "TensorLoRA r=1": Contender(TensorLoRA(rank=1, targets=SPECTRAL), (1e-2, 3e-2, 1e-1)),
-    "LoRA-XS r=16": Contender(LoRAXS(rank=16, targets=SPECTRAL), (1e-2, 3e-2, 1e-1), 50.0, "at most 2 %"),
-    "LoRA-SB r=16": Contender(LoRASB(rank=16, targets=SPECTRAL), (3e-3, 1e-2, 3e-2), 50.0, "at most 2 %"),
+    "LoRA-XS r=16": Contender(
+        LoRAXS(rank=16, targets=SPECTRAL), (1e-2, 3e-2, 1e-1, 3e-1), 50.0, "at most 2 %"
+    ),
+    "LoRA-SB r=16": Contender(
+        LoRASB(rank=16, targets=SPECTRAL), (3e-3, 1e-2, 3e-2, 1e-1), 50.0, "at most 2 %"
+    ),
     "SALT k=16 r=4": Contender(SALT(rank=4, targets=SPECTRAL), (1e-2, 3e-2, 1e-1), 45.0, "at most 1.5 %"),
     "SVFit": Contender(
         SVFit(energy=1.0, targets=[*SPECTRAL, "after.0"]), (3e-2, 1e-1, 3e-1), 15.0, "at most 0.3 %"

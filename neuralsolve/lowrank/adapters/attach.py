@@ -1,46 +1,21 @@
-"""Adapters on a model: on, off, folded into the weights."""
+"""Adapters put on a model."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from neuralsolve.errors import NonFiniteError, OptionError
-from neuralsolve.lowrank.adapters.delta import Delta, Penalised
 from neuralsolve.lowrank.adapters.options import Adapter, matches
-from neuralsolve.lowrank.adapters.targets import Target, sites, stand_in, take_back, targets
+from neuralsolve.lowrank.adapters.record import RECORD, Record, refuse_attached
+from neuralsolve.lowrank.adapters.removal import take_off
+from neuralsolve.lowrank.adapters.targets import Target, sites, stand_in, targets
 
-RECORD = "lowrank_adapters"
 M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What `attach` has done to a model; kept on it, by paths, so that copies of the model have their own.
-
-    Attributes
-    ----------
-    adapter : the options
-    places : by the path of a weight, the (module path, key) that it hangs in
-    order : by the path of a module, its parameters in their first order
-    required : which parameters wanted gradients, by path
-    also : what the parameters were that are trained as they are, by path
-    buffers : what the buffers were: training moves the statistics of batch normalisation
-    """
-
-    adapter: Adapter
-    places: dict[str, tuple[tuple[str, str], ...]]
-    order: dict[str, tuple[str, ...]]
-    required: dict[str, bool]
-    also: dict[str, Tensor]
-    buffers: dict[str, Tensor]
 
 
 def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None) -> M:
@@ -68,7 +43,7 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
 
     Examples
     --------
-    >>> from neuralsolve.lowrank.adapters import LoRA
+    >>> from neuralsolve.lowrank.adapters import LoRA, trainable_parameters
     >>> net = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16))
     >>> before = net(torch.ones(1, 16))
     >>> net = attach(net, LoRA(rank=2))
@@ -109,16 +84,14 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
                 stand_in(model, path)
                 parametrize.register_parametrization(model.get_submodule(path), key, delta)
     except BaseException:
-        _off(model, record)
+        for target in found:
+            for path, key in target.places:
+                module = model.get_submodule(path)
+                if key not in module._parameters and not parametrize.is_parametrized(module, key):
+                    module.register_parameter(key, target.parameter)  # torch took it off and then failed
+        take_off(model, record)
         raise
     return model
-
-
-def refuse_attached(model: nn.Module) -> None:
-    """Raise OptionError where an adapter is on a model, or on a part of it."""
-    if any(RECORD in module.__dict__ for module in model.modules()):
-        msg = "an adapter is attached to this model already; merge(model) or detach(model) first"
-        raise OptionError(msg)
 
 
 def _also(model: nn.Module, adapter: Adapter, taken: set[str]) -> dict[str, nn.Parameter]:
@@ -156,190 +129,3 @@ def _gradients(model: nn.Module, found: list[Target], loss: Callable[[], Tensor]
             msg = f"the gradient of {name} holds NaN or infinity; give a loss of samples that are finite"
             raise NonFiniteError(msg)
     return named
-
-
-def record_of(model: nn.Module) -> Record:
-    """Return what is attached to a model.
-
-    Raises
-    ------
-    OptionError
-        Nothing.
-    """
-    record = model.__dict__.get(RECORD)
-    if record is None:
-        msg = "no adapter is attached to this model itself; model = attach(model, LoRA(rank=4)) puts one on"
-        raise OptionError(msg)
-    return record
-
-
-def deltas_of(model: nn.Module) -> dict[str, Delta]:
-    """Return the changes of the adapted weights, by path; of shared weights once."""
-    record = record_of(model)
-    found = {}
-    for name, places in record.places.items():
-        path, key = places[0]
-        found[name] = model.get_submodule(path).parametrizations[key][0]  # type: ignore[index]
-    return found
-
-
-def detach(model: M) -> M:
-    """Take the adapter off; return the model, bit for bit what it was before `attach`.
-
-    Examples
-    --------
-    >>> from neuralsolve.lowrank.adapters import SVFit
-    >>> net = nn.Linear(4, 4)
-    >>> before = net.weight.clone()
-    >>> torch.equal(detach(attach(net, SVFit())).weight, before)
-    True
-    """
-    record = record_of(model)
-    named = dict(model.named_parameters()) | dict(model.named_buffers())
-    with torch.no_grad():
-        for name, value in (record.also | record.buffers).items():
-            named[name].copy_(value)
-    return _off(model, record)
-
-
-def merge(model: M) -> M:
-    """Fold the adapter into the weights and take it off; return the model, plain again.
-
-    Examples
-    --------
-    >>> from neuralsolve.lowrank.adapters import LoRA
-    >>> net = attach(nn.Linear(4, 4), LoRA(rank=2))
-    >>> with torch.no_grad():
-    ...     trainable_parameters(net)[0].fill_(0.5)
-    Parameter containing: ...
-    >>> adapted = net.weight.clone()
-    >>> torch.equal(merge(net).weight, adapted)
-    True
-    """
-    record = record_of(model)
-    with torch.no_grad():
-        merged = {}
-        for name, places in record.places.items():
-            path, key = places[0]
-            merged[name] = getattr(model.get_submodule(path), key).detach().clone()
-        _off(model, record)
-        named = dict(model.named_parameters())
-        for name, weight in merged.items():
-            named[name].copy_(weight)
-    return model
-
-
-def merged_copy(model: M) -> M:
-    """Return a copy with the adapter folded in; where there is none, the model itself."""
-    return merge(copy.deepcopy(model)) if RECORD in model.__dict__ else model
-
-
-def _off(model: M, record: Record) -> M:
-    for places in record.places.values():
-        for path, key in places:
-            module = model.get_submodule(path)
-            if not parametrize.is_parametrized(module, key):  # attach did not come that far
-                continue
-            _own_class(module)
-            parametrize.remove_parametrizations(module, key, leave_parametrized=False)
-    for path, keys in record.order.items():
-        held = model.get_submodule(path)._parameters
-        for key in keys:  # an optimiser counts parameters in their order
-            held[key] = held.pop(key)
-    take_back(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(record.required.get(name, True))
-    del model.__dict__[RECORD]
-    return model
-
-
-def _own_class(module: nn.Module) -> None:
-    """Give a parametrised module a class of its own: copies share one, and torch takes properties off it."""
-    shared = type(module)
-    kept = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
-    own: Any = type(shared.__name__, shared.__bases__, kept)
-    module.__class__ = own
-
-
-@contextmanager
-def disabled(model: nn.Module) -> Iterator[None]:
-    """Let the weights be what they were before `attach` for a while, but for those of `also`.
-
-    Examples
-    --------
-    >>> from neuralsolve.lowrank.adapters import LoRA
-    >>> net = attach(nn.Linear(4, 4), LoRA(rank=2))
-    >>> with disabled(net):
-    ...     y = net(torch.ones(4))
-    """
-    deltas = deltas_of(model).values()
-    before = [delta.enabled for delta in deltas]
-    try:
-        for delta in deltas:
-            delta.enabled = False
-        yield
-    finally:
-        for delta, enabled in zip(deltas, before, strict=True):
-            delta.enabled = enabled
-
-
-def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return what is trained: for the optimiser."""
-    return [p for p in model.parameters() if p.requires_grad]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How much is trained, in real numbers: a complex one counts twice.
-
-    Attributes
-    ----------
-    trained, total : of the adapter and what is trained as it is, and of the model without adapter
-    layers : by the path of a weight, the trained numbers of its adapter
-    """
-
-    trained: int
-    total: int
-    layers: dict[str, int]
-
-    @property
-    def share(self) -> float:
-        """Of the trained numbers in those of the model."""
-        return self.trained / self.total
-
-    def __str__(self) -> str:
-        return f"{self.trained} of {self.total} numbers are trained: {100 * self.share:.2f} %"
-
-
-def summary(model: nn.Module) -> Summary:
-    """Return how much of an adapted model is trained.
-
-    Examples
-    --------
-    >>> from neuralsolve.lowrank.adapters import LoRA
-    >>> print(summary(attach(nn.Linear(8, 8), LoRA(rank=1))))
-    16 of 72 numbers are trained: 22.22 %
-    """
-    layers = {name: sum(map(_numbers, d.trained().values())) for name, d in deltas_of(model).items()}
-    adapters = {id(t) for delta in deltas_of(model).values() for t in delta.parameters()}
-    total = sum(_numbers(p) for p in model.parameters() if id(p) not in adapters)
-    return Summary(sum(map(_numbers, trainable_parameters(model))), total, layers)
-
-
-def _numbers(tensor: Tensor) -> int:
-    return tensor.numel() * (2 if tensor.is_complex() else 1)
-
-
-def penalty(model: nn.Module) -> Tensor:
-    """Return the mean penalty of the adapted weights, to be added to the loss times a weight.
-
-    Raises
-    ------
-    OptionError
-        A method without one.
-    """
-    each = [delta.penalty() for delta in deltas_of(model).values() if isinstance(delta, Penalised)]
-    if not each:
-        msg = f"{type(record_of(model).adapter).__name__} has no penalty; SALT, OSF and Effort have one"
-        raise OptionError(msg)
-    return torch.stack(each).mean()

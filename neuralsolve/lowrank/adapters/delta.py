@@ -24,7 +24,7 @@ class Delta(nn.Module, ABC):
     Attributes
     ----------
     view, shape : how the weight is seen as matrices, and its shape
-    enabled : whether it acts; see `attach.disabled`
+    enabled : whether it acts; see `disabled`
     """
 
     def __init__(self, view: MatrixView, shape: torch.Size):

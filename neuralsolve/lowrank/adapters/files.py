@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import FormatError, InputError
-from neuralsolve.lowrank.adapters.attach import M, deltas_of, detach, put_on, record_of, refuse_attached
+from neuralsolve.lowrank.adapters.attach import M, put_on
 from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.adapters.methods import make_adapter, name_of
+from neuralsolve.lowrank.adapters.record import deltas_of, record_of, refuse_attached
+from neuralsolve.lowrank.adapters.removal import detach
 
 KEY, VERSION = "adapter", 1
 TURNED = 1e-3  # of the size of a factor: marks further apart are of other vectors

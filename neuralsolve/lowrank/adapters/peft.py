@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError
-from neuralsolve.lowrank.adapters.attach import deltas_of
+from neuralsolve.lowrank.adapters.record import deltas_of
 from neuralsolve.lowrank.svd import svd
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -1,0 +1,98 @@
+"""What is trained of an adapted model, what it costs, and the model without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.adapters.delta import Penalised
+from neuralsolve.lowrank.adapters.record import deltas_of, record_of
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Let the weights be what they were before `attach` for a while, but for those of `also`.
+
+    Examples
+    --------
+    >>> from neuralsolve.lowrank.adapters import LoRA, attach
+    >>> net = attach(nn.Linear(4, 4), LoRA(rank=2))
+    >>> with disabled(net):
+    ...     y = net(torch.ones(4))
+    """
+    deltas = deltas_of(model).values()
+    before = [delta.enabled for delta in deltas]
+    try:
+        for delta in deltas:
+            delta.enabled = False
+        yield
+    finally:
+        for delta, enabled in zip(deltas, before, strict=True):
+            delta.enabled = enabled
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return what is trained: for the optimiser."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How much is trained, in real numbers: a complex one counts twice.
+
+    Attributes
+    ----------
+    trained, total : of the adapter and what is trained as it is, and of the model without adapter
+    layers : by the path of a weight, the trained numbers of its adapter
+    """
+
+    trained: int
+    total: int
+    layers: dict[str, int]
+
+    @property
+    def share(self) -> float:
+        """Of the trained numbers in those of the model."""
+        return self.trained / self.total
+
+    def __str__(self) -> str:
+        return f"{self.trained} of {self.total} numbers are trained: {100 * self.share:.2f} %"
+
+
+def summary(model: nn.Module) -> Summary:
+    """Return how much of an adapted model is trained.
+
+    Examples
+    --------
+    >>> from neuralsolve.lowrank.adapters import LoRA, attach
+    >>> print(summary(attach(nn.Linear(8, 8), LoRA(rank=1))))
+    16 of 72 numbers are trained: 22.22 %
+    """
+    layers = {name: sum(map(_numbers, d.trained().values())) for name, d in deltas_of(model).items()}
+    adapters = {id(t) for delta in deltas_of(model).values() for t in delta.parameters()}
+    total = sum(_numbers(p) for p in model.parameters() if id(p) not in adapters)
+    return Summary(sum(map(_numbers, trainable_parameters(model))), total, layers)
+
+
+def penalty(model: nn.Module) -> Tensor:
+    """Return the mean penalty of the adapted weights, to be added to the loss times a weight.
+
+    Raises
+    ------
+    OptionError
+        A method without one.
+    """
+    each = [delta.penalty() for delta in deltas_of(model).values() if isinstance(delta, Penalised)]
+    if not each:
+        msg = f"{type(record_of(model).adapter).__name__} has no penalty; SALT, OSF and Effort have one"
+        raise OptionError(msg)
+    return torch.stack(each).mean()
+
+
+def _numbers(tensor: Tensor) -> int:
+    return tensor.numel() * (2 if tensor.is_complex() else 1)
