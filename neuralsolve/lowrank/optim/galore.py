@@ -1,7 +1,7 @@
 """GaLore: Adam in the leading singular directions of the gradient.
 
 Source: Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank projection", ICML 2024
-(arXiv 2403.03507). `GaLore(gap=200, scale=0.25, space="exact", transport="keep")` is the paper's; the defaults
+(arXiv 2403.03507). The paper's is `GaLore(gap=200, scale=0.25, space="exact", transport="keep")`; the defaults
 here follow the subspace by one step of subspace iteration, and rotate the moments along.
 """
 
