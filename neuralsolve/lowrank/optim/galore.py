@@ -1,8 +1,8 @@
 """GaLore: Adam in the leading singular directions of the gradient.
 
 Source: Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank projection", ICML 2024
-(arXiv 2403.03507). The paper's is `GaLore(gap=200, scale=0.25, space="exact", transport="keep")`; the defaults
-here follow the subspace by one step of subspace iteration, and rotate the moments along.
+(arXiv 2403.03507). The paper's is `GaLore(gap=200, scale=0.25, space="exact", transport="keep")`; here, the
+defaults follow the subspace by one step of subspace iteration, and rotate the moments along.
 """
 
 from __future__ import annotations
