@@ -17,7 +17,7 @@ def gradients(shape, generator):
 
 
 def ours(W, given, gap, side, eps=1e-8):
-    method = GaLore(svd="exact", transport="keep", scale=0.25)
+    method = GaLore(space="exact", transport="keep", scale=0.25)
     group = {"params": [W], "rank": 3, "update_proj_gap": gap, "scale": 0.25, "proj_type": side}
     optimizer = ProjectedOptimizer([group], lr=0.1, eps=eps, plan=method.plan())
     for G in given:

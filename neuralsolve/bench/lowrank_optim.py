@@ -58,12 +58,12 @@ class Entry:
 
 ENTRIES = {
     ADAM: Entry(None, 0.012),
-    PAPER: Entry(GaLore(PART, GAP, svd="exact", transport="keep"), 0.024, Bars(1.2)),
-    EXACT: Entry(GaLore(PART, GAP, svd="exact"), 0.024, Bars(1.2)),
+    PAPER: Entry(GaLore(PART, GAP, space="exact", transport="keep"), 0.024, Bars(1.2)),
+    EXACT: Entry(GaLore(PART, GAP, space="exact"), 0.024, Bars(1.2)),
     WARM: Entry(GaLore(PART, GAP), 0.024, Bars(1.2)),
-    RANDOM: Entry(GaLore(PART, GAP, svd="random"), 0.024),
+    RANDOM: Entry(GaLore(PART, GAP, space="random"), 0.024),
     DCT: Entry(DCTAdamW(PART), 0.024),
-    SPLIT: Entry(Frugal(PART, GAP, space="svd", rate=1.0, transport="reset"), 0.006),
+    SPLIT: Entry(Frugal(PART, GAP, space="exact", rate=1.0, transport="reset"), 0.006),
     OURS: Entry(Frugal(PART, GAP), 0.024, Bars(1.2, 1.0)),
     LAZY: Entry(QGaLore(PART, GAP), 0.024),
     "Tensor-GaLore": Entry(TensorGaLore(0.25, GAP), 0.024),
@@ -256,7 +256,7 @@ def _ordered(seeds: list[int], quick: bool) -> Iterator[BarRow]:
     entries = {
         ADAM: Entry(None, 0.003),
         DCT: Entry(DCTAdamW(PART), 0.006),
-        RANDOM: Entry(GaLore(PART, GAP, svd="random", side="left"), 0.006),
+        RANDOM: Entry(GaLore(PART, GAP, space="random", side="left"), 0.006),
         WARM: Entry(GaLore(PART, GAP, side="left"), 0.006),
     }
     found = {name: _tuned(entry, sampled, seeds, quick) for name, entry in entries.items()}

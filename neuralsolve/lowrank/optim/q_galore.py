@@ -27,7 +27,7 @@ class QGaLore(Method):
     threshold, window : as of `Lazy`
     weights : whether weights are rounded to a grid that needs a byte each
     moments, bases : whether these are kept in 8 and in 4 bits
-    svd, transport : as of `GaLore`
+    space, transport : as of `GaLore`
 
     Examples
     --------
@@ -45,12 +45,12 @@ class QGaLore(Method):
     weights: bool = True
     moments: bool = True
     bases: bool = True
-    svd: str = "warm"
+    space: str = "warm"
     transport: str = "rotate"
 
     def plan(self) -> Plan:
         return Plan(
-            projector=SVDProjector(self.svd),
+            projector=SVDProjector(self.space),
             refresh=Lazy(self.threshold, self.window),
             transport=self.transport,
             moments=Int8() if self.moments else Full(),
