@@ -19,6 +19,7 @@ PROMISES = {
     "08_surrogate": lambda left: left <= 0.05,
     "09_control": lambda difference: difference <= 1e-6,
     "10_sequences": lambda difference: difference <= 1e-10,
+    "11_low_rank": lambda left: left <= 0.2,
 }
 
 
