@@ -8,8 +8,10 @@ import torch
 from neuralsolve.bench import take_suite
 from neuralsolve.bench.bars import Settings
 from neuralsolve.bench.ssm import gains
+from neuralsolve.bench.ssm_parity import same_models
+from neuralsolve.bench.ssm_peer import same_layers
 from neuralsolve.bench.ssm_robustness import curves, sounding
-from neuralsolve.bench.ssm_speed import same_layers, ssm_speed
+from neuralsolve.bench.ssm_speed import ssm_speed
 from neuralsolve.models.sequence_model import SequenceModel
 from neuralsolve.plot import robustness_figure, save
 
@@ -33,11 +35,13 @@ def test_the_peer_and_ours_are_the_same_function():
         expected = nets["peer"](u)
         for name in ("all states", "pairs"):
             assert (nets[name](u) - expected).abs().max() <= 1e-5 * expected.abs().max()
+        *ours, theirs = (model.eval()(u[..., :1]) for model in same_models(916).values())
+        assert all((each - theirs).abs().max() <= 1e-5 * theirs.abs().max() for each in ours)
 
 
 def test_the_suite_runs_and_every_row_was_measured(tmp_path):
     pytest.importorskip("sklearn")
-    groups = ["starts", "delay", "learning", "lists", "robustness"]
+    groups = ["starts", "delay", "learning", "parity", "lists", "robustness"]
     rows = take_suite("ssm", 1, only=groups, quick=True)
     assert {row.group for row in rows} == set(groups)
     assert all(row.measured for row in rows), [row.note for row in rows if not row.measured]

@@ -68,6 +68,40 @@ def test_imports_only_go_down(path):
     assert not above, f"{path.name} in {here} imports {above}, which lie above it"
 
 
+SVDS = {
+    "svd",
+    "svdvals",
+    "svds",
+    "svd_lowrank",
+    "pca_lowrank",
+    "lobpcg",
+    "interpolative",
+    "randomized_svd",
+    "matrix_rank",
+    "pinv",
+    "orth",
+}
+
+
+def foreign_svds(path: Path) -> set[str]:
+    """Names of other libraries' SVDs, and of what is built on one, that a file uses as attributes."""
+    tree = ast.parse(path.read_text())
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in SVDS}
+
+
+def test_no_module_beside_the_core_calls_an_svd():
+    core = {"lowrank/decompositions.py"}
+    apart = {
+        "preconditioners/coarsening.py": {"pinv"},  # a small singular system is solved by it
+        "bench/lowrank_svd.py": {"svds"},  # the rival
+    }
+    for path in modules():
+        name = path.relative_to(PACKAGE).as_posix()
+        if name not in core:
+            found = foreign_svds(path) - apart.get(name, set())
+            assert not found, f"{name} calls {found}; neuralsolve.lowrank.svd is where SVDs are computed"
+
+
 def test_models_import_nothing_of_solvers_and_cases():
     allowed = {"errors", "kernels", "lowrank", "operators", "preconditioners", "data", "models", "ssm"}
     for path in modules():

@@ -295,7 +295,7 @@ def test_nothing_leaks_into_the_protected_subspaces(adapter, dtype, shape, gener
     change = model.weight - W
     U, s, Vh = torch.linalg.svd(W, full_matrices=False)
     assert change.norm() > 0.3 * W.norm()
-    bound = 20 * p * eps(dtype) * max(W.norm(), change.norm())  # float32: 1e-5 of the largest, no more
+    bound = 4 * p * eps(dtype) * change.norm()
     assert (U[:, :4].mH @ change).norm() <= bound
     assert (change @ Vh[:4].mH).norm() <= bound
     assert (U[:, :4].mH @ model.weight - s[:4, None] * Vh[:4]).norm() <= bound  # triplets stay triplets

@@ -64,9 +64,10 @@ def walk(model, optimizer, steps, seed=5):
 
 
 def method(name, **more):
-    options = SMALL | {"tensor-galore": {"rank": 0.3}, "frugal": {"space": "svd", "transport": "reset"}}.get(
-        name, {}
-    )
+    options = SMALL | {
+        "tensor-galore": {"rank": 0.3},
+        "frugal": {"space": "exact", "transport": "reset"},
+    }.get(name, {})
     options |= {"rank": 1.0, "entries": 600} if name == "adam8bit" else {}
     return METHODS[name](**(options | more))
 

@@ -49,7 +49,7 @@ def test_blocks_of_one_sign_are_not_clipped(generator):
 
 
 def test_stochastic_rounding_is_fair(generator):
-    # a rounding has at most the variance scale^2/4: the mean of 10^4 is within 4 deviations, of 16000 all but one
+    # a rounding has at most the variance scale^2/4: the mean of 10^4 is within 4 deviations of it
     grid, count = Int8Weights(), 10_000
     x = torch.randn(64, generator=generator)
     mean = torch.stack([grid.rounded(x, generator) for _ in range(count)]).double().mean(0)

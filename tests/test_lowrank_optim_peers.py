@@ -17,7 +17,7 @@ def gradients(shape, generator):
 
 
 def ours(W, given, gap, side, eps=1e-8):
-    method = GaLore(svd="exact", transport="keep", scale=0.25)
+    method = GaLore(space="exact", transport="keep", scale=0.25)
     group = {"params": [W], "rank": 3, "update_proj_gap": gap, "scale": 0.25, "proj_type": side}
     optimizer = ProjectedOptimizer([group], lr=0.1, eps=eps, plan=method.plan())
     for G in given:
@@ -60,9 +60,9 @@ def test_it_is_the_algorithm_of_the_paper(shape, side, gap, generator):
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])
 @pytest.mark.parametrize("side", ["std", "left", "right", "reverse_std"])
 def test_it_agrees_with_the_released_optimizer(shape, side, generator):
-    # Within one basis: moments kept over a refresh depend on signs of singular vectors, which are free. eps = 0,
-    # which that code adds before the correction of bias; it takes its SVD in single precision. Of two sides the
-    # first core is diagonal: without eps, Adam's step is made of the noise beside it.
+    # Within one basis: moments kept over a refresh depend on the free signs of singular vectors. And
+    # eps = 0, which that code adds before the correction of bias; its SVD is in single precision. Of two
+    # sides the first core is diagonal: without eps, Adam's step is made of the noise beside it.
     peer = pytest.importorskip("galore_torch", reason="galore-torch is not installed", exc_type=ImportError)
     given, start = gradients(shape, generator), torch.randn(shape, generator=generator, dtype=torch.float64)
     W = nn.Parameter(start.clone())

@@ -13,7 +13,7 @@ from neuralsolve.cases import load_case
 from neuralsolve.data.sequences import Sequences, listops
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.models.sequence_model import LAYERS, SequenceModel
-from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining, accuracy
+from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining, accuracy, by_length
 from neuralsolve.models.training_loop import train
 
 SMALL = {"channels": 6, "layers": 2, "state": 8}
@@ -72,6 +72,47 @@ def test_what_stands_in_the_padding_is_not_looked_at(norm, training):
         found.append([y.detach(), *(p.grad for p in model.parameters()), *model.buffers()])
     for zero, *others in zip(*found, strict=True):
         assert all(torch.equal(zero, other) for other in others)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_what_stands_at_missing_samples_is_not_looked_at(layer, pool):
+    model, x = made(layer=layer, pool=pool), sequences()
+    mask = torch.rand(3, 17, generator=torch.Generator().manual_seed(2)) < 0.6
+    other = torch.where(mask[..., None], x, torch.nan)
+    with torch.no_grad():
+        assert torch.equal(model(other, mask=mask), model(x, mask=mask))
+        ends = torch.arange(17) < torch.tensor([17, 5, 1])[:, None]  # padding is missing samples at the end
+        if pool == "mean":
+            assert torch.allclose(model(x, mask=ends), model(x, torch.tensor([17, 5, 1])), atol=1e-12)
+
+
+def test_steps_of_varying_length_reach_every_layer():
+    model, x = made(layer="s5", norm="layer", pool="last"), sequences()
+    twice = torch.full((3, 17), 2.0)
+    with torch.no_grad():
+        assert torch.allclose(model(x, steps=torch.ones(3, 17)), model(x), atol=1e-9)
+        found = model(x, steps=twice)
+        for block in model.each_block:
+            block.layer.log_step += np.log(2.0)
+        assert torch.allclose(found, model(x), atol=1e-9)
+    with pytest.raises(OptionError, match="s5"):
+        made(layer="s4d")(x, steps=twice)
+
+
+def test_a_constant_that_a_norm_takes_away_is_not_learned():
+    assert made(norm="batch").encoder.bias is None
+    assert made(norm="batch", prenorm=False).encoder.bias is not None
+    assert made(norm="layer").encoder.bias is not None
+
+
+def test_batches_are_of_about_one_length_and_of_every_sequence_once():
+    lengths = np.random.default_rng(4).integers(1, 100, 1003)
+    order = by_length(np.random.default_rng(5).permutation(1003), lengths, 10, seed=6)
+    assert sorted(order) == list(range(1003))
+    batches = lengths[order[:1000]].reshape(100, 10)
+    assert np.ptp(batches, axis=1).mean() < 10 < np.ptp(lengths) / 5
+    assert abs(np.corrcoef(batches.mean(1), np.arange(100))[0, 1]) < 0.3  # short ones do not come first
 
 
 def test_sequences_do_not_meet():

@@ -487,3 +487,39 @@ def test_a_state_of_the_other_kind_is_refused(kind, other):
 def test_steps_and_masks_that_are_no_tensors_are_refused(given):
     with pytest.raises(OptionError, match="as_tensor"):
         S5(3, state=4)(torch.randn(2, 9, 3), **given)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # that the compiler looks at
+@pytest.mark.parametrize("kind", [S4D, S5, S4])
+def test_compiled_layers_give_the_same(kind, generator):
+    layer, u = kind(2, state=4), sequence(generator, 2, 30, 2)
+    compiled = torch.compile(layer, backend="eager")
+    found = [torch.autograd.grad(each(u).square().sum(), layer.C)[0] for each in (layer, compiled)]
+    assert torch.equal(compiled(u), layer(u))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("kind", [S4D, S5, S4])
+def test_transforms_of_functions_are_refused_by_name(kind):
+    with pytest.raises(OptionError, match=r"torch\.func"):
+        torch.func.vmap(kind(2, state=4))(torch.zeros(3, 1, 5, 2))
+
+
+@pytest.mark.parametrize("kind", [S4D, S5, S4])
+@pytest.mark.parametrize("count", [-1, 1.5, "2", True, None])
+def test_counts_that_are_none_are_refused_by_name(kind, count):
+    for name, call in (
+        ("channels", lambda: kind(count)),
+        ("state", lambda: kind(2, state=count)),
+        ("batch", lambda: kind(2, state=4).initial_state(count)),
+    ):
+        with pytest.raises(OptionError, match=f"{name} = .*whole number"):
+            call()
+
+
+def test_samples_of_steppers_may_be_lists_and_must_be_real():
+    for layer in (S4D(2, state=4), S5(2, state=4)):
+        stepper, same = layer.stepper(), layer.stepper()
+        assert np.array_equal(stepper([1, 2.5]), same(np.array([1, 2.5])))
+        with pytest.raises(OptionError, match="real"):
+            stepper(np.ones(2, complex))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from neuralsolve.errors import NonFiniteError, OptionError, ShapeError
 from neuralsolve.ssm import hippo
@@ -191,5 +192,7 @@ def test_what_does_not_fit_is_told():
         diagonal_transfer([-1.0], [1.0], [1.0], [0.0], [1.0, 2.0])
     with pytest.raises(OptionError, match="no C"):
         diagonal_transfer([-1.0], [1.0], None, [0.0], [1.0])
+    with pytest.raises(ShapeError, match="toarray"):
+        dense_transfer(sp.eye_array(3), np.ones(3))
     with pytest.raises(ShapeError, match="no array of numbers"):
         dense_transfer([[1.0, 2.0], [3.0]], np.ones(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neuralsolve.bench.lowrank_adapters import adapters
+from neuralsolve.bench.lowrank_optim import optim
 from neuralsolve.bench.lowrank_svd import svd_speed
 
-GROUPS = {"svd": svd_speed, "adapters": adapters}
+GROUPS = {"svd": svd_speed, "optim": optim, "adapters": adapters}

@@ -9,6 +9,7 @@ import numpy as np
 from neuralsolve.bench.bars import BarRow, Bars, Settings, row
 from neuralsolve.bench.ssm_learning import delay, learning, lists
 from neuralsolve.bench.ssm_memory import memory
+from neuralsolve.bench.ssm_parity import parity
 from neuralsolve.bench.ssm_robustness import robustness
 from neuralsolve.bench.ssm_speed import ssm_speed
 from neuralsolve.ssm.hippo import legs, normal_eigenvectors, normal_frequencies, resolvent_norm
@@ -67,6 +68,7 @@ GROUPS = {
     "speed": ssm_speed,
     "delay": delay,
     "learning": learning,
+    "parity": parity,
     "lists": lists,
     "robustness": robustness,
     "memory": memory,

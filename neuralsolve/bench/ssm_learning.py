@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, row
-from neuralsolve.data.sequences import Sequences, digits, listops
+from neuralsolve.bench.ssm_rivals import LinearAttention, Recurrent
+from neuralsolve.data.sequences import digits, listops
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.sequence_model import SequenceModel
 from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining, accuracy
@@ -31,11 +32,19 @@ LISTS: dict[str, Any] = {
     "channels": 64,
     "layers": 4,
     "state": 64,
+    "blocks": 8,
     "step_range": (1e-2, 1.0),
     "bidirectional": True,
 }
-LIST_SECONDS = 300.0  # of CPU, on one thread
-LIST_COUNTS = 40_000, 1000, 2000
+RIVALS = ("GRU", "linear attention")
+LIST_SECONDS = 200.0  # of CPU, on one thread
+LIST_COUNTS = 1000, 2000  # to validate and to test
+LIST_BATCH, TIMED = 50, 20  # lists a step, and steps that are timed
+LIST_RATES: dict[str, dict[str, Any]] = {  # the best of some on other lists
+    "S5": {"learning_rate": 4e-3},
+    "GRU": {"learning_rate": 4e-3},
+    "linear attention": {"learning_rate": 2e-3},
+}
 DELAY, LENGTH, STATES = 1000, 4000, 64
 
 
@@ -52,7 +61,7 @@ def learning(settings: Settings) -> Iterator[BarRow]:
                     torch.manual_seed(seed)
                     model = SequenceModel(1, 10, layer=layer, init=init, **DIGITS)
                 trainer = SequenceTrainer(model, sets[0], sets[1], SequenceTraining(seed=seed, **options))
-                _to_the_end(trainer)
+                to_the_end(trainer)
                 found.append(100 * accuracy(model, sets[2]))
                 size = parameters_of(model)
             seconds = (time.perf_counter() - began) / len(seeds)
@@ -71,79 +80,71 @@ def learning(settings: Settings) -> Iterator[BarRow]:
             )
 
 
-class Recurrent(nn.Module):
-    """Gated recurrent units of about the same size, in both directions, as the rival of `SequenceModel`."""
-
-    def __init__(self, vocabulary: int, classes: int, channels: int, layers: int):
-        super().__init__()
-        self.encoder = nn.Embedding(vocabulary, channels)
-        self.units = nn.GRU(channels, channels // 2, layers, batch_first=True, bidirectional=True)
-        self.decoder = nn.Linear(channels, classes)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        packed = nn.utils.rnn.pack_padded_sequence(self.encoder(x), lengths, True, enforce_sorted=False)
-        h, _ = nn.utils.rnn.pad_packed_sequence(
-            self.units(packed)[0], batch_first=True, total_length=x.shape[1]
-        )
-        valid = torch.arange(x.shape[1]) < lengths[:, None]
-        return self.decoder((h * valid[..., None]).sum(1) / lengths[:, None])
-
-
 def lists(settings: Settings) -> Iterator[BarRow]:
-    """Tell values of nested lists, for as many CPU seconds as the rival has, on one thread."""
-    threads = torch.get_num_threads()
+    """Tell values of nested lists, each network for the same CPU time on one thread, every list a new one."""
+    seeds, threads = settings.seeds(3), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for seed in settings.seeds(1):
-            yield from _against_recurrent(seed, settings.quick)
+        found = [_of_lists(seed, settings.quick) for seed in seeds]
     finally:
         torch.set_num_threads(threads)
+    problem, seconds = "ListOps, depth 4, length 128", 0.3 if settings.quick else LIST_SECONDS
+    more: dict[str, Any] = {"seeds": listed(seeds)}
+    for name in found[0]:
+        right, steps, size = zip(*(each[name] for each in found), strict=True)
+        words = f"{size[0]} parameters, {round(mean(steps))} steps of 50 in {seconds:g} CPU s"
+        yield row("lists", problem, f"accuracy of {name}", "%", None, right, note=words, **more)
+    for rival in RIVALS:
+        over = [each["S5"].right - each[rival].right for each in found]
+        yield row("lists", problem, f"points over {rival}", "", Bars(10.0, at_least=True), over, **more)
 
 
-def _against_recurrent(seed: int, quick: bool) -> Iterator[BarRow]:
-    counts, seconds = ((60, 20, 20), 0.3) if quick else (LIST_COUNTS, LIST_SECONDS)
-    sets, problem = listops(sum(counts)).split(*counts), "ListOps, depth 4, length 128"
+class Told(NamedTuple):
+    """What a network told right of the test, in per cent, its steps and its parameters."""
+
+    right: float
+    steps: int
+    size: int
+
+
+def _of_lists(seed: int, quick: bool) -> dict[str, Told]:
+    (validation, test), seconds = ((20, 20), 0.3) if quick else (LIST_COUNTS, LIST_SECONDS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         models = {
-            "S5": SequenceModel(None, 10, layer="s5", vocabulary=16, blocks=8, **LISTS),
+            "S5": SequenceModel(None, 10, layer="s5", vocabulary=16, **LISTS),
             "GRU": Recurrent(16, 10, 80, 4),
+            "linear attention": LinearAttention(16, 10, 64, 3),
         }
-    right = {}
+    steps = _steps_in(seconds, models, seed)
+    data = listops(validation + test + LIST_BATCH * max(steps.values()))
+    chosen, measured, rest = data.split(validation, test, LIST_BATCH * max(steps.values()))
+    found = {}
     for name, model in models.items():
-        right[name], epochs = _for_seconds(model, sets, seed, seconds)
-        words = f"{parameters_of(model)} parameters, {epochs:.1f} epochs in {seconds:g} CPU s"
-        more = {"seeds": str(seed), "note": words}
-        yield row("lists", problem, f"accuracy of {name}", "%", None, [right[name]], **more)
-    over = [right["S5"] - right["GRU"]]
-    yield row("lists", problem, "points over the GRU", "", Bars(10.0, at_least=True), over, seeds=str(seed))
+        options = SequenceTraining(seed=seed, epochs=1, batch=LIST_BATCH, **LIST_RATES[name])
+        to_the_end(SequenceTrainer(model, rest.take(slice(LIST_BATCH * steps[name])), chosen, options))
+        found[name] = Told(100 * accuracy(model, measured), steps[name], parameters_of(model))
+    return found
 
 
-def _for_seconds(model: nn.Module, sets: list[Sequences], seed: int, seconds: float) -> tuple[float, float]:
-    """Return the accuracy on the test after so many seconds of steps, and the epochs that they were.
-
-    Steps are timed beforehand, so that the rates fall to their end in the time there is.
-    """
-    probe = SequenceTrainer(
-        model, sets[0], sets[1], SequenceTraining(seed=seed, learning_rate=1e-12, slow_rate=1e-12)
-    )
-    taken = [_timed(probe.advance) for _ in range(6)][1:]
-    steps = max(1, round(seconds / float(np.median(taken))))
-    epochs = max(1, round(steps / probe.every))
-    trainer = SequenceTrainer(
-        model, sets[0], sets[1], SequenceTraining(seed=seed, epochs=epochs, learning_rate=4e-3)
-    )
-    _to_the_end(trainer)
-    return 100 * accuracy(model, sets[2]), trainer.step / trainer.every
+def _steps_in(seconds: float, models: dict[str, nn.Module], seed: int) -> dict[str, int]:
+    """Return how many steps each network takes in the time, by turns on the same lists."""
+    data = listops(LIST_BATCH * TIMED, seed=seed)
+    still = SequenceTraining(seed=seed, epochs=2, batch=LIST_BATCH, learning_rate=1e-12, slow_rate=1e-12)
+    trainers = {
+        name: SequenceTrainer(model, data, data.take(slice(1)), still) for name, model in models.items()
+    }
+    taken = dict.fromkeys(models, 0.0)
+    for turn in range(2 * TIMED):
+        for name, trainer in trainers.items():
+            began = time.process_time()
+            trainer.advance()
+            taken[name] += (time.process_time() - began) * (turn >= TIMED)
+    return {name: max(1, round(seconds * TIMED / total)) for name, total in taken.items()}
 
 
-def _timed(call: Any) -> float:
-    began = time.process_time()
-    call()
-    return time.process_time() - began
-
-
-def _to_the_end(trainer: SequenceTrainer) -> None:
+def to_the_end(trainer: SequenceTrainer) -> None:
+    """Train without files, and take the weights that did best."""
     with tempfile.TemporaryDirectory() as folder:
         train(trainer, Path(folder), writes=False)
     trainer.use_best()

@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,14 @@ from torch import Tensor, nn
 from neuralsolve.bench.bars import BarRow, Bars, Settings, missing, row
 from neuralsolve.bench.clock import interleaved
 from neuralsolve.bench.footprint import memory_profile, torch_peak
+from neuralsolve.bench.ssm_peer import PEER, release_of_the_peer, same_layers
 from neuralsolve.models.heap import keep_freed_memory
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5
 from neuralsolve.models.state_space import StateSpaceLayer
-from neuralsolve.ssm.starts import Start
 from neuralsolve.ssm.vandermonde import vandermonde
 
 GROUP = "speed"
-PEER = "s5-pytorch"
 ROUNDS = 7
 BATCH = 16
 CHANNELS = 64
@@ -55,9 +53,8 @@ def ssm_speed(settings: Settings) -> Iterator[BarRow]:
 
 
 def _against_the_peer(settings: Settings) -> Iterator[BarRow]:
-    try:
-        release = f"{PEER} {version(PEER)}"
-    except PackageNotFoundError:
+    release = release_of_the_peer()
+    if release is None:
         yield missing(GROUP, "S5", "forward and backward: s5-pytorch / ours", "x", FASTER, f"no {PEER}")
         return
     lengths, batch = ((64,), 2) if settings.quick else (LENGTHS, BATCH)
@@ -116,42 +113,6 @@ def _leaner(problem: str, release: str, peaks: dict[str, int]) -> Iterator[BarRo
             [ours / theirs],
             **more,
         )
-
-
-def same_layers(width: int) -> dict[str, nn.Module]:
-    """Return the peer, our layer with all its states, and our layer with one of each pair, weights copied."""
-    from s5 import S5 as Peer  # type: ignore[import-not-found]
-
-    with torch.random.fork_rng():
-        torch.manual_seed(2208)
-        peer = Peer(width, width)
-        inner = peer.seq
-        half = len(inner.Lambda) // 2
-        with torch.no_grad():
-            inner.log_step.copy_(torch.cat([inner.log_step[half:].flip(0), inner.log_step[half:]]))
-        nets: dict[str, nn.Module] = {"peer": peer}
-        for name, kept, weight in (("all states", slice(None), 1.0), ("pairs", slice(half, None), 2.0)):
-            nets[name] = _copied(inner, kept, weight, width)
-    return nets
-
-
-def _copied(inner: Any, kept: slice, weight: float, width: int) -> S5:
-    eigenvalues, B, C = inner.Lambda.detach()[kept], inner.B.detach()[kept], inner.C.detach()
-    N = len(eigenvalues)
-    if weight == 2.0:  # x of the other one of a pair is conj(x) times the phase between their eigenvectors
-        mine, other = torch.view_as_complex(B), torch.view_as_complex(inner.B.detach()[:N].flip(0))
-        phase = (other * mine).sum(1) / mine.abs().square().sum(1)
-        C = (C[:, kept] + (C[:, :N].flip(1) * phase).conj()) / 2
-    one = torch.ones(N, dtype=torch.complex128)
-    V = torch.eye(width, N, dtype=torch.complex128)
-    V[N:] = 1j * torch.eye(width - N, N)  # of no use but that it can be inverted: B and C are copied
-    ours = S5(width, width, init=Start(eigenvalues.to(one.dtype), weight * one.real, one, V))
-    with torch.no_grad():
-        ours.log_step.copy_(inner.log_step[kept])
-        ours.B.copy_(B)
-        ours.C.copy_(torch.view_as_real(C.resolve_conj())[None])
-        ours.D.copy_(inner.D)
-    return ours
 
 
 def _kernel(settings: Settings) -> BarRow:

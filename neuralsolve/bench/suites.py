@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from neuralsolve.bench import fields, learned, multigrid, optimize, ssm, tuned
+from neuralsolve.bench import fields, learned, lowrank, multigrid, optimize, ssm, tuned
 from neuralsolve.bench.bars import BarRow, Settings, missing
 from neuralsolve.errors import InputError, OptionError, SolveError, nearest
 
@@ -17,6 +17,7 @@ SUITES: dict[str, Groups] = {
     "fields": fields.GROUPS,
     "optimize": optimize.GROUPS,
     "ssm": ssm.GROUPS,
+    "lowrank": lowrank.GROUPS,
 }
 
 
@@ -32,7 +33,7 @@ def take_suite(
 
     Parameters
     ----------
-    suite : "multigrid", "learned", "tuned", "fields", "optimize" or "ssm"
+    suite : "multigrid", "learned", "tuned", "fields", "optimize", "ssm" or "lowrank"
     repeats : rounds of every timing; the median counts
     only : groups to run, by default all of the suite's
     quick : toy sizes, which show that everything runs

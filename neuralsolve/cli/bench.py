@@ -39,8 +39,18 @@ TITLES = {
     "fields": "Models of fields against their bars",
     "optimize": "Constrained optimisation against its bars",
     "ssm": "State-space layers against their bars",
+    "lowrank": "Low-rank methods against their bars",
 }
-REPEATS = {"multigrid": 5, "learned": 3, "tuned": 3, "fields": 3, "optimize": 3, "ssm": 7, "kernels": 3}
+REPEATS = {
+    "multigrid": 5,
+    "learned": 3,
+    "tuned": 3,
+    "fields": 3,
+    "optimize": 3,
+    "ssm": 7,
+    "lowrank": 5,
+    "kernels": 3,
+}
 
 
 def run(

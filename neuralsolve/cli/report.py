@@ -42,7 +42,8 @@ def going_on_from(folder: Path, as_json: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        text = f"interrupted; the same command goes on from {folder}"
+        begun = any(each.is_file() for each in folder.rglob("*"))
+        text = "interrupted; the same command " + (f"goes on from {folder}" if begun else "begins anew")
         if as_json:
             print_json({"error": text, "kind": "KeyboardInterrupt"})
         say(text)

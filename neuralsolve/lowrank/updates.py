@@ -132,7 +132,7 @@ def _parts(svd: SVD) -> tuple[Tensor, Tensor, Tensor]:
     if U.dtype in HALF:
         msg = f"U is {U.dtype}, too coarse to be updated; svd(A.float()) keeps float32 factors"
         raise OptionError(msg)
-    return U, s.to(U.dtype), Vh
+    return U, s.to(U.real.dtype), Vh
 
 
 def _fitting(X: Any, name: str, shape: Sequence[int], rows: bool, like: Tensor) -> Tensor:
@@ -153,8 +153,8 @@ def _checked(X: Any, name: str) -> Tensor:
 
 def _turned(svd: SVD) -> SVD:
     U, s, Vh = _parts(svd)
-    turned = SVD(Vh.mH, s, U.mH, svd.error, svd.method)
-    return _back(turned, svd.U)
+    V, Uh = canonical_signs(Vh.mH, U.mH)
+    return _back(SVD(V, s, Uh, svd.error, svd.method), svd.U)
 
 
 def _back(svd: SVD, like: Any) -> SVD:

@@ -26,6 +26,7 @@ from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
+    check_count,
     check_length,
     check_rate,
     joined,
@@ -91,6 +92,7 @@ class S4(StateSpaceLayer):
         step_range: Sequence[float] = (1e-3, 1e-1),
     ):
         super().__init__(channels, step_range, bidirectional)
+        check_count("state", state)
         self.state = state
         made = made_start("legs", state)  # its input vector is V^* B_H / 2, and P = B_H / sqrt(2)
         eigenvalues = made.eigenvalues.expand(channels, -1)
@@ -111,6 +113,7 @@ class S4(StateSpaceLayer):
 
     def initial_state(self, batch: int) -> Tensor:
         """Return zeros (batch, channels, 2 N) float64."""
+        check_count("batch", batch, least=0)
         H, N = self.log_decay.shape
         return torch.zeros(batch, H, 2 * N, dtype=torch.float64, device=self.D.device)
 

@@ -19,6 +19,7 @@ from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
+    check_count,
     check_length,
     check_rate,
     joined,
@@ -93,6 +94,7 @@ class S4D(StateSpaceLayer):
         step_range: Sequence[float] = (1e-3, 1e-1),
     ):
         super().__init__(channels, step_range, bidirectional)
+        check_count("state", state)
         check_method(discretisation)
         self.discretisation, self.state = discretisation, state
         made = made_start(init, state)
@@ -114,6 +116,7 @@ class S4D(StateSpaceLayer):
 
     def initial_state(self, batch: int) -> Tensor:
         """Return zeros (batch, channels, N) complex128."""
+        check_count("batch", batch, least=0)
         return torch.zeros(batch, *self.log_decay.shape, dtype=torch.complex128, device=self.D.device)
 
     def kernel(self, length: int, rate: float = 1.0) -> Tensor:

@@ -20,6 +20,7 @@ from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.lowrank.views import MatrixView
 from neuralsolve.models.state_space import (
     StateSpaceLayer,
+    check_count,
     check_rate,
     check_tensor,
     joined,
@@ -93,7 +94,9 @@ class S5(StateSpaceLayer):
     ):
         super().__init__(channels, step_range, bidirectional)
         check_method(discretisation)
-        if blocks < 1 or state < 1 or state % blocks:
+        check_count("state", state)
+        check_count("blocks", blocks)
+        if state % blocks:
             msg = f"got state = {state} and blocks = {blocks}; blocks >= 1 that divide state are needed"
             raise OptionError(msg)
         self.discretisation, self.state = discretisation, state
@@ -116,6 +119,7 @@ class S5(StateSpaceLayer):
 
     def initial_state(self, batch: int) -> Tensor:
         """Return zeros (batch, P) complex128."""
+        check_count("batch", batch, least=0)
         return torch.zeros(batch, len(self.weights), dtype=torch.complex128, device=self.D.device)
 
     def forward(
@@ -154,7 +158,10 @@ class S5(StateSpaceLayer):
         return (y.to(u.dtype), last) if return_state else y.to(u.dtype)
 
     def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return y (batch, channels) for u (batch, channels), and the next state (batch, P)."""
+        """Return y (batch, channels) for u (batch, channels), and the next state (batch, P).
+
+        A sample that came after c times Delta has rate = 1 / c; a missing one is a sample of zeros.
+        """
         self._check_step(u, state, (len(self.weights),))
         check_rate(rate)
         factors, inputs, outputs = self._frozen(self._maps, rate)

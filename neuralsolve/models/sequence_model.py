@@ -4,8 +4,8 @@
             -> norm -> mean over the samples, or the last one, or neither -> linear map
 
 Dropout takes whole channels: one mask along time. Where the norm comes after a block ("post"), it is that of
-the sum. Sequences of different lengths are padded at their ends, `lengths` saying how long each is: layers
-see zeros there, and means leave them out.
+the sum. Sequences of different lengths are padded at their ends, `lengths` saying how long each is, and a
+`mask` tells which samples are missing: layers see zeros there, and means leave them out.
 
 Sources: Gu, Goel, Re, S4, ICLR 2022 (arXiv 2111.00396), app. D; Smith, Warrington, Linderman, S5, ICLR 2023
 (arXiv 2208.04933), app. B.
@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from neuralsolve.errors import OptionError, ShapeError, nearest
 from neuralsolve.models.s4 import S4
 from neuralsolve.models.s4d import S4D
-from neuralsolve.models.s5 import S5
-from neuralsolve.models.state_space import StateSpaceLayer, check_tensor
+from neuralsolve.models.s5 import S5, check_steps
+from neuralsolve.models.state_space import StateSpaceLayer, check_count, check_tensor
 
 LAYERS: dict[str, Callable[..., StateSpaceLayer]] = {"s4d": S4D, "s5": S5, "s4": S4}
 POOLS = ("mean", "last", "none")
@@ -50,10 +50,11 @@ class SequenceBlock(nn.Module):
         self.norm = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}.get(norm, nn.Identity)(channels)
         self.gate = nn.Linear(channels, 2 * channels)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Return the block's sequences; valid : (batch, length, 1), 0 in padding."""
+    def forward(self, x: Tensor, valid: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+        """Return the block's sequences; valid : (batch, length, 1), 0 where there is no sample."""
         seen = self._normed(x, valid) if self.before else x
-        y = self._gated(self.layer(seen if valid is None else seen * valid))
+        given = seen if valid is None else seen * valid
+        y = self._gated(self.layer(given) if steps is None else self.layer(given, steps=steps))
         return self._joined(x, y, valid)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,9 +136,7 @@ class SequenceModel(nn.Module):
         counts = {"outputs": outputs, "channels": channels, "layers": layers}
         counts |= {"inputs": inputs} if vocabulary is None else {"vocabulary": vocabulary}
         for name, count in counts.items():
-            if count is None or count < 1:
-                msg = f"{name} = {count}; at least 1 is needed"
-                raise OptionError(msg)
+            check_count(name, count)
         if vocabulary is not None and inputs is not None:
             msg = f"inputs = {inputs} with vocabulary = {vocabulary}; inputs = None is needed for words"
             raise OptionError(msg)
@@ -162,26 +161,38 @@ class SequenceModel(nn.Module):
         self.norm = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}.get(last, nn.Identity)(channels)
         self.decoder = nn.Linear(channels, outputs)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        steps: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Return answers (batch, outputs), or (batch, length, outputs) where nothing is pooled.
 
         x : (batch, length, inputs), or (batch, length) of words
         lengths : (batch,) samples of each sequence that are none of the padding; None: all
+        steps : (batch, length) factors > 0 of Delta, the time from the sample before, where layers are "s5"
+        mask : (batch, length) bool, False where a sample is missing; time goes on there
         """
         self._check(x)
-        x = self._seen(x)
-        valid = None if lengths is None else self._valid(x, lengths)
-        if valid is not None and self.pool != "none":  # padding that all of them have is no work
-            longest = int(valid.sum(1).max())
-            x, valid = x[:, :longest], valid[:, :longest]
+        if steps is not None and not isinstance(self.each_block[0].layer, S5):
+            msg = "steps of varying length, which layer='s5' alone takes; make the model with it"
+            raise OptionError(msg)
+        check_steps(x, steps, mask, "auto")
+        x, valid = self._seen(x), self._valid(x, lengths, mask)
+        if lengths is not None and self.pool != "none":  # padding that all of them have is no work
+            longest = int(lengths.max())
+            x = x[:, :longest]
+            valid, steps = (None if t is None else t[:, :longest] for t in (valid, steps))
         if valid is not None:  # what stands in the padding is not looked at: it may be NaN, or no word
             x = x.masked_fill(valid[..., 0] == 0 if x.ndim == 2 else valid == 0, 0)
-        h = self.encoder(x)
+        h = self.encoder(self._known(x))
         for block in self.blocks:
-            h = block(h, valid)
+            h = block(h, valid, steps)
         h = over_channels(self.norm, h, valid)
         if self.pool == "mean":
-            h = h.mean(1) if valid is None or lengths is None else (h * valid).sum(1) / lengths[:, None]
+            h = h.mean(1) if valid is None else (h * valid).sum(1) / valid.sum(1).clamp(min=1)
         elif self.pool == "last":
             h = h[:, -1] if lengths is None else h[torch.arange(len(h), device=h.device), lengths - 1]
         return self.decoder(h)
@@ -205,7 +216,7 @@ class SequenceModel(nn.Module):
             msg = f"got {len(state)} states for {len(self.blocks)} blocks; initial_state(batch) gives them"
             raise ShapeError(msg)
         check_tensor(x)
-        h, states = self.encoder(self._seen(x)), []
+        h, states = self.encoder(self._known(self._seen(x))), []
         for block, before in zip(self.each_block, state, strict=True):
             h, after = block.step(h, before)
             states.append(after)
@@ -234,16 +245,29 @@ class SequenceModel(nn.Module):
             msg = f"got sequences {tuple(x.shape)} of {x.dtype}, need {kind}, length >= 1"
             raise ShapeError(msg)
 
-    def _valid(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if not isinstance(lengths, Tensor) or lengths.is_floating_point():
-            msg = f"got lengths {lengths!r:.60}, need a tensor of whole numbers: torch.tensor([...])"
-            raise OptionError(msg)
-        if lengths.shape != x.shape[:1] or not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
-            msg = f"got lengths {tuple(lengths.shape)}, need one a sequence, each from 1 to {x.shape[1]}"
-            raise ShapeError(msg)
-        return (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None].to(
-            self.decoder.weight.dtype
-        )
+    def _known(self, x: Tensor) -> Tensor:
+        """Return what the encoder takes; raise OptionError for words that the vocabulary has not."""
+        if self.vocabulary is not None and x.numel():
+            low, high = int(x.min()), int(x.max())
+            if low < 0 or high >= self.vocabulary:
+                msg = f"got words from {low} to {high}, of a vocabulary of {self.vocabulary}: 0 to "
+                msg += f"{self.vocabulary - 1} are needed"
+                raise OptionError(msg)
+        return x
+
+    def _valid(self, x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """Return (batch, length, 1), 0 where there is no sample; None where there are all."""
+        valid = mask
+        if lengths is not None:
+            if not isinstance(lengths, Tensor) or lengths.is_floating_point():
+                msg = f"got lengths {lengths!r:.60}, need a tensor of whole numbers: torch.tensor([...])"
+                raise OptionError(msg)
+            if lengths.shape != x.shape[:1] or not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
+                msg = f"got lengths {tuple(lengths.shape)}, need one a sequence, from 1 to {x.shape[1]} each"
+                raise ShapeError(msg)
+            before = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+            valid = before if mask is None else before & mask
+        return None if valid is None else valid[..., None].to(self.decoder.weight.dtype)
 
 
 def over_channels(norm: nn.Module, x: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -39,9 +39,7 @@ class StateSpaceLayer(nn.Module, ABC):
     def __init__(self, channels: int, step_range: Sequence[float], bidirectional: bool):
         super().__init__()
         low, high = (float(value) for value in step_range)
-        if channels < 1:
-            msg = f"got channels = {channels}, need at least one"
-            raise OptionError(msg)
+        check_count("channels", channels)
         if not 0 < low <= high < math.inf:
             msg = f"got step_range = {(low, high)}, need 0 < smallest <= largest, for example (1e-3, 1e-1)"
             raise OptionError(msg)
@@ -183,6 +181,13 @@ def check_tensor(u: object, name: str = "sequence") -> None:
     """Raise OptionError where something is no tensor."""
     if not isinstance(u, Tensor):
         msg = f"got a {type(u).__name__} for {name}, need a tensor: torch.as_tensor({name})"
+        raise OptionError(msg)
+
+
+def check_count(name: str, count: object, least: int = 1) -> None:
+    """Raise OptionError unless a number of things is a whole one, and not too small."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        msg = f"got {name} = {count!r}, need a whole number, at least {least}"
         raise OptionError(msg)
 
 

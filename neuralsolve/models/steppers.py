@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralsolve.errors import ShapeError
+from neuralsolve.errors import OptionError, ShapeError
 
 Array = np.ndarray
 
@@ -29,11 +29,15 @@ class Stepper:
         self.state[...] = 0
 
     def _sample(self, u: Array) -> Array:
-        """Return a sample in float64; raise ShapeError where it does not fit."""
+        """Return a sample in float64; raise where it does not fit, or is not of real numbers."""
+        u = np.asarray(u)
         if u.shape != self._shape:
             msg = f"got a sample of shape {u.shape}, need {self._shape}"
             raise ShapeError(msg)
-        return np.asarray(u, np.float64)
+        if u.dtype.kind not in "fiu":
+            msg = f"got a sample of {u.dtype}, need real numbers"
+            raise OptionError(msg)
+        return u.astype(np.float64, copy=False)
 
 
 class DiagonalStepper(Stepper):

@@ -20,6 +20,9 @@ def finite(values: Any, name: str) -> Array:
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().resolve_conj().numpy()
+    if hasattr(values, "toarray"):
+        msg = f"{name} is sparse; an array is needed: {name}.toarray()"
+        raise ShapeError(msg)
     try:
         array = np.asarray(values)
         good = bool(np.isfinite(array).all())

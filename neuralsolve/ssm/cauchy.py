@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given, first_derivative_only
+from neuralsolve.ssm.precision import as_given, first_derivative_only, not_compiled
 
 
+@not_compiled
 def cauchy(v: Tensor, poles: Tensor, points: Tensor) -> Tensor:
     """Return sum_n v / (g - s) + conj(v) / (g - conj(s)), the transfer function of a real system.
 

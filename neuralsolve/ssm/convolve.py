@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralsolve.ssm.precision import as_given, first_derivative_only
+from neuralsolve.ssm.precision import as_given, first_derivative_only, not_compiled
 
 TOGETHER = 1 << 22  # numbers of the padded sequences that are transformed at once
 LINE = 16  # channels at least: those that share a line of the cache with their neighbours
@@ -31,6 +31,7 @@ def fast_length(n: int) -> int:
     return min(m << max(0, math.ceil(math.log2(n / m))) for m in (1, 3, 5, 9, 15))
 
 
+@not_compiled
 def convolve(u: Tensor, kernel: Tensor, backward: Tensor | None = None) -> Tensor:
     """Return the causal convolution of every channel with its kernel.
 

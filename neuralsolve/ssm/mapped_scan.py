@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given, first_derivative_only
+from neuralsolve.ssm.precision import as_given, first_derivative_only, not_compiled
 
 BLOCK = 1 << 18  # numbers of the states of a block: 1 MB of float32, half of a core's cache
 GROUPS = 8
 ALONE = 1 << 18  # numbers of all states below which one thread does it
 
 
+@not_compiled
 def mapped_scan(
     a: Tensor,
     B: Tensor,

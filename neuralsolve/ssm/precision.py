@@ -1,15 +1,19 @@
-"""What autograd functions here share: the precision of their arguments, and first derivatives alone."""
+"""What autograd functions here share: precision of their arguments, first derivatives alone, no compiler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from neuralsolve.errors import OptionError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def as_given(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +26,26 @@ def as_given(act: Callable[..., Any]) -> Callable[..., Any]:
             return act(ctx, *given)
 
     return without_autocast
+
+
+def not_compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate what calls kernels: `torch.compile` leaves it as it is, and compiles what is around it.
+
+    Inside `torch.func` transforms, which kernels cannot see through, it raises OptionError.
+    """
+    plain: Callable[P, T] = _disable_dynamo(function)  # loads the compiler when called, not now
+
+    @wraps(function)
+    def call(*given: P.args, **named: P.kwargs) -> T:
+        if torch._C._are_functorch_transforms_active():
+            msg = (
+                "state-space layers do not go through torch.func (vmap, grad, jvp); they take batches as "
+                "they are, and gradients by backward() or torch.autograd.grad"
+            )
+            raise OptionError(msg)
+        return (plain if torch.compiler.is_compiling() else function)(*given, **named)
+
+    return call
 
 
 def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:

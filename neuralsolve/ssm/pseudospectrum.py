@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from neuralsolve.lowrank.svd import singular_values
 from neuralsolve.ssm.arrays import finite, like, square
 from neuralsolve.ssm.transfer import CHUNK
 
@@ -32,7 +33,5 @@ def pseudospectrum(A: Any, x: Any, y: Any) -> Any:
     T = np.asarray(scipy.linalg.schur(A.astype(complex), output="complex")[0])
     z = (x + 1j * y[:, None]).ravel()
     blocks = np.array_split(z, z.size * A.size // CHUNK + 1)
-    least = [
-        np.linalg.svd(part[:, None, None] * np.eye(len(A)) - T, compute_uv=False)[:, -1] for part in blocks
-    ]
+    least = [singular_values(part[:, None, None] * np.eye(len(A)) - T)[:, -1] for part in blocks]
     return like(np.concatenate(least).reshape(len(y), len(x)), given)

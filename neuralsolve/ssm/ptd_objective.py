@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuralsolve.lowrank.svd import svd
 from neuralsolve.ssm.arrays import Array
 
 CHUNK = 2_000_000  # numbers of a block of resolvents: frequencies are taken as many at a time as fit
@@ -74,7 +75,8 @@ class Eigen:
 
     def log_condition(self, q: float) -> tuple[float, Array]:
         """Return the smooth log kappa_2(V) and its gradient by M."""
-        U, sigma, Vh = np.linalg.svd(self.V)
+        found = svd(self.V, method="exact")
+        U, sigma, Vh = found.U, found.s, found.Vh
         logs = np.log(np.maximum(sigma, 1e-300))
         upper, wu = smooth_max(logs, q)
         lower, wl = smooth_max(-logs, q)
@@ -167,7 +169,8 @@ class Sized:
     def E(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Return E and the map of a gradient by E to one by x."""
         X = self.X(x)
-        U, sigma, Vh = np.linalg.svd(X)
+        found = svd(X, method="exact")
+        U, sigma, Vh = found.U, found.s, found.Vh
         log_norm, weights = smooth_max(np.log(np.maximum(sigma, 1e-300)), self.q)
         scale = self.size * float(np.exp(-log_norm))
         slope = (U * (weights / np.maximum(sigma, 1e-300))) @ Vh  # of log N

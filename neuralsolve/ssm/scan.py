@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given, first_derivative_only
+from neuralsolve.ssm.precision import as_given, first_derivative_only, not_compiled
 
 
+@not_compiled
 def diagonal_scan(
     a: Tensor, v: Tensor, initial: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:

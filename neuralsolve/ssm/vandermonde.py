@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
-from neuralsolve.ssm.precision import as_given, first_derivative_only
+from neuralsolve.ssm.precision import as_given, first_derivative_only, not_compiled
 
 
+@not_compiled
 def vandermonde(w: Tensor, z: Tensor, length: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return out[h, m, l] = Re sum_n w[h, m, n] exp(l z[h, n]), l = 0..length-1.
 
@@ -39,6 +40,7 @@ def vandermonde(w: Tensor, z: Tensor, length: int, dtype: torch.dtype = torch.fl
     return _Vandermonde.apply(w, z.to(torch.complex128), length, dtype)  # type: ignore[return-value]
 
 
+@not_compiled
 def vandermonde_adjoint(k: Tensor, z: Tensor) -> Tensor:
     """Return sums[h, m, n] = sum_l k[h, m, l] exp(l z[h, n]), complex128.
 

@@ -136,9 +136,13 @@ def _product(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, w: Tens
 def csr_matvec(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: Tensor) -> None:
     """Out = A x; x (n,) or (n, k), out (m,) or (m, k) overwritten."""
     if x.ndim == 2 and x.shape[1] >= WIDE:
-        arrays = [part.numpy() for part in (indptr, indices, values, x, out)]
-        entries = x.shape[1] * len(values)
-        over_ranges(len(values), lambda lo, hi: _rows_wide(*arrays, lo, hi), entries)
+        starts, columns, entries = indptr.numpy(), indices.numpy(), values.numpy()
+        X, Y, count = x.numpy(), out.numpy(), len(values)
+        over_ranges(
+            count,
+            lambda lo, hi: _rows_wide(starts, columns, entries, X, Y, lo, hi),
+            entries=x.shape[1] * count,
+        )
         return
     _product(indptr, indices, values, x, out, out)
 

@@ -63,7 +63,13 @@ class SubspaceDelta(Penalised):
         return (left * self.core[..., None, :]) @ right
 
     def matrix(self) -> Tensor:
-        return self.tail() - self.start
+        change = self.tail() - self.start
+        if (
+            self.hard
+        ):  # what cancels leaves rounding of the size of W0, which is no small part of a small change
+            change = change - self.U @ (self.U.mH @ change)
+            change = change - (change @ self.Vh.mH) @ self.Vh
+        return change
 
     def penalty(self) -> Tensor:
         """Return how far all singular vectors are from orthonormal, and the energy from what it was.

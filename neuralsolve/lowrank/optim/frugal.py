@@ -16,7 +16,7 @@ from neuralsolve.lowrank.optim.projectors import Projector, RandomProjector, SVD
 from neuralsolve.lowrank.optim.selections import BasisSelect, BlockSelect
 
 SPACES: dict[str, Projector] = {
-    "svd": SVDProjector("exact"),
+    "exact": SVDProjector("exact"),
     "warm": SVDProjector("warm"),
     "random": RandomProjector(),
     "columns": BasisSelect("identity", choice="random"),
@@ -41,7 +41,7 @@ class Frugal(Method):
     ----------
     rank : as of `Method`; of blocks, the part of all entries that they hold
     gap, scale, side, seed : as of `Method`
-    space : "warm", "svd" or "random" directions; "columns", unit vectors; "blocks", whole parameters
+    space : "warm", "exact" or "random" directions; "columns", unit vectors; "blocks", whole parameters
     rest : "sign", "sgd", "scaled" (Fira's) or "factored" (a second moment of rank one)
     rate : of the second step over that of the first
     transport : of moments, "rotate", "keep" or "reset"; blocks know only the last

@@ -1,8 +1,8 @@
 """GaLore: Adam in the leading singular directions of the gradient.
 
 Source: Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank projection", ICML 2024
-(arXiv 2403.03507). `GaLore(gap=200, scale=0.25, svd="exact", transport="keep")` is the paper's; the defaults
-here follow the subspace by one step of subspace iteration, and rotate the moments along.
+(arXiv 2403.03507). The paper's is `GaLore(gap=200, scale=0.25, space="exact", transport="keep")`; here, the
+defaults follow the subspace by one step of subspace iteration, and rotate the moments along.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class GaLore(Method):
     Parameters
     ----------
     rank, gap, scale, side, seed : as of `Method`
-    svd : "warm", "exact" or "randomized"; "random": directions drawn at random, to compare with
+    space : "warm", "exact" or "randomized"; "random": directions drawn at random, to compare with
     transport : of moments to a new basis, "rotate", "keep" or "reset"
 
     Examples
@@ -33,9 +33,9 @@ class GaLore(Method):
     [8, None]
     """
 
-    svd: str = "warm"
+    space: str = "warm"
     transport: str = "rotate"
 
     def plan(self) -> Plan:
-        projector = RandomProjector() if self.svd == "random" else SVDProjector(self.svd)
+        projector = RandomProjector() if self.space == "random" else SVDProjector(self.space)
         return Plan(projector=projector, transport=self.transport, seed=self.seed)

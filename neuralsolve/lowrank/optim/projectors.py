@@ -182,7 +182,9 @@ class SVDProjector(Orthonormal):
     def refresh(self, A: Tensor, rank: Rank, old: Basis | None, place: Place) -> dict[str, Tensor]:
         assert isinstance(rank, int)
         if self.method == "warm" and old is not None and old[FIRST].shape[-1] == rank:
-            found = range_basis(A, rank, side="left", warm=old[FIRST], iterations=self.iterations)
+            found = old[FIRST]
+            for _ in range(self.iterations):
+                found = orthonormalize(A @ (A.mH @ found))
         elif self.method == "randomized":
             generator, turns = place.generator(), self.iterations
             found = range_basis(A, rank, side="left", iterations=turns, generator=generator)

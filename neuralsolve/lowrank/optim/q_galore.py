@@ -19,7 +19,7 @@ BASIS_BLOCK = 128  # of 256, the columns of a basis of m/4 may be off from ortho
 
 @dataclass(frozen=True)
 class QGaLore(Method):
-    """State of m r / 2 + 2 r n bytes for a matrix m x n, and 1/32 of it for the blocks' scales.
+    """State of m r / 2 + 2 r n bytes for a matrix m x n, m r / 16 + r n / 32 more for blocks.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class QGaLore(Method):
     threshold, window : as of `Lazy`
     weights : whether weights are rounded to a grid that needs a byte each
     moments, bases : whether these are kept in 8 and in 4 bits
-    svd, transport : as of `GaLore`
+    space, transport : as of `GaLore`
 
     Examples
     --------
@@ -45,12 +45,12 @@ class QGaLore(Method):
     weights: bool = True
     moments: bool = True
     bases: bool = True
-    svd: str = "warm"
+    space: str = "warm"
     transport: str = "rotate"
 
     def plan(self) -> Plan:
         return Plan(
-            projector=SVDProjector(self.svd),
+            projector=SVDProjector(self.space),
             refresh=Lazy(self.threshold, self.window),
             transport=self.transport,
             moments=Int8() if self.moments else Full(),
