@@ -122,7 +122,7 @@ def _measured(
     more = max(1, round(SHARE * epochs))
     after = {part: _tuned(model, sets, more, seed, part, rates) for part, model in starts.items()}
     fewer = rounded(dense, BITS)
-    repaired = compensate(dense, fewer, calls(dense, sets[0], CALIBRATED // 4), RESIDUAL)
+    repaired: Any = compensate(dense, fewer, calls(dense, sets[0], CALIBRATED // 4), RESIDUAL)
     errors_of = _error(fewer, sets[2]), _error(repaired, sets[2])
     return Found(_error(dense, sets[2]), before, after, kept, macs, seconds, errors_of)
 
