@@ -48,6 +48,8 @@ bench: $(READY)
 	$(BIN)/neuralsolve bench --suite optimize \
 	  --csv data/bench/optimize.csv --plot docs/images/bench_optimize.png --force
 	$(BIN)/neuralsolve bench --suite ssm --csv data/bench/ssm.csv --plot docs/images/bench_ssm.png --force
+	$(BIN)/neuralsolve bench --suite lowrank \
+	  --csv data/bench/lowrank.csv --plot docs/images/bench_lowrank.png --force
 	NEURALSOLVE_DATA= $(BIN)/neuralsolve simulate smoke_bunny --out-dir out/bench_smoke --force
 	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
