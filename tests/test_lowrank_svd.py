@@ -333,3 +333,22 @@ def test_a_decomposition_is_a_value():
     assert isinstance(found, SVD)
     with pytest.raises(AttributeError):
         found.s = None  # type: ignore[misc]
+
+
+def test_operators_without_an_adjoint_and_sparse_tensors_are_refused():
+    from scipy.sparse.linalg import LinearOperator
+
+    A = LinearOperator((5, 4), matvec=lambda x: np.zeros(5), dtype=float)
+    with pytest.raises(OptionError, match="no adjoint"):
+        svd(A, rank=2)
+    with pytest.raises(OptionError, match="to_dense"):
+        svd(torch.eye(5).to_sparse(), rank=2)
+
+
+def test_streams_that_change_are_refused():
+    blocks = [torch.ones(3, 4), torch.ones(2, 4)]
+    once = iter(blocks)
+    with pytest.raises(ShapeError, match="fresh iterator"):
+        svd(lambda: once, rank=1)
+    with pytest.raises(OptionError, match="one dtype"):
+        svd(lambda: iter([blocks[0], blocks[1].double()]), rank=1)

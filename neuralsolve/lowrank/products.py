@@ -187,20 +187,28 @@ class Operator(Product):
 
 
 def _adjoint_of(A: Any) -> Callable[[Any], Any]:
+    msg = f"{type(A).__name__} has no adjoint product; give it rmatvec(y) = A^H y, or a property H or T"
     for name in ("rmatmat", "rmatvec"):  # SciPy's take blocks by the first; ours take them by the second
         if callable(getattr(A, name, None)):
+            if name == "rmatmat":  # SciPy's has it always, and fails where no rmatvec was given
+                try:
+                    A.rmatvec(np.zeros(A.shape[0], A.dtype))
+                except (TypeError, NotImplementedError) as error:
+                    raise OptionError(msg) from error
             return getattr(A, name)
     for name in ("H", "mH", "T"):
         if hasattr(A, name):
             adjoint = getattr(A, name)
             return lambda y: adjoint @ y
-    msg = f"{type(A).__name__} has no adjoint product; give it rmatvec(y) = A^H y, or a property H or T"
     raise OptionError(msg)
 
 
 def as_tensor(A: Any) -> Tensor:
     """Return a tensor of floating point numbers that shares the memory of A."""
     X = A
+    if isinstance(A, Tensor) and A.layout != torch.strided:
+        msg = f"got a tensor of layout {A.layout}; a SciPy sparse matrix, or A.to_dense(), is needed"
+        raise OptionError(msg)
     if not isinstance(A, Tensor):
         array = np.asarray(A)
         if array.dtype.kind not in "fc":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import ShapeError
+from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.lowrank.decompositions import check_finite, dense_eigh
 from neuralsolve.lowrank.orthonormal import orthonormalize
 from neuralsolve.lowrank.products import HALF, Product, as_tensor, squares_of
@@ -29,6 +29,7 @@ class Rows(Product):
 
     def __init__(self, blocks: Callable[[], Iterable[Any]]):
         self.blocks = blocks
+        self._height: int | None = None  # not known before the first pass
         height, squares, first = 0, 0.0, None
         for rows in self():
             first = rows if first is None else first
@@ -37,11 +38,18 @@ class Rows(Product):
             msg = "the stream gave no rows; a callable that returns a fresh iterator of blocks is needed"
             raise ShapeError(msg)
         super().__init__((height, first.shape[1]), first.dtype, first.device)
-        self._squares = squares
+        self._height, self._squares = height, squares
 
     def __call__(self) -> Iterator[Tensor]:
-        """Yield the blocks as tensors."""
-        return tensors(self.blocks())
+        """Yield the blocks as tensors; raise ShapeError where the height is not that of the first pass."""
+        height = 0
+        for rows in tensors(self.blocks()):
+            height += len(rows)
+            yield rows
+        if self._height not in (None, height):
+            msg = f"the stream gave {self._height} rows first and {height} in a later pass; a callable that "
+            msg += "returns a fresh iterator over the same blocks is needed"
+            raise ShapeError(msg)
 
     def times(self, X: Tensor) -> Tensor:
         return torch.cat([rows @ X for rows in self()])
@@ -72,9 +80,13 @@ def streamed(A: Any) -> bool:
 
 def tensors(blocks: Iterable[Any]) -> Iterator[Tensor]:
     """Yield blocks of rows as tensors, checked, half precision as float32."""
-    width, height = None, 0
+    width, height, kind = None, 0, None
     for block in blocks:
-        rows = as_tensor(block)
+        rows = as_tensor(block.toarray() if hasattr(block, "toarray") else block)
+        kind = kind or rows.dtype
+        if rows.dtype != kind:
+            msg = f"a block of {rows.dtype} came after one of {kind}; one dtype of all blocks is needed"
+            raise OptionError(msg)
         if rows.ndim != 2 or rows.shape[1] != (width or rows.shape[1]) or rows.shape[1] == 0:
             msg = f"a block of shape {tuple(rows.shape)} came; (rows, {width or 'n'}) is needed of each"
             raise ShapeError(msg)
