@@ -13,7 +13,7 @@ TYPES = pytest.mark.parametrize(
     [(torch.float64, torch.int32), (torch.float64, torch.int64), (torch.float32, torch.int32)],
     ids=["f64-i32", "f64-i64", "f32-i32"],
 )
-WIDTHS = pytest.mark.parametrize("columns", [(), (3,), (6,)], ids=["n", "n3", "n6"])
+WIDTHS = pytest.mark.parametrize("columns", [(), (3,), (6,), (21,)], ids=["n", "n3", "n6", "n21"])
 
 
 def random_csr(generator, m, n, dtype, index):
@@ -32,6 +32,20 @@ def test_product_obeys_the_kernel_law(all_kernels, generator, dtype, index, colu
     exact, X = exactly(dense, x)
     bound = (n + 1) * torch.finfo(dtype).eps * (np.abs(exact) @ np.abs(X))
     assert_kernel_law(got, dense @ x, exact @ X, bound)
+
+
+@TYPES
+@pytest.mark.parametrize("columns", [1, 6, 21])
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (5, 31), (31, 5)])
+def test_product_with_the_gram_matrix(all_kernels, generator, dtype, index, columns, m, n):
+    dense, A = random_csr(generator, m, n, dtype, index)
+    x = normal(generator, n, columns, dtype=dtype)
+    got = torch.full((n, columns), torch.nan, dtype=dtype)
+    all_kernels.csr_gram(*A, x, got)
+    exact, X = exactly(dense, x)
+    size = np.abs(exact)
+    bound = (m + n + 2) * torch.finfo(dtype).eps * (size.T @ (size @ np.abs(X)))
+    assert_kernel_law(got, dense.T @ (dense @ x), exact.T @ (exact @ X), bound)
 
 
 @TYPES

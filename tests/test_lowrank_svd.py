@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg
 import torch
-from lowrank_laws import TYPES, assert_svd, decaying, eps, identity_error, matrix
+from lowrank_laws import TYPES, assert_svd, decaying, eps, identity_error, matrix, orthonormal
 
 from neuralsolve.errors import NonFiniteError, OptionError, ShapeError
 from neuralsolve.lowrank import decompositions
@@ -181,6 +181,46 @@ def test_every_form_of_a_matrix_gives_the_same(dtype, generator):
     full = svd(sp.csr_array(A))
     assert full.method == "exact"
     assert full.rank == 200
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_empty_rows_and_columns_take_no_part(dtype, generator):
+    A = torch.zeros((500, 400), dtype=dtype)
+    rows, columns = (
+        torch.randperm(500, generator=generator)[:150],
+        torch.randperm(400, generator=generator)[:100],
+    )
+    A[rows[:, None], columns] = matrix(generator, 150, 100, decaying(100), dtype)
+    warm = torch.randn((400, 3), generator=generator, dtype=dtype)
+    for X in (A, A.mT):
+        for options in ({"rank": 5}, {"rank": 5, "method": "randomized"}, {"tol": 0.4}, {"rank": 120}):
+            found = svd(sp.csr_array(X.numpy()), **options)
+            whole = SVD(
+                *(torch.from_numpy(np.asarray(x)) for x in (found.U, found.s, found.Vh, found.error)), ""
+            )
+            assert_svd(whole, X)
+            assert whole.error <= 1.2 * decaying(100)[found.rank :].norm() + 1e-12
+            assert options.get("rank") in (None, found.rank)
+    started = svd(sp.csr_array(A.numpy()), 5, method="randomized", warm=warm)
+    assert float(started.error) <= 1.2 * decaying(100)[5:].norm()
+    with pytest.raises(ShapeError, match=r"\(400, k\)"):
+        svd(sp.csr_array(A.numpy()), 5, method="randomized", warm=warm[1:])
+
+
+def test_a_large_sparse_matrix_is_found_in_single_precision_and_no_less_accurate(generator):
+    for tail in (1.0, 1e-9):  # below the rounding of float32 the range is found anew
+        A = sp.random_array((3000, 900), density=0.06, rng=np.random.default_rng(5)).tocsr()
+        A.data *= tail
+        U, V = (orthonormal(generator, size, 6).numpy() for size in (3000, 900))
+        U[100:], V[200:] = 0, 0
+        A = sp.csr_array(A + sp.csr_array(1e3 * U @ V.T))
+        found, full = svd(A, 6), np.linalg.svd(A.toarray(), compute_uv=False)
+        U, Vh = torch.from_numpy(found.U), torch.from_numpy(found.Vh)
+        assert max(identity_error(U), identity_error(Vh.mH)) <= 400 * 6 * eps(torch.float64)
+        best = np.linalg.norm(full[6:])
+        true = np.linalg.norm(A.toarray() - found.to_dense())
+        assert true <= 1.001 * best + 4 * 3900 * eps(torch.float64) * full[0]
+        assert abs(found.error / true - 1) <= 0.5  # where squares drown in rounding it is estimated
 
 
 def test_an_operator_of_the_package_gives_tensors(generator):

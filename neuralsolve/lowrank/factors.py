@@ -164,7 +164,7 @@ def phases(U: Tensor) -> Tensor:
     """Return by what to multiply the columns of U, (..., 1, r), for `canonical_signs`."""
     eps = 64 * torch.finfo(U.dtype).eps
     if not U.is_complex():
-        low, high = U.aminmax(dim=-2, keepdim=True)
+        low, high = U.amin(-2, keepdim=True), U.amax(-2, keepdim=True)  # aminmax is not vectorised
         if bool(((high + low).abs() > eps * high.maximum(-low)).all()):  # no ties, and one look was enough
             return torch.where(high > -low, 1.0, -1.0).to(U.dtype)
     size = U.abs()

@@ -14,7 +14,7 @@ from neuralsolve.errors import NonFiniteError, OptionError
 from neuralsolve.lowrank.decompositions import dense_eigh, dense_svd
 from neuralsolve.lowrank.factors import SVD, phases, smallest_rank
 from neuralsolve.lowrank.orthonormal import orthonormalize
-from neuralsolve.lowrank.products import Coarse, Dense, Product, as_tensor
+from neuralsolve.lowrank.products import Coarse, Dense, Product, Sparse, as_tensor, fresh
 from neuralsolve.lowrank.range_finder import SEED, gram_basis, krylov_basis, subspace_basis
 
 SMALL = 128  # LAPACK is done with such a matrix before anything else has begun
@@ -134,6 +134,8 @@ def lowered(P: Product, precision: torch.dtype | None) -> torch.dtype | None:
             msg = f"got precision={precision}; a real dtype and a real dense A are needed: torch.float32"
             raise OptionError(msg)
         return precision
+    if isinstance(P, Sparse):
+        return torch.float32 if P.dtype == torch.float64 and P.csr.nnz >= LARGE // 32 else None
     large = isinstance(P, Dense) and P.A.ndim == 2 and P.A.numel() >= LARGE and not P.dtype.is_complex
     return torch.bfloat16 if large and multiplies_bfloat16(P.device) else None
 
@@ -152,9 +154,10 @@ def _hidden(found: SVD, P: Product, coarse: torch.dtype) -> bool:
 
     Independent rounding errors e ||A||_F/(mn)^(1/2) of the entries are a matrix of the norm
     e ||A||_F (m^(-1/2) + n^(-1/2)). It turns each of r singular vectors, by which at most the squares of all
-    of these turns, r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2, are lost.
+    of these turns, r e^2 ||A||_F^2 (m^(-1/2) + n^(-1/2))^2, are lost. Where the
+    entries of a sparse matrix are crowded the norm may be e ||A||_F, and no larger.
     """
-    m, n = P.shape[-2:]
+    m, n = (1, 1) if isinstance(P, Sparse) else P.shape[-2:]
     e = torch.finfo(coarse).eps / 3**0.5
     lost = found.error.double().square()
     total = lost + found.s.double().square().sum(-1)
@@ -183,12 +186,21 @@ def _basis(P: Product, width: int, method: str, options: Options, coarse: torch.
         return Basis(tall, *krylov_basis(tall, width, iterations + 1, warm, generator))
     if method == "gram":
         Z = gram_basis(tall, width)
-    elif coarse is not None and isinstance(tall, Dense):  # the last product costs more than all others
+    elif coarse is not None:  # the last product costs more than all others
         more, keep = min(width + options.oversample, min(m, n)), width - 2 * options.oversample // 3
-        Z = subspace_basis(Coarse(tall, coarse), more, iterations, warm, generator, keep)
+        Z = subspace_basis(_rounded(tall, coarse), more, iterations, warm, generator, keep)
     else:
         Z = subspace_basis(tall, width, iterations, warm, generator)
     return Basis(tall, Z, tall.times(Z))
+
+
+def _rounded(P: Product, precision: torch.dtype) -> Product:
+    """Return A in a lower precision, for A^H A X."""
+    if isinstance(P, Dense):
+        return Coarse(P, precision)
+    if isinstance(P, Sparse):
+        return P.rounded(precision)
+    return _rounded(P.H, precision).H
 
 
 def _cut(P: Product, basis: Basis, rank: int, method: str) -> SVD:
@@ -214,19 +226,47 @@ def _leading(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     singular values to rounding, QR it is.
     """
     eps = torch.finfo(Y.dtype).eps
-    values, X = dense_eigh(Y.mH @ Y)
+    G = Y.mH @ Y
+    values, X = dense_eigh(G)
     values, X = values[..., :rank], X[..., :rank]
+    s = values.sqrt()
+    if bool((values[..., 0] < 100 * values[..., -1]).all()):
+        return _times(Y, X / s[..., None, :]), s, X
+    found = _graded(Y, G, rank)
+    if found is not None:
+        return found
     if not bool((values[..., -1] > 1e4 * eps * values[..., 0]).all()):
         Q = orthonormalize(Y)
         W, s, Xh = dense_svd(Q.mH @ Y)
         return Q @ W[..., :rank], s[..., :rank], Xh[..., :rank, :].mH
-    s = values.sqrt()
     U = Y @ (X / s[..., None, :])
-    if bool((values[..., 0] <= 100 * values[..., -1]).all()):
-        return U, s, X
     R = torch.linalg.cholesky(U.mH @ U, upper=True)
     W, s, Th = dense_svd(R * s[..., None, :])
     return U @ torch.linalg.solve_triangular(R, W, upper=True), s, X @ Th.mH
+
+
+def _graded(Y: Tensor, G: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return what `_leading` does, for Y D^-1 well conditioned, D the lengths of the columns; None else.
+
+    With G = D S D, S = R^H R near I, Y (R D)^-1 is orthonormal up to eps cond(S), however much the lengths
+    differ: so it is where the basis was sorted by singular values.
+    """
+    lengths = G.diagonal(dim1=-2, dim2=-1).real.sqrt().clamp_min(torch.finfo(G.dtype).tiny ** 0.4)
+    S = G / (lengths[..., :, None] * lengths[..., None, :])
+    spread = dense_eigh(S)[0]
+    if not bool((spread[..., 0] < 100 * spread[..., -1]).all()):
+        return None
+    R = torch.linalg.cholesky(S, upper=True)
+    W, s, Th = dense_svd(R * lengths[..., None, :])
+    turn = torch.linalg.solve_triangular(R, W[..., :rank], upper=True) / lengths[..., :, None]
+    return _times(Y, turn), s[..., :rank], Th[..., :rank, :].mH
+
+
+def _times(Y: Tensor, X: Tensor) -> Tensor:
+    """Return Y X in fresh memory."""
+    if Y.ndim > 2 or Y.is_conj() or X.is_conj():
+        return Y @ X
+    return torch.mm(Y, X, out=fresh((len(Y), X.shape[1]), Y))
 
 
 def _error(P: Product, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ no matrix of rank r is nearer to A than sum_{j <= r} s_j u_j v_j^H, which misses
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from typing import Any, cast
 
@@ -35,9 +36,9 @@ from neuralsolve.lowrank.factors import (
     rank_for_tol,
     smallest_rank,
 )
-from neuralsolve.lowrank.products import HALF, Dense, Product, product
+from neuralsolve.lowrank.products import HALF, Dense, Product, Sparse, as_tensor, fresh, product
 from neuralsolve.lowrank.projection import Options, choose, fixed_precision, fixed_rank, in_full, magnitude
-from neuralsolve.lowrank.range_finder import check_count
+from neuralsolve.lowrank.range_finder import check_count, start
 from neuralsolve.lowrank.streams import Rows, single_pass, streamed
 
 METHODS = ("auto", "exact", "randomized", "block-krylov", "gram")
@@ -153,9 +154,32 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
         if isinstance(P, Dense) and scale is not None:
             found = _found(Dense(P.A / scale[..., None, None]), rank, part, method, options)
             return SVD(found.U, found.s * scale[..., None], found.Vh, found.error * scale, found.method)
+        inner = P.compact() if isinstance(P, Sparse) else None
+        if inner is not None and min(inner[0].shape) > options.oversample + (rank or 0):
+            return _spread(P, inner, rank, part, method, options)
         if part is None:
             return fixed_rank(P, p if rank is None else rank, method, options)
         return fixed_precision(P, part, method, options) or _exact(P, p, part)
+
+
+def _spread(
+    P: Sparse,
+    inner: tuple[Sparse, np.ndarray, np.ndarray],
+    rank: int | None,
+    part: float | None,
+    method: str,
+    options: Options,
+) -> SVD:
+    """Return the SVD from that of A without empty rows and columns, where singular vectors are zero."""
+    small, rows, columns = inner
+    if options.warm is not None:
+        warm = start(P, as_tensor(options.warm).shape[-1], options.warm, None)
+        options = replace(options, warm=warm[columns])
+    found = _found(small, rank, part, method, options)
+    U = fresh((P.shape[0], found.rank), found.U).zero_()
+    Vh = fresh((found.rank, P.shape[1]), found.Vh).zero_()
+    U[torch.from_numpy(rows)], Vh[:, torch.from_numpy(columns)] = found.U, found.Vh
+    return SVD(U, found.s, Vh, found.error, found.method)
 
 
 def _exact(P: Product, rank: int, part: float | None) -> SVD:

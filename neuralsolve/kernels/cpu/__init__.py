@@ -26,7 +26,7 @@ from neuralsolve.kernels.cpu.coarsen import (
 from neuralsolve.kernels.cpu.codes import code_level
 from neuralsolve.kernels.cpu.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.cpu.conductors import conductor_code, conductor_correct, conductor_parts
-from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_gram, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import levels_cycle
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
@@ -105,6 +105,7 @@ __all__ = [
     "csr_coloring",
     "csr_diagonal",
     "csr_galerkin",
+    "csr_gram",
     "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",

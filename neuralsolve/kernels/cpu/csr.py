@@ -105,17 +105,48 @@ def _rows_columns(indptr, indices, values, x, w, out, k, lo, hi):
 
 
 @serial
+def _add_row(indices, values, start, end, x, line):
+    """Add to line (k,) all values[p] x[indices[p]], p in start..end: four rows of x (n, k) at a time."""
+    one, two, three, four = uint64(1), uint64(2), uint64(3), uint64(4)
+    p = start
+    while p + three < end:
+        a, b, c, d = values[p], values[p + one], values[p + two], values[p + three]
+        i, j = uint64(indices[p]), uint64(indices[p + one])
+        k, m = uint64(indices[p + two]), uint64(indices[p + three])
+        for q in range(line.size):
+            line[q] += (a * x[i, q] + b * x[j, q]) + (c * x[k, q] + d * x[m, q])
+        p += four
+    while p < end:
+        a, i = values[p], uint64(indices[p])
+        for q in range(line.size):
+            line[q] += a * x[i, q]
+        p += one
+
+
+@serial
 def _rows_wide(indptr, indices, values, x, out, lo, hi):
     """Rows of out = A x with the entries lo..hi for x (n, k) of many columns: all of them side by side."""
     first, last = _row_range(indptr, values.size, lo, hi)
-    k = x.shape[1]
     for i in range(first, last):
-        for j in range(k):
-            out[i, j] = 0
-        for p in range(indptr[i], indptr[i + 1]):
-            a, column = values[p], indices[p]
-            for j in range(k):
-                out[i, j] += a * x[column, j]
+        line = out[i]
+        line[:] = 0
+        _add_row(indices, values, uint64(indptr[i]), uint64(indptr[i + 1]), x, line)
+
+
+@serial
+def _gram_rows(indptr, indices, values, x, lo, hi):
+    """Return the sum of a_i^T (a_i x) over the rows a_i with the entries lo..hi: A x is never stored."""
+    first, last = _row_range(indptr, values.size, lo, hi)
+    out, line = np.zeros_like(x), np.empty(x.shape[1], x.dtype)
+    for i in range(first, last):
+        start, end = uint64(indptr[i]), uint64(indptr[i + 1])
+        line[:] = 0
+        _add_row(indices, values, start, end, x, line)
+        for p in range(start, end):
+            a, j = values[p], uint64(indices[p])
+            for q in range(line.size):
+                out[j, q] += a * line[q]
+    return out
 
 
 def _product(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, w: Tensor, out: Tensor) -> list:
@@ -150,6 +181,22 @@ def csr_matvec(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: 
 def csr_matvec_dot(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: Tensor) -> Tensor:
     """Out = A x for square A; returns x.out, () or (k,)."""
     return total(_product(indptr, indices, values, x, x, out), x)
+
+
+def csr_gram(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: Tensor) -> None:
+    """Out = A^T A x; x and out (n, k)."""
+    starts, columns, entries = indptr.numpy(), indices.numpy(), values.numpy()
+    X, count = x.numpy(), len(values)
+    parts = over_ranges(
+        count,
+        lambda lo, hi: _gram_rows(starts, columns, entries, X, lo, hi),
+        entries=x.shape[1] * count,
+        per_thread=1,  # each range has a sum of its own
+    )
+    total = out.numpy()
+    total[:] = parts[0]
+    for part in parts[1:]:
+        total += part
 
 
 @serial

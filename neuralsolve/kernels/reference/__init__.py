@@ -29,7 +29,7 @@ from neuralsolve.kernels.reference.coarsen import (
 )
 from neuralsolve.kernels.reference.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.reference.conductors import conductor_code, conductor_correct, conductor_parts
-from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.reference.csr import csr_coloring, csr_diagonal, csr_gram, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.reference.cycle import levels_cycle
 from neuralsolve.kernels.reference.factor import (
     csr_ic0_factor,
@@ -128,6 +128,7 @@ __all__ = [
     "csr_coloring",
     "csr_diagonal",
     "csr_galerkin",
+    "csr_gram",
     "csr_grid_rows",
     "csr_ic0_factor",
     "csr_ilu0_factor",

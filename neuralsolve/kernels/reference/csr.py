@@ -31,6 +31,13 @@ def csr_matvec_dot(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, o
     return dot(x, out)
 
 
+def csr_gram(indptr: Tensor, indices: Tensor, values: Tensor, x: Tensor, out: Tensor) -> None:
+    """Out = A^T A x; x and out (n, k)."""
+    y = x.new_empty((len(indptr) - 1, x.shape[1]))
+    csr_matvec(indptr, indices, values, x, y)
+    out.zero_().index_add_(0, indices.long(), y[_rows(indptr)] * values[:, None])
+
+
 def csr_diagonal(indptr: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> None:
     """out_i = A_ii, 0 where it is not stored; out (min(m, n),)."""
     rows = _rows(indptr)
