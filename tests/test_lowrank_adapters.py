@@ -27,7 +27,9 @@ from neuralsolve.lowrank.adapters import (
     disabled,
     make_adapter,
     merge,
+    merged_copy,
     penalty,
+    save_adapter,
     summary,
     trainable_parameters,
 )
@@ -78,7 +80,8 @@ def put(model: nn.Module, adapter: Adapter, generator: torch.Generator) -> nn.Mo
     where = {name: drawn(generator, *p.shape, dtype=p.dtype) for name, p in model.named_parameters()}
 
     def loss() -> Tensor:
-        return sum((where[k] * p).real.sum() for k, p in model.named_parameters())  # type: ignore[return-value]
+        found = sum((where[k] * p).real.sum() for k, p in model.named_parameters())
+        return torch.stack([found]) if adapter.wants_losses else found  # type: ignore[list-item, return-value]
 
     return attach(model, adapter, loss if adapter.wants_loss() else None)
 
@@ -463,3 +466,37 @@ def test_nan_in_weights_is_told_and_nothing_is_touched(adapter, generator):
     assert type(model) is Single
     assert list(model.state_dict()) == ["weight"]
     assert model.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda net: attach(net, LoRA), "the class LoRA"),
+        (lambda net: attach(net, "lora"), "make_adapter"),
+        (lambda net: attach(3, LoRA(rank=2)), "torch.nn.Module"),
+        (lambda net: LoRA(rank=2, targets="("), "no regular expression"),
+        (lambda net: attach(net, GPM(), lambda: net(torch.ones(5, n)).sum()), "a vector"),
+        (lambda net: attach(net, LoRASB(rank=2), lambda: torch.ones(())), "without a graph"),
+        (lambda net: attach(net, LoRASB(rank=2), lambda: net.bias.sum()), "none of weight"),
+        (merge, "no adapter is attached"),
+        (merged_copy, "no adapter is attached"),
+        (trainable_parameters, "no adapter is attached"),
+        (lambda net: disabled(net).__enter__(), "no adapter is attached"),
+    ],
+)
+def test_what_cannot_be_is_told_and_nothing_is_touched(call, told):
+    net = nn.Linear(n, m)
+    with pytest.raises(OptionError, match=told):
+        call(net)
+    assert list(net.state_dict()) == ["weight", "bias"]
+    assert net.training
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_no_more_than_all_is_trained():
+    assert summary(attach(nn.Linear(n, m), LoRA(rank=2)).requires_grad_(True)).share == 1
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        save_adapter(attach(nn.Linear(n, m), LoRA(rank=2)), tmp_path / "nowhere" / "a.safetensors")

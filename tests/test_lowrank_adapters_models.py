@@ -75,7 +75,11 @@ def made(name: str, seed: int = 5) -> tuple[nn.Module, torch.Tensor]:
 
 
 def put(model: nn.Module, adapter, x: torch.Tensor) -> nn.Module:
-    return attach(model, adapter, (lambda: model(x).square().mean()) if adapter.wants_loss() else None)
+    def loss():
+        each = model(x).abs().square().flatten(1).mean(1)
+        return each if adapter.wants_losses else each.mean()
+
+    return attach(model, adapter, loss if adapter.wants_loss() else None)
 
 
 def few_steps(model: nn.Module, x: torch.Tensor, steps: int = 2) -> None:

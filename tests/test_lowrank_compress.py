@@ -358,6 +358,8 @@ def test_layers_that_are_not_called_stay(generator):
     [
         ({"kept": 0.0}, "kept"),
         ({"kept": 1.5}, "kept"),
+        ({"kept": ".5"}, "kept"),
+        ({"kept": None}, "kept"),
         ({"kept": float("nan")}, "kept"),
         ({"factoriser": "amf"}, "did you mean 'afm'"),
         ({"allocator": "greed"}, "did you mean 'greedy'"),
@@ -394,6 +396,8 @@ def test_what_cannot_be_calibrated_or_compressed_is_told(generator):
         compress(model, x, Plan(include=("nothing",)))
     with pytest.raises(OptionError, match="keep more"):
         compress(model, x, Plan(kept=0.01))
+    with pytest.raises(OptionError, match="Sequential"):
+        compress(model[0], x)
     broken = copy.deepcopy(model)
     broken[0].weight.data[0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="'0'"):
@@ -402,6 +406,17 @@ def test_what_cannot_be_calibrated_or_compressed_is_told(generator):
         compensate(nn.Linear(1, 5).double(), nn.Linear(1, 5).double(), x[:, :1], rank=1000)
     with pytest.raises(ShapeError, match="in the other"):
         compensate(model, nn.Sequential(nn.Linear(INPUTS, 30)).double(), x, rank=2)
+
+
+def test_complex_layers_stay_whole(generator):
+    class Real(nn.Module):
+        def forward(self, x):
+            return x.real
+
+    model = nn.Sequential(nn.Linear(16, 64, dtype=torch.cfloat), Real(), nn.Linear(64, 64))
+    made = compress(model, torch.randn(50, 16, generator=generator).cfloat(), Plan(kept=0.8))
+    assert made.report.left == {"0": "complex weights"}
+    assert isinstance(made.model[2], FactoredLinear)
 
 
 def test_half_precision_and_other_devices_of_weights_are_kept(generator):

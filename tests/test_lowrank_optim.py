@@ -512,6 +512,31 @@ def test_sparse_gradients_and_models_without_matrices_are_refused():
         ProjectedOptimizer([nn.Parameter(torch.ones(2))], betas=(0.9, 1.0))
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net: GaLore(rank=2).optimizer(net, lr="a"), "lr = 'a'"),
+        (lambda net: GaLore(rank=2).optimizer(net, betas=0.9), "a pair for betas"),
+        (lambda net: GaLore(rank=2).optimizer(net.parameters()), "the model itself"),
+        (lambda net: build_param_groups(net, "galore"), "got 'galore'"),
+        (lambda net: build_param_groups(net, GaLore), "the class GaLore"),
+    ],
+)
+def test_what_is_no_model_method_or_number_is_refused(call, message):
+    with pytest.raises(OptionError, match=message):
+        call(nn.Linear(32, 32))
+
+
+def test_groups_without_names_are_taken_later():
+    net, more = nn.Linear(32, 32), nn.Linear(32, 32)
+    optimizer = GaLore(rank=2).optimizer(net, lr=0.1)
+    optimizer.add_param_group({"params": more.parameters()})
+    before = more.weight.detach().clone()
+    more(net(torch.ones(32))).sum().backward()
+    optimizer.step()
+    assert bool((more.weight != before).any())
+
+
 def test_groups_hold_every_parameter_once_with_its_options():
     model = mixed()
     first = [model.dense.weight, model.dense.bias]

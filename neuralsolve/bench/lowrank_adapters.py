@@ -34,7 +34,6 @@ from neuralsolve.lowrank.adapters import (
     attach,
     deltas_of,
     summary,
-    trainable_parameters,
 )
 from neuralsolve.lowrank.adapters.options import Adapter
 from neuralsolve.lowrank.adapters.subspace import SubspaceDelta
@@ -175,7 +174,11 @@ def _squares(model: nn.Module, data: Pairs) -> Tensor:
 
 
 def _adamw(rate: float, decay: float):
-    return lambda model: torch.optim.AdamW(trainable_parameters(model), rate, weight_decay=decay)
+    def made(model: nn.Module) -> torch.optim.Optimizer:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, rate, weight_decay=decay)
+
+    return made
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from neuralsolve.cases.schema import CaseTable
 from neuralsolve.cases.training import Shown, Tell, Trained, planned, provenance
 from neuralsolve.data.samples import Samples
 from neuralsolve.errors import OptionError
-from neuralsolve.lowrank.adapters import make_adapter, merged_copy, save_adapter
+from neuralsolve.lowrank.adapters import make_adapter, save_adapter, without_adapter
 from neuralsolve.lowrank.adapters.options import Adapter
 from neuralsolve.models.evaluation import errors, evaluated
 from neuralsolve.models.field_options import FieldTraining
@@ -201,7 +201,7 @@ class FieldCase(CaseTable):
 
         options = {"writes": first, "saved": saved, "tensorboard": self.tensorboard, "agreed": parallel.any}
         rows = train(trainer, folder, tell, **options)
-        model = merged_copy(trainer.best_model())
+        model = without_adapter(trainer.best_model())
         results = [self._row(model, name, *each) for name, each in tests.items()] if first else []
         facts = self._facts(trainer) | provenance(self, trainer.step, trainer.seconds, results)
         named = {"training": "loss", "validation": "validation"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from neuralsolve.data.samples import Layout, Samples, check_finite
 from neuralsolve.errors import FormatError, OptionError, ShapeError
-from neuralsolve.lowrank.adapters import merged_copy
+from neuralsolve.lowrank.adapters import without_adapter
 from neuralsolve.lowrank.compress.structure import restructure, structure_of
 from neuralsolve.models.frames import check_frames, fits, frames_of, on_frames, rolled, seen_by
 from neuralsolve.models.meshes import box_of, check_axes, check_kind, check_points, mesh_of, placed
@@ -219,7 +219,7 @@ class Surrogate(nn.Module):
 
     def save(self, path: Path | str, about: dict[str, str] | None = None) -> None:
         """Write a safetensors file, in one step; `about` is more metadata. An adapter is folded in."""
-        write_tensors(Path(path), tensors_of(merged_copy(self)), self.metadata() | (about or {}))
+        write_tensors(Path(path), tensors_of(without_adapter(self)), self.metadata() | (about or {}))
 
     def metadata(self) -> dict[str, str]:
         """Return all of a file but the tensors: what `load` rebuilds the network from."""

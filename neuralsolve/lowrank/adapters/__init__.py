@@ -16,6 +16,7 @@ from neuralsolve.lowrank.adapters.record import deltas_of as deltas_of
 from neuralsolve.lowrank.adapters.removal import detach as detach
 from neuralsolve.lowrank.adapters.removal import merge as merge
 from neuralsolve.lowrank.adapters.removal import merged_copy as merged_copy
+from neuralsolve.lowrank.adapters.removal import without_adapter as without_adapter
 from neuralsolve.lowrank.adapters.salt import SALT as SALT
 from neuralsolve.lowrank.adapters.svfit import SVFit as SVFit
 from neuralsolve.lowrank.adapters.tensor_lora import TensorLoRA as TensorLoRA

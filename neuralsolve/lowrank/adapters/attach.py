@@ -13,7 +13,7 @@ from neuralsolve.errors import NonFiniteError, OptionError
 from neuralsolve.lowrank.adapters.options import Adapter, matches
 from neuralsolve.lowrank.adapters.record import RECORD, Record, refuse_attached
 from neuralsolve.lowrank.adapters.removal import take_off
-from neuralsolve.lowrank.adapters.targets import Target, sites, stand_in, targets
+from neuralsolve.lowrank.adapters.targets import LISTED, Target, sites, stand_in, targets
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,8 +36,8 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
     Raises
     ------
     OptionError
-        An adapter is attached already; no weight to adapt; a name, rank or share that fits none; a loss that
-        is missing.
+        No model or no adapter; an adapter is attached already; no weight to adapt; a name, rank or share that
+        fits none; a loss that is missing, of another shape, or that depends on none of the weights.
     NonFiniteError
         NaN or infinity in weights or in the gradient.
 
@@ -52,6 +52,7 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
     >>> sum(p.numel() for p in trainable_parameters(net))
     192
     """
+    _check_kinds(model, adapter)
     if adapter.wants_loss() and loss is None:
         name = type(adapter).__name__
         msg = f"{name} begins with gradients: attach(model, {name}(...), loss=lambda: loss of some samples)"
@@ -64,7 +65,7 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
     refuse_attached(model)
     found = targets(model, adapter)
     also = _also(model, adapter, {target.name for target in found})
-    made = sites(found, adapter, {} if loss is None else _gradients(model, found, loss))
+    made = sites(found, adapter, {} if loss is None else _gradients(model, adapter, found, loss))
     adapter.fits(made)
     deltas = [adapter.delta(site) for site in made]
     record = Record(
@@ -94,6 +95,16 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
     return model
 
 
+def _check_kinds(model: object, adapter: object) -> None:
+    if not isinstance(model, nn.Module):
+        msg = f"got {type(model).__name__}; a torch.nn.Module is needed: attach(model, LoRA(rank=4))"
+        raise OptionError(msg)
+    if not isinstance(adapter, Adapter):
+        given = f"the class {adapter.__name__}" if isinstance(adapter, type) else repr(adapter)
+        msg = f"got {given}; an adapter is needed: attach(model, LoRA(rank=4)), or make_adapter('lora')"
+        raise OptionError(msg)
+
+
 def _also(model: nn.Module, adapter: Adapter, taken: set[str]) -> dict[str, nn.Parameter]:
     named = dict(model.named_parameters())
     found = {name: p for name, p in named.items() if name not in taken and matches(name, tuple(adapter.also))}
@@ -104,7 +115,9 @@ def _also(model: nn.Module, adapter: Adapter, taken: set[str]) -> dict[str, nn.P
     return found
 
 
-def _gradients(model: nn.Module, found: list[Target], loss: Callable[[], Tensor]) -> dict[str, list[Tensor]]:
+def _gradients(
+    model: nn.Module, adapter: Adapter, found: list[Target], loss: Callable[[], Tensor]
+) -> dict[str, list[Tensor]]:
     """Return the gradients of the weights, one for each loss."""
     modes = {module: module.training for module in model.modules()}
     wanted = [target.parameter for target in found]
@@ -114,18 +127,43 @@ def _gradients(model: nn.Module, found: list[Target], loss: Callable[[], Tensor]
         for parameter in wanted:
             parameter.requires_grad_(True)
         with torch.enable_grad():
-            losses = loss().reshape(-1)
+            losses = loss()
+            _check_losses(losses, adapter)
             each = [
-                torch.autograd.grad(one, wanted, retain_graph=True, materialize_grads=True) for one in losses
+                torch.autograd.grad(one, wanted, retain_graph=True, allow_unused=True)
+                for one in losses.reshape(-1)
             ]
     finally:
         for module, training in modes.items():
             module.training = training
         for parameter, needed in zip(wanted, required, strict=True):
             parameter.requires_grad_(needed)
-    named = {target.name: list(parts) for target, *parts in zip(found, *each, strict=True)}
+    if all(gradient is None for gradients in each for gradient in gradients):
+        names = ", ".join(target.name for target in found[:LISTED])
+        msg = f"the loss depends on none of {names}; one of model(x) is needed"
+        raise OptionError(msg)
+    full = [
+        [
+            torch.zeros_like(p) if gradient is None else gradient
+            for p, gradient in zip(wanted, one, strict=True)
+        ]
+        for one in each
+    ]
+    named = {target.name: list(parts) for target, *parts in zip(found, *full, strict=True)}
     for name, gradients in named.items():
         if not all(bool(torch.isfinite(gradient.abs()).all()) for gradient in gradients):
             msg = f"the gradient of {name} holds NaN or infinity; give a loss of samples that are finite"
             raise NonFiniteError(msg)
     return named
+
+
+def _check_losses(losses: object, adapter: Adapter) -> None:
+    if not isinstance(losses, Tensor) or not losses.requires_grad:
+        msg = f"the loss is {type(losses).__name__} without a graph; a tensor made of model(x) is needed"
+        raise OptionError(msg)
+    if adapter.wants_losses and losses.ndim != 1:
+        msg = (
+            f"{type(adapter).__name__} wants a loss for each sample, a vector, and got the shape "
+            f"{tuple(losses.shape)}: loss=lambda: (model(x) - y).square().flatten(1).sum(1)"
+        )
+        raise OptionError(msg)

@@ -24,7 +24,7 @@ from neuralsolve.errors import FormatError, InputError
 from neuralsolve.lowrank.adapters.attach import M, put_on
 from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.adapters.methods import make_adapter, name_of
-from neuralsolve.lowrank.adapters.record import deltas_of, record_of, refuse_attached
+from neuralsolve.lowrank.adapters.record import base_of, deltas_of, record_of, refuse_attached
 from neuralsolve.lowrank.adapters.removal import detach
 
 KEY, VERSION = "adapter", 1
@@ -45,6 +45,8 @@ def save_adapter(model: nn.Module, path: Path | str, *, bases: bool = False) -> 
     ------
     OptionError
         No adapter is attached.
+    FileNotFoundError
+        No such folder.
 
     Examples
     --------
@@ -71,11 +73,14 @@ def save_adapter(model: nn.Module, path: Path | str, *, bases: bool = False) -> 
         tensors |= {f"{name}.{field}": p for field, p in delta.named_parameters()}
         tensors |= {f"{name}.{field}": frozen[field] for field in kept}
         marks = {field: mark(buffer) for field, buffer in frozen.items() if field not in kept}
-        weights[name] = {"sha256": fingerprint(_base(model, name)), "marks": marks}
+        weights[name] = {"sha256": fingerprint(base_of(model, name)), "marks": marks}
     options = dataclasses.asdict(record.adapter)
     facts = {"version": VERSION, "method": name_of(record.adapter), "options": options, "weights": weights}
     plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     path = Path(path)
+    if not path.parent.is_dir():
+        msg = f"no folder {path.parent} for {path.name}; make it first: Path.mkdir(parents=True)"
+        raise FileNotFoundError(msg)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
     os.close(handle)
     try:
@@ -166,11 +171,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
         msg = f"{path} is no file of an adapter ({error}); one that save_adapter wrote is needed"
         raise FormatError(msg) from None
-
-
-def _base(model: nn.Module, name: str) -> Tensor:
-    path, key = record_of(model).places[name][0]
-    return model.get_submodule(path).parametrizations[key].original  # type: ignore[index, union-attr]
 
 
 def fingerprint(tensor: Tensor) -> str:

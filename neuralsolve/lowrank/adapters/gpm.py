@@ -51,6 +51,7 @@ class GPM(Adapter):
     """
 
     saved: ClassVar[tuple[str, ...]] = ("protected",)
+    wants_losses: ClassVar[bool] = True
 
     keep: float = 0.5
 

@@ -72,6 +72,8 @@ class Adapter(ABC):
 
     saved: ClassVar[tuple[str, ...]] = ()  # frozen tensors that cannot be made again from the weight
 
+    wants_losses: ClassVar[bool] = False  # one for each sample, where it begins with gradients
+
     targets: str | Sequence[str] = ALL
     exclude: Sequence[str] = EXCLUDED
     also: Sequence[str] = ()
@@ -86,6 +88,12 @@ class Adapter(ABC):
                     f"got {name}={getattr(self, name)!r}; a list is needed: {name}=[{getattr(self, name)!r}]"
                 )
                 raise OptionError(msg)
+        if isinstance(self.targets, str):
+            try:
+                re.compile(self.targets)
+            except re.error as error:
+                msg = f"got targets={self.targets!r}, no regular expression ({error}); parts of paths: a list"
+                raise OptionError(msg) from None
         if self.modes not in MODES:
             msg = f"got modes={self.modes!r}{nearest(str(self.modes), MODES)}"
             raise OptionError(msg)

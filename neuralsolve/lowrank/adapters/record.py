@@ -65,3 +65,9 @@ def deltas_of(model: nn.Module) -> dict[str, Delta]:
         path, key = places[0]
         found[name] = model.get_submodule(path).parametrizations[key][0]  # type: ignore[index]
     return found
+
+
+def base_of(model: nn.Module, name: str) -> nn.Parameter:
+    """Return an adapted weight as it was."""
+    path, key = record_of(model).places[name][0]
+    return model.get_submodule(path).parametrizations[key].original  # type: ignore[index, union-attr]

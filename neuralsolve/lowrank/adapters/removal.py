@@ -62,8 +62,14 @@ def merge(model: M) -> M:
 
 
 def merged_copy(model: M) -> M:
+    """Return a copy with the adapter folded in."""
+    record_of(model)
+    return merge(copy.deepcopy(model))
+
+
+def without_adapter(model: M) -> M:
     """Return a copy with the adapter folded in; where there is none, the model itself."""
-    return merge(copy.deepcopy(model)) if RECORD in model.__dict__ else model
+    return merged_copy(model) if RECORD in model.__dict__ else model
 
 
 def take_off(model: M, record: Record) -> M:

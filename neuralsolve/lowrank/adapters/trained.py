@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.adapters.delta import Penalised
-from neuralsolve.lowrank.adapters.record import deltas_of, record_of
+from neuralsolve.lowrank.adapters.record import base_of, deltas_of, record_of
 
 
 @contextmanager
@@ -37,7 +37,8 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return what is trained: for the optimiser."""
+    """Return what is trained of a model with an adapter: for the optimiser."""
+    record_of(model)
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -47,7 +48,8 @@ class Summary:
 
     Attributes
     ----------
-    trained, total : of the adapter and what is trained as it is, and of the model without adapter
+    trained, total : of the adapter and what is trained as it is, and of the model without adapter; with it,
+        where adapted weights are trained themselves
     layers : by the path of a weight, the trained numbers of its adapter
     """
 
@@ -57,7 +59,7 @@ class Summary:
 
     @property
     def share(self) -> float:
-        """Of the trained numbers in those of the model."""
+        """Of the trained numbers in those of the model; above 1 where an adapter has more than its weights."""
         return self.trained / self.total
 
     def __str__(self) -> str:
@@ -74,9 +76,12 @@ def summary(model: nn.Module) -> Summary:
     16 of 72 numbers are trained: 22.22 %
     """
     layers = {name: sum(map(_numbers, d.trained().values())) for name, d in deltas_of(model).items()}
-    adapters = {id(t) for delta in deltas_of(model).values() for t in delta.parameters()}
-    total = sum(_numbers(p) for p in model.parameters() if id(p) not in adapters)
-    return Summary(sum(map(_numbers, trainable_parameters(model))), total, layers)
+    trained = sum(map(_numbers, trainable_parameters(model)))
+    adapters = sum(_numbers(p) for delta in deltas_of(model).values() for p in delta.parameters())
+    total = sum(map(_numbers, model.parameters()))
+    if not any(base_of(model, name).requires_grad for name in layers):
+        total -= adapters
+    return Summary(trained, total, layers)
 
 
 def penalty(model: nn.Module) -> Tensor:

@@ -89,7 +89,7 @@ class Plan:
             if not (isinstance(value, kind) or (isinstance(value, str) and value in words)):
                 msg = f"{name} = {value!r}{nearest(str(value), words)}"
                 raise OptionError(msg)
-        if not 0 < self.kept <= 1:
+        if not isinstance(self.kept, int | float) or not 0 < self.kept <= 1:
             msg = f"kept = {self.kept!r}; a part in (0, 1] is needed: kept=0.5"
             raise OptionError(msg)
         if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
@@ -135,15 +135,16 @@ def compress(
     Parameters
     ----------
     model : any module; its linear layers, convolutions and spectral weights are looked at, see `targets`
-    calibration : inputs of training samples (n, ...), or batches of what the model is called with; 128 to 512
-        samples do. Or what `moments_of` found, for several plans of one model. Not needed by "svd"
+    calibration : inputs of training samples (n, ...), or batches of what the model is called with: (a, b) are
+        two, [(a, b)] is one call with two arguments; 128 to 512 samples do. Or what `moments_of` found, for
+        several plans of one model. Not needed by "svd"
     plan : Plan; None: its defaults
 
     Raises
     ------
     OptionError
-        No layer that can be factored, no calibration where one is needed, less kept than the lowest ranks
-        take.
+        No layer that can be factored, a model that is a single layer itself, no calibration where one is
+        needed, less kept than the lowest ranks take.
     ShapeError, NonFiniteError
         Calibration that the model cannot be called with, or with NaN.
 

@@ -4,7 +4,8 @@ Linear layers, convolutions of one group on one to three axes, layers factored b
 spectral layers: of a module that declares a view of pairs with a batch of matrices, or of a layer whose
 `weight` is a module that holds one complex tensor (in, out, *modes), as neuraloperator has it. A module that
 takes its linear layers for their weights, and never calls them, names in `linear_on_input` those that it
-applies to its own input (batch, channels, *shape). What shares its weights with another stays as it is.
+applies to its own input (batch, channels, *shape). What shares its weights with another stays as it is,
+and so do linear layers and convolutions of complex weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.compress.factored import (
     CONVOLUTIONS,
     Factored,
@@ -136,6 +138,9 @@ def _callers(model: nn.Module) -> dict[int, nn.Module]:
 
 def _seen(path: str, module: Any, caller: Any, scheme: str) -> tuple[Target | None, str]:
     """Return a target, or why a module that might be one is none; "" for modules of no concern."""
+    plain = type(module) is nn.Linear or type(module) in CONVOLUTIONS
+    if plain and module.weight.is_complex():
+        return None, "complex weights"
     if type(module) is nn.Linear or isinstance(module, FactoredLinear):
         return Target(path, "linear", module, caller, MatrixView((0,), (1,))), ""
     if type(module) in CONVOLUTIONS or isinstance(module, FactoredConv):
@@ -176,7 +181,16 @@ def _batch_of_modes(view: MatrixView, ndim: int) -> MatrixView | None:
 
 
 def replace(model: nn.Module, old: Any, new: nn.Module) -> None:
-    """Put a module in the place of another, wherever a model holds it."""
+    """Put a module in the place of another, wherever a model holds it.
+
+    Raises
+    ------
+    OptionError
+        The model is that module itself.
+    """
+    if old is model:
+        msg = f"the model is one {type(old).__name__}, which cannot be replaced; pass nn.Sequential(layer)"
+        raise OptionError(msg)
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if child is old:

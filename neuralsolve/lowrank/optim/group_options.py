@@ -16,15 +16,18 @@ SIDES = ("std", "reverse_std", "left", "right", "full")
 
 def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
     """Raise OptionError of options that Adam cannot have."""
-    fits = {
-        "lr >= 0": lr >= 0,
-        "betas from 0 to less than 1": all(0 <= beta < 1 for beta in betas),
-        "eps >= 0": eps >= 0,
-        "weight_decay >= 0": weight_decay >= 0,
-    }
+    try:
+        fits = {
+            "lr >= 0": lr >= 0,
+            "two betas from 0 to less than 1": len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+            "eps >= 0": eps >= 0,
+            "weight_decay >= 0": weight_decay >= 0,
+        }
+    except TypeError:
+        fits = {"a number for each, and a pair for betas,": False}
     for needed, good in fits.items():
         if not good:
-            given = f"lr = {lr}, betas = {betas}, eps = {eps}, weight_decay = {weight_decay}"
+            given = f"lr = {lr!r}, betas = {betas!r}, eps = {eps!r}, weight_decay = {weight_decay!r}"
             msg = f"{given}; {needed} is needed"
             raise OptionError(msg)
 

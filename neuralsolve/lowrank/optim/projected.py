@@ -106,7 +106,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters; see the class for keys."""
-        group = dict(param_group)
+        group = self._named(param_group)
         views = group.pop("views", None)
         if "rank" not in group:
             super().add_param_group(group)
@@ -120,6 +120,17 @@ class ProjectedOptimizer(torch.optim.Optimizer):
             self._views = before
             self.param_groups.pop()
             raise
+
+    def _named(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Return a group whose parameters have names where those before have: torch wants all or none."""
+        params = group["params"]
+        if not self.param_groups or "param_names" not in self.param_groups[0] or isinstance(params, set):
+            return dict(group)
+        params = [params] if isinstance(params, Tensor) else list(params)
+        if any(not isinstance(each, Tensor) for each in params):
+            return group | {"params": params}
+        count = len(self.param_groups)
+        return group | {"params": [(f"added.{count}.{k}", p) for k, p in enumerate(params)]}
 
     def _look_at(self, group: dict[str, Any], views: list[MatrixView | None] | None) -> None:
         """Note how parameters of a projected group are seen; check ranks, and warn of what is no matrix."""
