@@ -233,7 +233,7 @@ class FieldTrainer:
             return self.forward(*fields).float()
 
     def _taught(self, given: tuple[Any, ...], made: Tensor, truth: Tensor) -> Tensor:
-        """Return the losses (n,) by the samples or, of a model with a teacher, half by what that one makes."""
+        """Return the losses (n,) by the samples; with a teacher half by what that one makes."""
         loss = self._weighed(given[0], made, truth)
         if self.teacher is None:
             return loss

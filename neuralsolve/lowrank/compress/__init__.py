@@ -1,4 +1,4 @@
-"""Compression of trained models by factors of low rank: `compress`, `refit`, `compensate`, and their parts."""
+"""Compression of trained models by factors of low rank: `compress`, `refit`, `compensate`; and parts."""
 
 from neuralsolve.lowrank.compress.afm import AFM as AFM
 from neuralsolve.lowrank.compress.allocators import Allocator as Allocator

@@ -5,12 +5,12 @@
     W_0 = C_yx (C_xx + e)^-1,   U = leading r eigenvectors of W_0 C_xx W_0^H,   W = U U^H W_0
 
 with moments about the means, which go into b: the reduced-rank regression. Factors of one layer at a time
-answer for its own error alone, at inputs that it never has again; here an error is mended where the next layer
-can see it. Two passes a layer, one by each model. Spectral weights stay as they are.
+answer for its own error alone, at inputs that it never has again; here an error is mended where the next
+layer can see it. Two passes a layer, one by each model. Spectral weights stay as they are.
 
-Sources: Izenman, J. Multivariate Analysis 5 (1975) 248-264, eq. 2.10, of reduced-rank regression; of factored
-networks, towards outputs before the nonlinearity: Zhang, Zou, He, Sun, IEEE TPAMI 38 (2016), sec. 3.2. Differs:
-a ridge towards the weights as trained, where inputs are never seen.
+Sources: Izenman, J. Multivariate Analysis 5 (1975) 248-264 (reduced-rank regression); towards the outputs of
+the model as trained, of convolutions: Zhang, Zou, He, Sun, IEEE TPAMI 38 (2016) 1943-1955. Differs: a ridge
+towards the weights as trained, for inputs that are never seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.compress.afm import balanced
-from neuralsolve.lowrank.compress.calibration import Data, _patches, batches, calibrate
+from neuralsolve.lowrank.compress.calibration import Data, batches, calibrate, patches_of
 from neuralsolve.lowrank.compress.factored import Factored
 from neuralsolve.lowrank.compress.layers import Target, targets
 from neuralsolve.lowrank.weighted import psd_eigh
@@ -37,12 +37,12 @@ ROWS = 4096  # of a layer and a batch, at most
 
 
 def refit(model: nn.Module, compressed: nn.Module, calibration: Data) -> nn.Module:
-    """Return a copy of a compressed model with the same ranks, its factors solved anew; see the head of the file.
+    """Return a copy of a compressed model with the same ranks and factors that are solved anew.
 
     Parameters
     ----------
     model : as trained
-    compressed : what `compress` made of it; of two compressions, of the first model or of the second
+    compressed : what `compress` made of it
     calibration : inputs (n, ...), or batches, see `calibrate`
 
     Raises
@@ -54,7 +54,7 @@ def refit(model: nn.Module, compressed: nn.Module, calibration: Data) -> nn.Modu
     --------
     >>> from neuralsolve.lowrank.compress import Plan, compress
     >>> _ = torch.manual_seed(7)
-    >>> net, x = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 16)), torch.randn(300, 16)
+    >>> net, x = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16)), torch.randn(300, 16)
     >>> small = compress(net, x, Plan(kept=0.5)).model
     >>> bool((refit(net, small, x)(x) - net(x)).norm() < (small(x) - net(x)).norm())
     True
@@ -146,7 +146,7 @@ def _rows(target: Target, x: Tensor, y: Tensor, chosen: torch.Generator) -> tupl
         y = y.movedim(1, -1)
     y = y.reshape(-1, y.shape[-1])
     which = torch.randperm(len(y), generator=chosen)[:ROWS].to(y.device)
-    return x.reshape(-1, x.shape[-1])[which] if conv is None else _patches(conv, x, which), y[which]
+    return x.reshape(-1, x.shape[-1])[which] if conv is None else patches_of(conv, x, which), y[which]
 
 
 def _solved(target: Target, truth: Target, sums: Joint) -> None:
