@@ -25,10 +25,12 @@ from neuralsolve.lowrank.compress import (
     compress,
     latency,
     moments_of,
+    refit,
     structure_of,
     targets,
 )
 from neuralsolve.lowrank.compress.allocators import ALLOCATORS, Offer, hull, total
+from neuralsolve.lowrank.compress.refit import RIDGE
 from neuralsolve.lowrank.compress.structure import real_parameters
 
 EPS = torch.finfo(torch.float64).eps
@@ -311,6 +313,51 @@ def test_propagated_factors_are_of_what_the_layers_before_send_on(generator):
     assert abs((made.model[last](sent) - y).norm() - tail) <= 1e-9 * y.norm()
     with pytest.raises(OptionError, match="calibration=inputs"):
         compress(model, moments_of(model, x), Plan(propagate=True))
+
+
+@pytest.mark.parametrize("factoriser", ["afm", "svd"])
+def test_refitted_factors_leave_what_no_map_of_the_rank_can_mend(factoriser, generator):
+    model, x = net(generator), skewed(generator)
+    small = compress(model, x, Plan(factoriser, kept=0.4)).model
+    before = copy.deepcopy(small.state_dict())
+    made = refit(model, small, x)
+    assert structure_of(made) == structure_of(small)
+    factored = [k for k, each in enumerate(made) if isinstance(each, FactoredLinear)]
+    assert len(factored) > 1
+    for k in factored:
+        given, y, bias = made[:k](x).detach(), model[: k + 1](x).detach(), made[k].bias is not None
+        given, y = (each - each.mean(0) if bias else each for each in (given, y))
+        ridge = (RIDGE * given.square().mean() * len(given)).sqrt()
+        given = torch.cat([given, ridge * torch.eye(given.shape[1])])  # the ridge as rows more
+        y = torch.cat([y, ridge * model[k].weight.detach().T])
+        fitted = given @ torch.linalg.lstsq(given, y).solution
+        tail = torch.linalg.svdvals(fitted)[made[k].rank :]
+        got = (given @ made[k].to_dense().detach().T - y).square().sum()
+        least = (y - fitted).square().sum() + tail.square().sum()
+        assert abs(got - least) <= 1e-9 * y.square().sum()
+        if bias:
+            lost = made[: k + 1](x) - model[: k + 1](x)
+            assert lost.mean(0).norm() <= 1e-12 * y.norm()
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    assert not any(each._forward_hooks for whole in (model, small, made) for each in whole.modules())
+
+
+def test_the_first_layer_that_is_refitted_is_that_of_afm(generator):
+    model, x = net(generator), skewed(generator)
+    small = compress(model, x, Plan(kept=0.5, include=("2",))).model
+    assert torch.allclose(refit(model, small, x)(x), small(x), atol=1e-5)
+
+
+def test_refits_of_convolutions_and_of_what_is_compressed_twice(generator):
+    conv = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 8, 3, stride=2)).double()
+    x = normal(generator, 40, 4, 9, 9)
+    once = compress(conv, x, Plan(kept=0.7)).model
+    twice = compress(once, x, Plan(kept=0.7)).model
+    for dense, small in ((conv, once), (once, twice), (conv, twice)):
+        errors = [(each(x) - dense(x)).norm() for each in (refit(dense, small, x), small)]
+        assert errors[0] <= (1 + 10 * RIDGE) * errors[1]  # of the last layer alone the two are one map
+    with pytest.raises(OptionError, match="has no layer '2'"):
+        refit(conv[:2], once, x)
 
 
 def test_moments_serve_several_plans(generator):

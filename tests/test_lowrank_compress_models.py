@@ -11,9 +11,10 @@ import torch
 
 from neuralsolve.data import Layout, Samples
 from neuralsolve.errors import FormatError, OptionError
-from neuralsolve.lowrank.compress import FactoredSpectral, Plan, compress, moments_of, structure_of
+from neuralsolve.lowrank.compress import FactoredSpectral, Plan, compress, moments_of, refit, structure_of
 from neuralsolve.models import FieldTraining, Surrogate, train
 from neuralsolve.models.compression import calls, tuned
+from neuralsolve.models.field_training import FieldTrainer
 from neuralsolve.preconditioners.weights import read_tensors, write_tensors
 
 NETS = [
@@ -107,3 +108,28 @@ def test_compressed_models_are_trained_as_all_others(tmp_path):
     assert np.array_equal(one.predict(held), again.predict(held))
     with pytest.raises(OptionError, match="other options"):
         train(given, held, options=options, model=better, folder=tmp_path)
+
+
+@ONLY
+def test_refits_of_own_models_are_nearer_to_the_dense_one(net):
+    samples = data()
+    dense = model(net, samples)
+    seen = calls(dense, samples)
+    small = compress(dense, seen, Plan(kept=0.7)).model
+    truth = dense.predict(samples)
+    errors = [np.linalg.norm(each.predict(samples) - truth) for each in (refit(dense, small, seen), small)]
+    assert errors[0] <= errors[1]
+
+
+def test_a_teacher_that_makes_the_outputs_teaches_nothing_else():
+    samples = data()
+    dense = model(NETS[0], samples)
+    made = Samples(samples.inputs, dense.predict(samples), samples.layout)
+    small = compress(dense, calls(dense, samples), Plan(kept=0.6)).model
+    options = FieldTraining(batch=5)
+    losses = [
+        FieldTrainer(copy.deepcopy(small), each, each, options, teacher=teacher).advance()["loss"]
+        for each, teacher in ((made, None), (made, dense), (samples, None), (samples, dense))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[3] == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-5)

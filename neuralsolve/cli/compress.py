@@ -11,7 +11,7 @@ from neuralsolve.cli.fields import as_seen, check_targets, samples_of
 from neuralsolve.cli.report import answered, print_json, told_of
 from neuralsolve.data import Samples
 from neuralsolve.errors import OptionError
-from neuralsolve.lowrank.compress import Calibration, Plan, compress, moments_of
+from neuralsolve.lowrank.compress import Calibration, Plan, compress, moments_of, refit
 from neuralsolve.models.compression import calls, tuned
 from neuralsolve.models.evaluation import measured, steps_for
 from neuralsolve.models.field_options import FieldTraining
@@ -28,6 +28,7 @@ def run(
     out: Path,
     plan: dict[str, Any],
     samples: int,
+    refitted: bool,
     training: dict[str, Any],
     plot: Path | None,
     *,
@@ -44,10 +45,13 @@ def run(
         given, held = _parts(as_seen(dense, samples_of(data, (0, None))), data)
         seen = moments_of(dense, calls(dense, given, samples), way) if not way.propagate else None
         made = compress(dense, seen or calls(dense, given, samples), way)
-        errors = {"dense": _error(dense, held), "compressed": _error(made.model, held)}
-        small: Surrogate = made.model
+        small: Any = made.model
+        errors = {"dense": _error(dense, held), "compressed": _error(small, held)}
+        if refitted:
+            small = refit(dense, small, calls(dense, given, samples))
+            errors["refitted"] = _error(small, held)
         if training["epochs"]:
-            small = tuned(small, given, held, FieldTraining(**training))
+            small = tuned(small, given, held, FieldTraining(**training), teacher=dense)
             errors["fine-tuned"] = _error(small, held)
         report = made.report
         about = {"compressed_from": model, "kept": f"{report.kept:.4f}", "epochs": str(training["epochs"])}

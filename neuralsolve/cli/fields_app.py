@@ -94,9 +94,12 @@ def compress(
     propagate: Annotated[
         bool, typer.Option("--propagate", help="layers see what the factored ones before them make")
     ] = False,
+    refitted: Annotated[
+        bool, typer.Option("--refit/--no-refit", help="factors solved anew, each by what those before make")
+    ] = True,
     samples: Annotated[int, typer.Option(min=1, help="to calibrate by, at most")] = 256,
     epochs: Annotated[int, typer.Option(min=0, help="of a fine-tune afterwards")] = 0,
-    learning_rate: Annotated[float, typer.Option(help="of the fine-tune")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="of the fine-tune")] = 5e-4,
     seed: Annotated[int, typer.Option(min=0, help="of the fine-tune")] = 1905,
     plot: Plot = None,
     json: Json = False,
@@ -116,7 +119,7 @@ def compress(
         "propagate": propagate,
     }
     training = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
-    run(model, data, out, plan, samples, training, plot, json=json, force=force)
+    run(model, data, out, plan, samples, refitted, training, plot, json=json, force=force)
 
 
 @data.command("make")

@@ -47,7 +47,11 @@ def calls(model: Surrogate, samples: Samples, count: int = CALIBRATED) -> list[t
 
 
 def tuned(
-    model: Surrogate, samples: Samples, validation: Samples, options: FieldTraining | None = None
+    model: Surrogate,
+    samples: Samples,
+    validation: Samples,
+    options: FieldTraining | None = None,
+    teacher: Surrogate | None = None,
 ) -> Surrogate:
     """Return a model after some more epochs, a tenth of those of its training by custom.
 
@@ -55,9 +59,10 @@ def tuned(
     ----------
     samples, validation : to train on, and to choose by
     options : FieldTraining; None: ten epochs. A roll-out is trained over all frames of the samples
+    teacher : the dense model, whose outputs count as much as those of the samples; None: the samples alone
     """
     options = options or FieldTraining(epochs=10)
     steps = steps_for(model, samples)
     if steps and not options.rollout and not on_frames(model.network):
         options = replace(options, rollout=steps)
-    return train(samples, validation, options=options, model=model)
+    return train(samples, validation, options=options, model=model, teacher=teacher)

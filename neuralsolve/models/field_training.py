@@ -53,6 +53,7 @@ class FieldTrainer:
     about : what else the run depends on, as JSON holds it
     residual : (inputs, outputs) -> (n,), differentiable; where the loss has a weight for it
     parallel : the processes that share the batch
+    teacher : whose outputs count as much as those of the samples; of the same inputs and outputs
 
     Raises
     ------
@@ -72,6 +73,7 @@ class FieldTrainer:
         about: dict[str, Any] | None = None,
         residual: Residual | None = None,
         parallel: Parallel | None = None,
+        teacher: Surrogate | None = None,
     ):
         if samples.inputs.shape[1:] != validation.inputs.shape[1:]:
             msg = (
@@ -88,6 +90,7 @@ class FieldTrainer:
         self.spacing = [float(axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in samples.layout.axes]
         self._check()
         model.to(self.device)
+        self.teacher = None if teacher is None else copy.deepcopy(teacher).to(self.device).eval()
         groups = parameter_groups(model, options.learning_rate, options.weight_decay, SLOW)
         self.adam = options.optimizing.made(model, groups)
         for group in self.adam.param_groups:
@@ -207,13 +210,13 @@ class FieldTrainer:
         if s.passes and self.step >= PASSES_FROM * s.epochs * self.per_epoch:
             x = own_frames(self.model, x, int(torch.randint(s.passes + 1, (), generator=generator)))
         if not s.rollout:
-            return self._weighed(x, self._seen(x, *mesh), y).mean()
+            return self._taught((x, *mesh), self._seen(x, *mesh), y).mean()
         total, channels = x.new_zeros(()), self.model.network["outputs"]
         if s.windows:
             x, y = self._window(torch.cat([x, y], 1), channels, generator)
         for k in range(s.rollout):
             made = self._seen(x)
-            total = total + self._weighed(x, made, y[:, k * channels : (k + 1) * channels]).mean()
+            total = total + self._taught((x,), made, y[:, k * channels : (k + 1) * channels]).mean()
             x = torch.cat([x[:, channels:], made], 1)
         return total / s.rollout
 
@@ -228,6 +231,15 @@ class FieldTrainer:
         half = self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             return self.forward(*fields).float()
+
+    def _taught(self, given: tuple[Any, ...], made: Tensor, truth: Tensor) -> Tensor:
+        """Return the losses (n,) by the samples; with a teacher half by what that one makes."""
+        loss = self._weighed(given[0], made, truth)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            shown = self.teacher(*given)
+        return (loss + self._weighed(given[0], made, shown)) / 2
 
     def _weighed(self, x: Tensor, made: Tensor, truth: Tensor) -> Tensor:
         total = made.new_zeros(len(made))

@@ -38,6 +38,7 @@ def train(
     device: str = "cpu",
     tell: Callable[[int, str], None] = lambda step, note: None,
     model: Surrogate | None = None,
+    teacher: Surrogate | None = None,
 ) -> Surrogate:
     """Train a network on samples and return what did best on the validation.
 
@@ -54,6 +55,7 @@ def train(
     device : "cpu", "cuda" or "auto"
     tell : called with the step and a line on the loss at the end of every epoch
     model : to go on from, compressed or not, with its own network and normalisers; it is left as it is
+    teacher : whose outputs count as much as those of the samples: the dense model of a compressed one
 
     Raises
     ------
@@ -95,7 +97,9 @@ def train(
             model = Surrogate.of(network, samples, normaliser, frames, prior)
     else:
         model, about = copy.deepcopy(model), {"from": mark(*tensors_of(model).values())}
-    trainer = FieldTrainer(model, samples, validation, options, about, residual, parallel)
+    if teacher is not None:
+        about["teacher"] = mark(*tensors_of(teacher).values())
+    trainer = FieldTrainer(model, samples, validation, options, about, residual, parallel, teacher)
     if folder is None:
         with TemporaryDirectory() as temporary:
             _run(trainer, Path(temporary), tell, keeps=False)

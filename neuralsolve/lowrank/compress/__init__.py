@@ -1,4 +1,4 @@
-"""Compression of trained models by factors of low rank: `compress`, `compensate`, and their parts."""
+"""Compression of trained models by factors of low rank: `compress`, `refit`, `compensate`; and parts."""
 
 from neuralsolve.lowrank.compress.afm import AFM as AFM
 from neuralsolve.lowrank.compress.allocators import Allocator as Allocator
@@ -22,6 +22,7 @@ from neuralsolve.lowrank.compress.factoriser import Factoriser as Factoriser
 from neuralsolve.lowrank.compress.factoriser import Factors as Factors
 from neuralsolve.lowrank.compress.layers import targets as targets
 from neuralsolve.lowrank.compress.plain import PlainSVD as PlainSVD
+from neuralsolve.lowrank.compress.refit import refit as refit
 from neuralsolve.lowrank.compress.report import CompressionReport as CompressionReport
 from neuralsolve.lowrank.compress.report import LayerReport as LayerReport
 from neuralsolve.lowrank.compress.report import latency as latency

@@ -237,7 +237,7 @@ def _watch_conv(target: Target, moments: dict[str, Moments], needs: frozenset[st
         places = output.movedim(1, -1)
         which = _chosen(places[..., 0].numel(), chosen, x.device)
         y = places.reshape(-1, places.shape[-1])[which].double() if OUTPUTS in needs else None
-        patches = _patches(conv, x, which).double() if INPUTS in needs else None
+        patches = patches_of(conv, x, which).double() if INPUTS in needs else None
         own = moments.setdefault(target.path, Moments())
         own.add(patches, y, places[..., 0].numel())
 
@@ -270,7 +270,7 @@ def _watch_modes(target: Target, moments: dict[str, Moments], needs: frozenset[s
     return undo
 
 
-def _patches(conv: Any, x: Tensor, which: Tensor | slice) -> Tensor:
+def patches_of(conv: Any, x: Tensor, which: Tensor | slice) -> Tensor:
     """Return what is under the taps of a convolution (rows, in * taps), at some of its places."""
     sides = conv._reversed_padding_repeated_twice
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
