@@ -155,7 +155,11 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
             found = _found(Dense(P.A / scale[..., None, None]), rank, part, method, options)
             return SVD(found.U, found.s * scale[..., None], found.Vh, found.error * scale, found.method)
         inner = P.compact() if isinstance(P, Sparse) else None
-        if inner is not None and min(inner[0].shape) > options.oversample + (rank or 0):
+        if (
+            isinstance(P, Sparse)
+            and inner is not None
+            and min(inner[0].shape) > options.oversample + (rank or 0)
+        ):
             return _spread(P, inner, rank, part, method, options)
         if part is None:
             return fixed_rank(P, p if rank is None else rank, method, options)
