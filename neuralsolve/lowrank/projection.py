@@ -100,11 +100,12 @@ def fixed_precision(P: Product, part: float, method: str, options: Options) -> S
     None where that takes more than a third of all directions, or a part so small that rounding hides it: then
     the exact method is as fast, and sure.
     """
-    p, width = min(P.shape[-2:]), FIRST
+    p = min(P.shape[-2:])
+    width = p if method == "gram" else min(FIRST, p)
     total = P.squared_norm()
     fits = P.shape[-1] * P.shape[-2] <= FITS
     hidden = part < 100 * torch.finfo(P.dtype).eps
-    if fits and (hidden or method == "gram"):
+    if fits and hidden:
         return None
     while True:
         found = _cut(P, _basis(P, width, method, options, None), width, method)
@@ -112,7 +113,7 @@ def fixed_precision(P: Product, part: float, method: str, options: Options) -> S
         whole = lost + found.s.double().square().sum(-1) if total is None else total
         if bool((lost <= part * whole).all()):
             return found.truncate(smallest_rank(found.s, part, lost))
-        if width == p or (fits and 3 * 2 * width >= p):
+        if width == p:
             return None if fits else found
         width = min(2 * width, p)
         options = replace(options, warm=right_of(found))
