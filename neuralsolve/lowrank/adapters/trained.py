@@ -59,7 +59,7 @@ class Summary:
 
     @property
     def share(self) -> float:
-        """Of the trained numbers in those of the model; above 1 where an adapter has more than its weights."""
+        """Of the trained numbers in those of the model; OSF and Effort may have more than a weight."""
         return self.trained / self.total
 
     def __str__(self) -> str:

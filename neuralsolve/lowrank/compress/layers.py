@@ -138,8 +138,7 @@ def _callers(model: nn.Module) -> dict[int, nn.Module]:
 
 def _seen(path: str, module: Any, caller: Any, scheme: str) -> tuple[Target | None, str]:
     """Return a target, or why a module that might be one is none; "" for modules of no concern."""
-    plain = type(module) is nn.Linear or type(module) in CONVOLUTIONS
-    if plain and module.weight.is_complex():
+    if type(module) in (nn.Linear, *CONVOLUTIONS) and module.weight.is_complex():
         return None, "complex weights"
     if type(module) is nn.Linear or isinstance(module, FactoredLinear):
         return Target(path, "linear", module, caller, MatrixView((0,), (1,))), ""
