@@ -392,3 +392,24 @@ def test_streams_that_change_are_refused():
         svd(lambda: once, rank=1)
     with pytest.raises(OptionError, match="one dtype"):
         svd(lambda: iter([blocks[0], blocks[1].double()]), rank=1)
+
+
+@pytest.mark.parametrize("method", ["exact", "gram", "randomized", "block-krylov"])
+def test_a_tolerance_is_met_by_every_method_on_small_matrices(method, generator):
+    A = torch.randn(40, 30, generator=generator, dtype=torch.float64)
+    for tol in (0.9, 0.3, 0.01):
+        found = svd(A, tol=tol, method=method)
+        assert (A - found.to_dense()).norm() <= tol * A.norm()
+
+
+def test_the_error_of_extreme_scales(generator):
+    A = torch.randn(9, 7, generator=generator, dtype=torch.float64)
+    for scale in (1e-170, 1e160):
+        assert torch.isclose(svd(A * scale, rank=3).error / scale, svd(A, rank=3).error)
+
+
+def test_an_iterator_tells_no_more_than_one_look_gives():
+    A = np.random.default_rng(8).standard_normal((300, 50))
+    with pytest.raises(OptionError, match="callable"):
+        svd(iter([A]), rank=4, method="exact")
+    assert svd(iter([A]), rank=10).rank == 10

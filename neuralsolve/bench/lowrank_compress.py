@@ -159,7 +159,7 @@ def _tuned(
     found = {}
     for rate in [rates[part]] if part in rates else FINE_RATES:
         options = FieldTraining(epochs=epochs, learning_rate=rate, seed=seed + 1, **FINE)
-        better = tuned(model, *sets[:2], options, teacher)
+        better = tuned(model, sets[0], sets[1], options, teacher)
         found[_error(better, sets[1])] = rate, better
     rates[part], best = found[min(found)]
     return _error(best, sets[2])

@@ -113,7 +113,7 @@ def fixed_precision(P: Product, part: float, method: str, options: Options) -> S
         whole = lost + found.s.double().square().sum(-1) if total is None else total
         if bool((lost <= part * whole).all()):
             return found.truncate(smallest_rank(found.s, part, lost))
-        if width == p:
+        if width == p or (fits and 3 * 2 * width >= p):
             return None if fits else found
         width = min(2 * width, p)
         options = replace(options, warm=right_of(found))

@@ -109,6 +109,9 @@ def svd(
     _check(method, oversample, iterations)
     options = Options(oversample, iterations, warm, generator, precision)
     if hasattr(A, "__next__"):
+        if method not in ("auto", "randomized"):
+            msg = f'an iterator can be read once, and method="{method}" reads more often: pass a callable'
+            raise OptionError(msg)
         return _read_once(A, rank, tol, energy, options)
     P = Rows(cast("Callable[[], Iterable[Any]]", A)) if streamed(A) else product(A)
     if rank is not None:
@@ -191,7 +194,9 @@ def _exact(P: Product, rank: int, part: float | None) -> SVD:
     U, s, Vh = dense_svd(matrix.A)
     if part is not None:
         rank = smallest_rank(s, part)
-    error = s[..., rank:].detach().double().square().sum(-1).sqrt().to(s.dtype)
+    wide = s.detach().double()
+    scale = torch.where(wide[..., :1] > 0, wide[..., :1], 1.0)  # squares of 1e-170 are zero
+    error = (torch.linalg.vector_norm(wide[..., rank:] / scale, dim=-1) * scale[..., 0]).to(s.dtype)
     U, Vh = canonical_signs(U[..., :rank], Vh[..., :rank, :])
     return SVD(U, s[..., :rank], Vh, error, "exact")
 
@@ -207,6 +212,9 @@ def _read_once(A: Any, rank: int | None, tol: float | None, energy: float | None
     Q, B, squares = single_pass(blocks, rank + options.oversample, options.random())
     W, s, Vh = dense_svd(B)
     check_count("rank", rank, min(len(Q), B.shape[1]))
+    if rank > len(s):
+        msg = f"one look at the rows tells {len(s)} directions, rank={rank} is asked for; pass a callable"
+        raise OptionError(msg)
     kept = s[:rank].double().square().sum()
     error = (squares - kept).clamp_min(torch.finfo(s.dtype).eps * squares).sqrt().to(s.dtype)
     U, Vh = canonical_signs((Q @ W)[:, :rank], Vh[:rank])

@@ -19,7 +19,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,10 @@ from neuralsolve.lowrank.weighted import psd_eigh
 
 RIDGE = 1e-6  # of the mean variance of the inputs
 ROWS = 4096  # of a layer and a batch, at most
+M = TypeVar("M", bound=nn.Module)
 
 
-def refit(model: nn.Module, compressed: nn.Module, calibration: Data) -> nn.Module:
+def refit(model: nn.Module, compressed: M, calibration: Data) -> M:
     """Return a copy of a compressed model with the same ranks and factors that are solved anew.
 
     Parameters
