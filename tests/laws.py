@@ -207,6 +207,7 @@ KERNELS_ELSEWHERE = {
     "csr_aggregate": "test_kernels_aggregation",
     "csr_block_split": "test_kernels_aggregation",
     "csr_galerkin": "test_kernels_aggregation",
+    "csr_gram": "test_kernels_csr",
     "csr_padded": "test_kernels_aggregation",
     "csr_smoothed_aggregates": "test_kernels_aggregation",
     "csr_transpose": "test_kernels_aggregation",
