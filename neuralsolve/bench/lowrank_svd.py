@@ -66,8 +66,7 @@ def svd_speed(settings: Settings) -> Iterator[BarRow]:
 def dense(quick: bool, dtype: Any) -> Problem:
     """Return a square matrix: 50 singular values from 1 to 0.1, then 0.1 j^(-1/2), without a gap."""
     n = 160 if quick else 4000
-    j = np.arange(n)
-    s = np.where(j < RANK, 10.0 ** (-j / (RANK - 1)), 0.1 * np.maximum(j - RANK + 1, 1) ** -0.5)
+    s = _decay(n)
     rng = np.random.default_rng(SEED)
     A = _rotated(_rotated(np.diag(s), rng).T, rng)
     optimal = float(np.linalg.norm(s[RANK:]))
@@ -75,19 +74,26 @@ def dense(quick: bool, dtype: Any) -> Problem:
 
 
 def sparse(quick: bool) -> Problem:
-    """Return a sparse matrix of 150 sparse u_i v_i^T with weights that decay as 10^(-i/49), density 0.001."""
-    m, n = (900, 300) if quick else (100_000, 10_000)
-    tall, wide = max(4, m // 830), max(4, n // 180)
+    """Return a sum of 2000 sparse w_i u_i v_i^T: about two of them in every row, and two in every column.
+
+    The weights are the singular values of `dense`; 0.002 of the entries are not zero.
+    """
+    m, n, count = (900, 300, 120) if quick else (100_000, 10_000, 2000)
     rng = np.random.default_rng(SEED)
-    count = 2 * RANK if quick else 3 * RANK
-    U, V = (_sparse_columns(size, count, filled, rng) for size, filled in ((m, tall), (n, wide)))
-    A = sp.csr_array(U @ sp.diags_array(10.0 ** (-np.arange(count) / (RANK - 1))) @ V.T)
+    U, V = (_sparse_columns(size, count, 2 * size // count, rng) for size in (m, n))
+    weights = _decay(count)
+    A = sp.csr_array(U @ sp.diags_array(weights) @ V.T)
     A.sort_indices()
     # of a rank below its sides: its singular values are those of R_U diag(w) R_V^T
     small = [np.linalg.cholesky((X.T @ X).toarray() + 1e-14 * np.eye(count)).T for X in (U, V)]
-    weights = 10.0 ** (-np.arange(count) / (RANK - 1))
     s = svd((small[0] * weights) @ small[1].T).s
     return Problem(f"sparse {m} x {n}, {A.nnz} entries", A, float(np.linalg.norm(s[RANK:])))
+
+
+def _decay(count: int) -> np.ndarray:
+    """Return 50 numbers from 1 to 0.1, then 0.1 j^(-1/2), without a gap."""
+    j = np.arange(count)
+    return np.where(j < RANK, 10.0 ** (-j / (RANK - 1)), 0.1 * np.maximum(j - RANK + 1, 1) ** -0.5)
 
 
 def _rotated(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:

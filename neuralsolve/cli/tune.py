@@ -71,12 +71,13 @@ def run(
         with told_of("--out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
             done = Progress() if force else _went_before(targets, identity, case.steps)
-        try:
-            with going_on_from(folder, json), progress(f"tune {path.stem}", case.steps, quiet=json) as tell:
-                go_on(case, method, M, done, tell)
-        finally:
-            if done.report is not None:
-                _write(targets, identity, done, case.title)
+        with going_on_from(folder, json):
+            try:
+                with progress(f"tune {path.stem}", case.steps, quiet=json) as tell:
+                    go_on(case, method, M, done, tell)
+            finally:
+                if done.report is not None:
+                    _write(targets, identity, done, case.title)
         facts = _facts(path.stem, case, done) | {"files": [str(target) for target in targets.values()]}
         if json:
             print_json(facts)
