@@ -16,6 +16,7 @@ from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, missing, row
 from neuralsolve.bench.ssm_learning import DIGITS, to_the_end
 from neuralsolve.bench.ssm_peer import copied, drawn_peer, release_of_the_peer
 from neuralsolve.data.sequences import digits
+from neuralsolve.errors import OptionError
 from neuralsolve.models.sequence_model import SequenceModel
 from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining, accuracy
 from neuralsolve.models.state_space import StateSpaceLayer
@@ -23,6 +24,8 @@ from neuralsolve.models.state_space import StateSpaceLayer
 GROUP, EQUAL = "parity", Bars(0.5)
 KINDS = {"S5, all states": False, "S5, pairs": True, "s5-pytorch": None}  # whether one of a pair is kept
 PROBLEM = "digits, L 64, S5 and s5-pytorch with the same weights at the start"
+
+WHOLE = "a layer of s5-pytorch is given whole sequences here; S5 takes steps"
 
 
 class PeerLayer(StateSpaceLayer):
@@ -42,12 +45,12 @@ class PeerLayer(StateSpaceLayer):
         return self.peer(u)
 
     def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Raise: whole sequences are all that is asked."""
-        raise NotImplementedError
+        """Raise OptionError: whole sequences are all that is asked."""
+        raise OptionError(WHOLE)
 
     def initial_state(self, batch: int) -> Tensor:
-        """Raise: whole sequences are all that is asked."""
-        raise NotImplementedError
+        """Raise OptionError: whole sequences are all that is asked."""
+        raise OptionError(WHOLE)
 
 
 def parity(settings: Settings) -> Iterator[BarRow]:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.adapters.delta import Delta, LowRankDelta
-from neuralsolve.lowrank.adapters.options import Ranked, Site
+from neuralsolve.lowrank.adapters.options import Scaled, Site
 
 
 @dataclass(frozen=True)
-class LoRA(Ranked):
+class LoRA(Scaled):
     """Low-rank adaptation.
 
     Parameters
@@ -33,17 +32,8 @@ class LoRA(Ranked):
     600
     """
 
-    alpha: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
-            msg = f"got alpha={self.alpha!r}; a positive number is needed, or None for the rank"
-            raise OptionError(msg)
-
     def delta(self, site: Site) -> Delta:
         *batch, m, n = site.matrix.shape
         r = self.rank_of(site)
         B, A = site.matrix.new_zeros(*batch, m, r), site.random(*batch, r, n) / math.sqrt(n)
-        scale = 1.0 if self.alpha is None else self.alpha / r
-        return LowRankDelta(site.view, site.shape, B, A, scale=scale, trained=("left", "right"))
+        return LowRankDelta(site.view, site.shape, B, A, scale=self.scale_of(r), trained=("left", "right"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -153,6 +154,28 @@ class Ranked(Adapter):
             asked = (self.ranks or {}).get(name, self.rank)
             msg = f"got rank {asked} for {name} {tuple(shapes[name])}, which takes {size} at most"
             raise OptionError(msg)
+
+
+@dataclass(frozen=True)
+class Scaled(Ranked):
+    """An adapter of a rank whose change is scaled.
+
+    Parameters
+    ----------
+    alpha : the change is scaled by alpha / r; None: not at all
+    """
+
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
+            msg = f"got alpha={self.alpha!r}; a positive number is needed, or None for the rank"
+            raise OptionError(msg)
+
+    def scale_of(self, rank: int) -> float:
+        """Return the factor of the change at a weight of a rank."""
+        return 1.0 if self.alpha is None else self.alpha / rank
 
 
 def positive(name: str, number: object) -> None:

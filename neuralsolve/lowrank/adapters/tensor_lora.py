@@ -16,13 +16,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.adapters.delta import Delta
-from neuralsolve.lowrank.adapters.options import Ranked, Site
+from neuralsolve.lowrank.adapters.options import Scaled, Site
 
 
 @dataclass(frozen=True)
-class TensorLoRA(Ranked):
+class TensorLoRA(Scaled):
     """Low-rank adaptation axis by axis.
 
     Parameters
@@ -38,17 +37,10 @@ class TensorLoRA(Ranked):
     """
 
     rank: int = 4
-    alpha: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
-            msg = f"got alpha={self.alpha!r}; a positive number is needed, or None for the rank"
-            raise OptionError(msg)
 
     def delta(self, site: Site) -> Delta:
         r = self.rank_of(site)
-        return TensorDelta(site, r, 1.0 if self.alpha is None else self.alpha / r)
+        return TensorDelta(site, r, self.scale_of(r))
 
 
 class TensorDelta(Delta):

@@ -13,6 +13,7 @@ Sources: Zhang, Zou, He, Sun, IEEE TPAMI 38 (2016) 1943-1955 (channel); Jaderber
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SCHEMES = ("channel", "spatial")
 
 
-class Factored(nn.Module):
+class Factored(nn.Module, ABC):
     """What the two kinds share; `first` and `last` are layers, `view` says how the weight is a matrix B A."""
 
     first: Any
@@ -34,9 +35,9 @@ class Factored(nn.Module):
     view: MatrixView
 
     @property
+    @abstractmethod
     def rank(self) -> int:
         """Columns of B and rows of A."""
-        raise NotImplementedError
 
     @property
     def bias(self) -> Tensor | None:
@@ -51,23 +52,23 @@ class Factored(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.first(x))
 
+    @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return B (m, r) and A (r, n)."""
-        raise NotImplementedError
 
     def to_dense(self) -> Tensor:
         """Return the weight as the dense layer has it."""
         B, A = self.factors()
         return self.view.from_matrix(B @ A, self._shape())
 
-    def _shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def _shape(self) -> tuple[int, ...]: ...
 
-    def _like(self, rank: int) -> Factored:
-        raise NotImplementedError
+    @abstractmethod
+    def _like(self, rank: int) -> Factored: ...
 
-    def _assign(self, B: Tensor, A: Tensor) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _assign(self, B: Tensor, A: Tensor) -> None: ...
 
     @torch.no_grad()
     def set_factors(self, B: Tensor, A: Tensor, bias: Tensor | None = None) -> None:
