@@ -54,9 +54,9 @@ def compression_figure(
     left.legend(frameon=False, fontsize=8)
     plain_axes(left)
     left.tick_params(axis="y", labelsize=7)
+    right.tick_params(which="both", labelsize=8)
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
         parts = sorted(curve)
-        right.tick_params(which="both", labelsize=8)
         right.semilogy(
             parts, [curve[part] for part in parts], color=colour, marker="o", markersize=3, label=name
         )
