@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,6 +15,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels of the GPU run on the CPU then
 torch.set_num_threads(2)
 
 
@@ -50,16 +54,44 @@ def kernels(request: pytest.FixtureRequest, one_thread: None) -> Iterator[Module
         yield table
 
 
-@pytest.fixture(params=["reference", "cpu", "threads"])
-def all_kernels(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_thread: None
-) -> Iterator[ModuleType]:
-    """Both implementations; "threads" is `cpu` with every loop, however short, cut into ranges and blocks."""
+@contextmanager
+def implementation(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """One implementation of the kernels; "threads" is `cpu` with every loop cut into ranges and blocks.
+
+    "gpu" runs on a GPU where there is one, and interpreted where there is none; its blocks are so small that
+    vectors of tests have several.
+    """
     from neuralsolve.kernels import use
 
-    if request.param == "threads":
+    if name == "gpu":
+        pytest.importorskip("triton")
+        from gpu_room import room
+
+        monkeypatch.setattr("neuralsolve.kernels.gpu.launch.LARGEST_BLOCK", 16)
+        with room() as table:
+            yield table
+        return
+    if name == "threads":
         monkeypatch.setattr("neuralsolve.kernels.cpu.threads.SERIAL_BELOW", 0)
         monkeypatch.setattr("neuralsolve.kernels.cpu.threads.BLOCK", 3)
         monkeypatch.setattr("torch.get_num_threads", lambda: 2)
-    with use("cpu" if request.param == "threads" else request.param) as table:
+    with use("cpu" if name == "threads" else name) as table:
+        yield table
+
+
+@pytest.fixture(params=["reference", "cpu", "threads"])
+def all_kernels(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> Iterator[Any]:
+    """Implementations for the CPU; see `implementation`."""
+    with implementation(request.param, monkeypatch) as table:
+        yield table
+
+
+@pytest.fixture(params=["reference", "cpu", "threads", "gpu"])
+def every_room(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> Iterator[Any]:
+    """All implementations, for kernels that every room has; see `implementation`."""
+    with implementation(request.param, monkeypatch) as table:
         yield table

@@ -6,8 +6,8 @@ autograd. Vectors are contiguous, (n,) or (n, k) with the k right-hand sides fas
 are tensors of shape () or (k,).
 
 `reference` is plain torch and plain Python: slow, short, the definition. `cpu` is numba, two or more
-threads for large vectors. Devices without kernels of their own use the reference, whose products are
-vectorised torch.
+threads for large vectors. `gpu` is Triton, for CUDA; it has what iterations need, and no set-up, which is
+done on the CPU and moved. Other devices use the reference, whose products are vectorised torch.
 
 Inside an iteration use these functions rather than torch's arithmetic on whole vectors: above 32 768
 entries torch wakes threads of its own, which spin for some milliseconds afterwards and take the cores
@@ -17,6 +17,7 @@ from the next kernel.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,10 @@ from types import ModuleType
 
 import torch
 
-_ROOMS = ("reference", "cpu")
+from neuralsolve.errors import OptionError
+
+_ROOMS = ("reference", "cpu", "gpu")
+_SERVED = {"cpu": "cpu", "cuda": "gpu"}  # by which room; other devices by the reference
 _forced: ContextVar[str | None] = ContextVar("neuralsolve_kernels", default=None)
 _loaded: dict[str, ModuleType] = {}
 
@@ -40,7 +44,12 @@ def table(device: torch.device | str = "cpu") -> ModuleType:
     Returns
     -------
     module
-        Its functions are listed in its `__all__`; numba is imported at the first call that needs it.
+        Its functions are listed in its `__all__`; numba and Triton are imported when they are needed.
+
+    Raises
+    ------
+    OptionError
+        The device is a CUDA one and Triton is not installed.
 
     Examples
     --------
@@ -53,9 +62,14 @@ def table(device: torch.device | str = "cpu") -> ModuleType:
     name = _forced.get()
     if name is None:
         kind = device.type if isinstance(device, torch.device) else torch.device(device).type
-        name = "cpu" if kind == "cpu" else "reference"
+        name = _SERVED.get(kind, "reference")
     module = _loaded.get(name)
     if module is None:
+        if name == "gpu" and importlib.util.find_spec("triton") is None:
+            msg = (
+                "tensors on a CUDA device need Triton, which is not installed: pip install 'neuralsolve[gpu]'"
+            )
+            raise OptionError(msg)
         module = _loaded[name] = importlib.import_module(f"{__name__}.{name}")
     return module
 
@@ -66,7 +80,8 @@ def use(name: str) -> Iterator[ModuleType]:
 
     Parameters
     ----------
-    name : {"reference", "cpu"}
+    name : {"reference", "cpu", "gpu"}
+        "gpu" serves tensors of the CPU where TRITON_INTERPRET=1 was set before it was imported.
 
     Raises
     ------
@@ -81,8 +96,6 @@ def use(name: str) -> Iterator[ModuleType]:
     True
     """
     if name not in _ROOMS:
-        from neuralsolve.errors import OptionError
-
         msg = f"got kernels {name!r}, need one of {list(_ROOMS)}; call use('reference') for plain torch"
         raise OptionError(msg)
     token = _forced.set(name)
