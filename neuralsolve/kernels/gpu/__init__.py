@@ -9,9 +9,49 @@ from __future__ import annotations
 from typing import Any
 
 from neuralsolve.errors import OptionError
-from neuralsolve.kernels.gpu.vector import axpy
+from neuralsolve.kernels.gpu.components import subtract_means
+from neuralsolve.kernels.gpu.csr import csr_diagonal, csr_gram, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.gpu.faces import faces_direction_dot, faces_matvec, faces_matvec_dot
+from neuralsolve.kernels.gpu.stencil import stencil_direction_dot, stencil_matvec, stencil_matvec_dot
+from neuralsolve.kernels.gpu.sweeps import csr_color_sweep, faces_redblack_sweep
+from neuralsolve.kernels.gpu.vector import (
+    axpy,
+    cg_update,
+    columns_axpy,
+    columns_dot,
+    dot,
+    largest,
+    masked_copy,
+    scaled_copy,
+    transposed_copy,
+    xpby,
+)
 
-__all__ = ["axpy"]
+__all__ = [
+    "axpy",
+    "cg_update",
+    "columns_axpy",
+    "columns_dot",
+    "csr_color_sweep",
+    "csr_diagonal",
+    "csr_gram",
+    "csr_matvec",
+    "csr_matvec_dot",
+    "dot",
+    "faces_direction_dot",
+    "faces_matvec",
+    "faces_matvec_dot",
+    "faces_redblack_sweep",
+    "largest",
+    "masked_copy",
+    "scaled_copy",
+    "stencil_direction_dot",
+    "stencil_matvec",
+    "stencil_matvec_dot",
+    "subtract_means",
+    "transposed_copy",
+    "xpby",
+]
 
 
 def __getattr__(name: str) -> Any:
