@@ -279,6 +279,7 @@ def box():
 METHODS = {
     "CG": (ns.CG(), [graph, box, masked_3d]),
     "FlexibleCG": (ns.FlexibleCG(), [graph, box, masked_3d]),
+    "SingleReductionCG": (ns.SingleReductionCG(), [graph, box, masked_3d]),
     "DCDM": (ns.DCDM(), [graph, box, masked_3d]),
     "MINRES": (ns.MINRES(), [graph, box, masked_3d]),
     "GMRES": (ns.GMRES(), [graph, box, masked_3d, convection]),

@@ -31,6 +31,7 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.matrix import check_count, check_number, divisors, matrix_of
+from neuralsolve.preconditioners.polynomial_cycle import Ladder, PolynomialCycle
 
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.coarsening import Hierarchy, Rows
@@ -175,6 +176,20 @@ class _AlgebraicMultigrid(Preconditioner):
         if self.transposed is None:  # with sweeps forward and backward, the cycle of A^T is exactly M^T
             self.transposed = _Cycle(self.hierarchy.transposed(), self.recipe)
         return self._apply(self.transposed, r, out)
+
+    def to(self, device: torch.device) -> Preconditioner:
+        if device.type == "cpu" or self.kept is not None or not self.symmetric:
+            return super().to(device)
+        h = self.hierarchy
+        levels = [(level.A, level.P, level.R) for level in h.levels]
+        return PolynomialCycle(
+            Ladder(levels, h.coarsest, h.inverse),
+            2 * self.recipe.sweeps,
+            self.recipe.cycle == "W",
+            device,
+            torch.float64,
+            self.describe(),
+        )
 
     def describe(self) -> str:
         sizes = self.hierarchy.sizes
