@@ -15,7 +15,7 @@ from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table, use
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-SIZES = pytest.mark.parametrize("n", [1, 2, 1001])
+SIZES = pytest.mark.parametrize("n", [1, 2, 201])
 LARGE = 300_007  # above the size from which loops are shared between threads
 
 
@@ -124,8 +124,8 @@ def labelled(generator, n, components):
 def test_subtract_means_is_the_projection_off_the_components(
     every_room, generator, dtype, components, columns
 ):
-    labels, counts = labelled(generator, 1001, components)
-    v = normal(generator, 1001, *columns, dtype=dtype) + 1
+    labels, counts = labelled(generator, 201, components)
+    v = normal(generator, 201, *columns, dtype=dtype) + 1
     outside = labels < 0
     v[outside] = torch.nan
     before = v.clone()
@@ -141,7 +141,7 @@ def test_subtract_means_is_the_projection_off_the_components(
     # Pythagoras: what was removed is orthogonal to what stays.
     norms = before[~outside].double().square().sum(0), v[~outside].double().square().sum(0)
     gap = (removed.double().square() - (norms[0] - norms[1])).abs()
-    assert (gap <= 1001 * eps * norms[0]).all()
+    assert (gap <= 201 * eps * norms[0]).all()
 
 
 def test_subtract_means_of_an_empty_component(every_room):
@@ -166,20 +166,27 @@ def test_nan_and_infinity_stay_visible(every_room, generator, columns):
 
 
 @pytest.mark.parametrize("k", [1, 257])
-def test_one_column_and_more_columns_than_a_block(every_room, generator, k):
-    """Column by column, the same as vectors."""
-    n = 12
+def test_one_column_and_more_columns_than_a_block(all_kernels, generator, k):
+    by_columns_as_by_vectors(all_kernels, generator, k)
+
+
+def test_more_columns_than_a_tile(every_room, generator):
+    by_columns_as_by_vectors(every_room, generator, 37)
+
+
+def by_columns_as_by_vectors(kernels, generator, k):
+    n = 4
     alpha, columns = normal(generator, k), [normal(generator, n, k) for _ in range(4)]
     p, Ap, x, r = (v.clone() for v in columns)
-    every_room.axpy(alpha, p, x)
-    every_room.xpby(x, alpha, p)
-    rr, xr = every_room.cg_update(alpha, p, Ap, x, r), every_room.dot(x, r)
+    kernels.axpy(alpha, p, x)
+    kernels.xpby(x, alpha, p)
+    rr, xr = kernels.cg_update(alpha, p, Ap, x, r), kernels.dot(x, r)
     assert rr.shape == xr.shape == (k,)
-    for j in range(0, k, 64):
+    for j in range(0, k, 1 + k // 4):
         P, Q, X, R = (v[:, j].clone() for v in columns)
-        every_room.axpy(alpha[j], P, X)
-        every_room.xpby(X, alpha[j], P)
-        one = every_room.cg_update(alpha[j], P, Q, X, R)
+        kernels.axpy(alpha[j], P, X)
+        kernels.xpby(X, alpha[j], P)
+        one = kernels.cg_update(alpha[j], P, Q, X, R)
         eps = 4 * torch.finfo(torch.float64).eps
         for got, expected in ((p, P), (x, X), (r, R)):
             assert_close(got[:, j], expected, eps)

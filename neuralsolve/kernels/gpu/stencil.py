@@ -82,6 +82,7 @@ def _stencil(
         value = tl.full([], sx, number) * _difference(bits, centre, low, high, 2)
         if FLAT:
             value += tl.full([], sy, number) * _difference(bits, centre, below, above, 1)
+            value += tl.full([], sz, number) * ((bits >> 6) & 3) * centre  # walls of fixed values
         else:
             low, high = (
                 iterate_at(x, p, b, here + y_low, there, DIRECTION),
