@@ -181,7 +181,7 @@ def _largest(active, x, out, partial, n, k, turns, COPY: tl.constexpr, BLOCK: tl
         there = i < n
         if COPY:
             used = tl.load(active + i // k, mask=there, other=0)
-            u = tl.load(x + i, mask=there & (used != 0), other=0.0)
+            u = tl.where(used != 0, tl.load(x + i, mask=there, other=0.0), 0.0)
             tl.store(out + i, u, mask=there)
         else:
             u = tl.load(x + i, mask=there, other=0.0)
