@@ -9,9 +9,34 @@ from __future__ import annotations
 from typing import Any
 
 from neuralsolve.errors import OptionError
+from neuralsolve.kernels.gpu.conductors import conductor_correct
+from neuralsolve.kernels.gpu.cycle import levels_cycle
+from neuralsolve.kernels.gpu.padded import (
+    level_load,
+    level_load_scaled,
+    level_store,
+    level_store_scaled,
+    level_wrap,
+)
+from neuralsolve.kernels.gpu.smoothing import level_relax, level_residual, level_start
+from neuralsolve.kernels.gpu.transfers import level_prolong, level_restrict
 from neuralsolve.kernels.gpu.vector import axpy
 
-__all__ = ["axpy"]
+__all__ = [
+    "axpy",
+    "conductor_correct",
+    "level_load",
+    "level_load_scaled",
+    "level_prolong",
+    "level_relax",
+    "level_residual",
+    "level_restrict",
+    "level_start",
+    "level_store",
+    "level_store_scaled",
+    "level_wrap",
+    "levels_cycle",
+]
 
 
 def __getattr__(name: str) -> Any:
