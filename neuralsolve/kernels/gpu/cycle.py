@@ -29,7 +29,15 @@ from torch import Tensor
 from neuralsolve.kernels.gpu.conductors import conductor_correct
 from neuralsolve.kernels.gpu.launch import block_for, blocks, launch
 from neuralsolve.kernels.gpu.padded import SIDES, place_of, sides_of
-from neuralsolve.kernels.gpu.smoothing import NO_PAST, PAST, ZERO_PAST, first_step, level_residual, relax
+from neuralsolve.kernels.gpu.smoothing import (
+    CORRECTED_PAST,
+    NO_PAST,
+    PAST,
+    ZERO_PAST,
+    first_step,
+    level_residual,
+    relax,
+)
 from neuralsolve.kernels.gpu.transfers import WALLS, WRAPS, level_prolong, restrict
 from neuralsolve.kernels.reference.cycle import (
     BLACK,
@@ -180,10 +188,17 @@ class _Cycle:
         for d, step in halves:
             self.relax(k, d, step, PAST)
 
-    def relax(self, k: int, d: Tensor, step: tuple[float, float], memory: int) -> None:
+    def relax(
+        self,
+        k: int,
+        d: Tensor,
+        step: tuple[float, float],
+        memory: int,
+        below: tuple[Tensor, Tensor, Sequence[int], Sequence[int]] | None = None,
+    ) -> None:
         level = self.levels[k]
         given = level.b, d, self.scale, level.faces, level.shape, step, level.x, level.y
-        relax(*given, memory if step[1] else NO_PAST, self.around)
+        relax(*given, memory, self.around, below=below)
         level.swap()
 
     def down(self, k: int) -> None:
@@ -200,17 +215,16 @@ class _Cycle:
 
     def up(self, k: int, steps: int) -> None:
         """Take the correction from the level below and smooth."""
-        level, coarse, halves = self.levels[k], self.levels[k + 1], self.halves(k, True)
-        transfer = coarse.x, level.weights
-        sides = level.factors, coarse.shape
-        halves = halves[: steps * len(level.colors)]
-        if halves and level.size <= FUSED:
-            (d, step), halves = halves[0], halves[1:]
-            given = level.b, d, self.scale, level.faces, level.shape, step, level.x, level.y
-            relax(*given, NO_PAST, self.around, below=(*transfer, *sides))
-            level.swap()
+        level, coarse = self.levels[k], self.levels[k + 1]
+        halves = self.halves(k, True)[: steps * len(level.colors)]
+        if not halves or level.size > FUSED:
+            sides = level.shape, level.factors, coarse.shape
+            level_prolong(coarse.x, level.weights, *sides, level.x, self.around)
         else:
-            level_prolong(*transfer, level.shape, *sides, level.x, self.around)
+            below = coarse.x, level.weights, level.factors, coarse.shape
+            for (d, step), memory in zip(halves[:2], (NO_PAST, CORRECTED_PAST), strict=False):
+                self.relax(k, d, step, memory, below)
+            halves = halves[2:]
         for d, step in halves:
             self.relax(k, d, step, PAST)
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from neuralsolve.errors import OptionError
 
-fp64 = float  # as an annotation of a kernel's argument
+fp64 = tl.float64  # as an annotation of a kernel's argument; Triton takes no other name for one
 LARGEST_BLOCK = 1024  # entries of a program's block, at most
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "") == "1"
 

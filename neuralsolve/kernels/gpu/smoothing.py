@@ -33,60 +33,66 @@ from neuralsolve.kernels.gpu.padded import (
 from neuralsolve.kernels.reference.padded import OWN, WHOLE
 
 LYING, STARTED, CORRECTED = 0, 1, 2  # x: in memory, after one step from zero, with P e to be added
-NO_PAST, PAST, ZERO_PAST = 0, 1, 2  # the iterate before: not asked for, in `out`, zero
+# the iterate before: not asked for, in `out`, zero, in `out` with P e to be added
+NO_PAST, PAST, ZERO_PAST, CORRECTED_PAST = range(4)
 NO_WALL_WRAPS = (False, False, False)
 
 _OWN, _UNIT = tl.constexpr(OWN), tl.constexpr(1 / WHOLE)
 _STARTED, _CORRECTED = tl.constexpr(STARTED), tl.constexpr(CORRECTED)
-_NO_PAST, _PAST = tl.constexpr(NO_PAST), tl.constexpr(PAST)
+_NO_PAST, _ZERO_PAST = tl.constexpr(NO_PAST), tl.constexpr(ZERO_PAST)
+_CORRECTED_PAST = tl.constexpr(CORRECTED_PAST)
 
 
 @triton.jit
-def _weighted(e, weights, row, at, there, place, n):
-    w = tl.load(weights + row * n + at, mask=there, other=0).to(tl.float32)
-    return w * tl.load(e + place, mask=there, other=0.0)
+def _step(c, n, stride, UP: tl.constexpr, WRAP: tl.constexpr):
+    """Return how far the cell before or after lies, in a padded vector."""
+    if not WRAP:
+        return stride if UP else -stride
+    if UP:
+        return tl.where(c == n - 1, (1 - n) * stride, stride)
+    return tl.where(c == 0, (n - 1) * stride, -stride)
 
 
 @triton.jit
-def correction(z, y, x, there, sides, e, weights, GRID: tl.constexpr, AROUND: tl.constexpr):
-    """Return P e at cells, in the layer too; GRID is (factors, whether the boxes have three dimensions)."""
+def _beyond(block, c, n, stride, WRAP: tl.constexpr):
+    """Return how far the block on a cell's side lies, in the padded vector below."""
+    side = 2 * (c & 1) - 1
+    if WRAP:
+        side = around_end(block + side, n, True) - block
+    return side * stride
+
+
+@triton.jit
+def correction(at, z, y, x, there, sides, e, weights, GRID: tl.constexpr, AROUND: tl.constexpr):
+    """Return P e at cells, in the layer too; for GRID see `grid_of`."""
     nz, ny, nx = sides
     FZ: tl.constexpr = GRID[0]
     FY: tl.constexpr = GRID[1]
     FX: tl.constexpr = GRID[2]
-    DEEP: tl.constexpr = GRID[3]
-    DEEP_BELOW: tl.constexpr = GRID[4]
-    Nz, Ny, Nx = tl.cdiv(nz, FZ), tl.cdiv(ny, FY), tl.cdiv(nx, FX)
+    mz, my, mx = tl.cdiv(nz, FZ), tl.cdiv(ny, FY), tl.cdiv(nx, FX)
     # shifts and masks go down below zero, where a division would go up
-    Z, Y, X = z >> (FZ - 1), y >> (FY - 1), x >> (FX - 1)
-    at, n = place_of(z, y, x, ny, nx, DEEP), size_of(nz, ny, nx, DEEP)
-    total = _weighted(e, weights, _OWN, at, there, place_of(Z, Y, X, Ny, Nx, DEEP_BELOW), n)
+    bz, by, bx = z >> (FZ - 1), y >> (FY - 1), x >> (FX - 1)
+    place, n = place_of(bz, by, bx, my, mx, GRID[4]), size_of(nz, ny, nx, GRID[3])
+    w = tl.load(weights + _OWN * n + at, mask=there, other=0).to(tl.float32)
+    total = w * tl.load(e + place, mask=there, other=0.0)
     if FZ == 2:
-        side = around_end(Z + 2 * (z & 1) - 1, Nz, AROUND[0])
-        total += _weighted(e, weights, 0, at, there, place_of(side, Y, X, Ny, Nx, DEEP_BELOW), n)
+        to = place + _beyond(bz, z, mz, (my + 2) * (mx + 2) * GRID[4], AROUND[0])
+        w = tl.load(weights + at, mask=there, other=0).to(tl.float32)
+        total += w * tl.load(e + to, mask=there, other=0.0)
     if FY == 2:
-        side = around_end(Y + 2 * (y & 1) - 1, Ny, AROUND[1])
-        total += _weighted(e, weights, 1, at, there, place_of(Z, side, X, Ny, Nx, DEEP_BELOW), n)
+        to = place + _beyond(by, y, my, mx + 2, AROUND[1])
+        w = tl.load(weights + n + at, mask=there, other=0).to(tl.float32)
+        total += w * tl.load(e + to, mask=there, other=0.0)
     if FX == 2:
-        side = around_end(X + 2 * (x & 1) - 1, Nx, AROUND[2])
-        total += _weighted(e, weights, 2, at, there, place_of(Z, Y, side, Ny, Nx, DEEP_BELOW), n)
+        to = place + _beyond(bx, x, mx, 1, AROUND[2])
+        w = tl.load(weights + 2 * n + at, mask=there, other=0).to(tl.float32)
+        total += w * tl.load(e + to, mask=there, other=0.0)
     return _UNIT * total
 
 
 @triton.jit
-def _seen(z, y, x, there, sides, source, first, WHAT: tl.constexpr, GRID: tl.constexpr, AROUND: tl.constexpr):
-    v, e, weights, before, b = source
-    at = place_of(z, y, x, sides[1], sides[2], GRID[3])
-    if WHAT == _STARTED:
-        return first * (tl.load(before + at, mask=there, other=0.0) * tl.load(b + at, mask=there, other=0.0))
-    u = tl.load(v + at, mask=there, other=0.0)
-    if WHAT == _CORRECTED:
-        u += correction(z, y, x, there, sides, e, weights, GRID, AROUND)
-    return u
-
-
-@triton.jit
 def flow(
+    at,
     z,
     y,
     x,
@@ -103,31 +109,46 @@ def flow(
 ):
     """Return x, and what neighbours give: -A x with couplings in `faces`, D x - A x where they are constant."""
     nz, ny, nx = sides
+    v, e, weights, before, b = source
     DEEP: tl.constexpr = GRID[3]
-    own = _seen(z, y, x, there, sides, source, first, WHAT, GRID, AROUND)
-    total = tl.zeros_like(own)
     n = size_of(nz, ny, nx, DEEP)
+    strides = ((ny + 2) * (nx + 2), nx + 2, 1)
+    if WHAT == _STARTED:
+        own = first * (tl.load(before + at, mask=there, other=0.0) * tl.load(b + at, mask=there, other=0.0))
+    else:
+        own = tl.load(v + at, mask=there, other=0.0)
+    if WHAT == _CORRECTED:
+        own += correction(at, z, y, x, there, sides, e, weights, GRID, AROUND)
+    total = tl.zeros_like(own)
     for axis in tl.static_range(3):
         if axis > 0 or DEEP:
+            c = z if axis == 0 else (y if axis == 1 else x)
             for up in tl.static_range(2):
-                to_z = around_end(z + 2 * up - 1, nz, AROUND[0]) if axis == 0 else z
-                to_y = around_end(y + 2 * up - 1, ny, AROUND[1]) if axis == 1 else y
-                to_x = around_end(x + 2 * up - 1, nx, AROUND[2]) if axis == 2 else x
-                other = _seen(to_z, to_y, to_x, there, sides, source, first, WHAT, GRID, AROUND)
+                to = at + _step(c, sides[axis], strides[axis], up, AROUND[axis])
+                if WHAT == _STARTED:
+                    d = tl.load(before + to, mask=there, other=0.0)
+                    other = first * (d * tl.load(b + to, mask=there, other=0.0))
+                else:
+                    other = tl.load(v + to, mask=there, other=0.0)
+                if WHAT == _CORRECTED:
+                    next = around_end(c + 2 * up - 1, sides[axis], AROUND[axis])
+                    to_z = next if axis == 0 else z
+                    to_y = next if axis == 1 else y
+                    to_x = next if axis == 2 else x
+                    other += correction(to, to_z, to_y, to_x, there, sides, e, weights, GRID, AROUND)
                 if FACES:
-                    at = place_of(
-                        z + up * (axis == 0), y + up * (axis == 1), x + up * (axis == 2), ny, nx, DEEP
-                    )
-                    total += tl.load(faces + axis * n + at, mask=there, other=0.0) * (other - own)
+                    g = tl.load(faces + (axis * n + up * strides[axis]) + at, mask=there, other=0.0)
+                    total += g * (other - own)
                 else:
                     total += scale[axis] * other
     if FACES:
-        total -= tl.load(faces + 3 * n + place_of(z, y, x, ny, nx, DEEP), mask=there, other=0.0) * own
+        total -= tl.load(faces + 3 * n + at, mask=there, other=0.0) * own
     return own, total
 
 
 @triton.jit
 def residual_of(
+    at,
     z,
     y,
     x,
@@ -142,8 +163,7 @@ def residual_of(
     AROUND: tl.constexpr,
 ):
     """Return b - A x at cells, 0 where `inverse` is."""
-    own, drawn = flow(z, y, x, there, sides, source, 0.0, faces, scale, 0, FACES, GRID, AROUND)
-    at = place_of(z, y, x, sides[1], sides[2], GRID[3])
+    own, drawn = flow(at, z, y, x, there, sides, source, 0.0, faces, scale, 0, FACES, GRID, AROUND)
     d = tl.load(inverse + at, mask=there, other=0.0)
     r = tl.load(source[4] + at, mask=there, other=0.0) + drawn
     if not FACES:
@@ -184,17 +204,20 @@ def _relax(
     z, y, c = cells_of_tile(ny, nx, LINES, WIDTH)
     there = (z < nz) & (c < nx)
     source, sides, scale = (x, e, weights, before, b), (nz, ny, nx), (kz, ky, kx)
-    own, drawn = flow(z, y, c, there, sides, source, first, faces, scale, WHAT, FACES, GRID, AROUND)
     at = place_of(z, y, c, ny, nx, GRID[3])
+    own, drawn = flow(at, z, y, c, there, sides, source, first, faces, scale, WHAT, FACES, GRID, AROUND)
     d = tl.load(inverse + at, mask=there, other=0.0)
     change = d * (tl.load(b + at, mask=there, other=0.0) + drawn)
     if not FACES:
         change -= tl.where(d != 0, own, 0.0)
     new = own + weight * change
-    if MEMORY == _PAST:
-        new += momentum * (own - tl.load(out + at, mask=there, other=0.0))
-    elif MEMORY != _NO_PAST:
+    if MEMORY == _ZERO_PAST:
         new += momentum * own
+    elif MEMORY != _NO_PAST:
+        past = tl.load(out + at, mask=there, other=0.0)
+        if MEMORY == _CORRECTED_PAST:
+            past += correction(at, z, y, c, there, sides, e, weights, GRID, AROUND)
+        new += momentum * (own - past)
     tl.store(out + at, new, mask=there)
 
 
@@ -220,8 +243,9 @@ def _residual(
     z, y, c = cells_of_tile(ny, nx, LINES, WIDTH)
     there = (z < nz) & (c < nx)
     source, sides, scale = (x, x, x, x, b), (nz, ny, nx), (kz, ky, kx)
-    r = residual_of(z, y, c, there, sides, source, inverse, faces, scale, FACES, GRID, AROUND)
-    tl.store(out + place_of(z, y, c, ny, nx, GRID[3]), r, mask=there)
+    at = place_of(z, y, c, ny, nx, GRID[3])
+    r = residual_of(at, z, y, c, there, sides, source, inverse, faces, scale, FACES, GRID, AROUND)
+    tl.store(out + at, r, mask=there)
 
 
 @triton.jit(do_not_specialize=_UNSPECIFIC)
@@ -262,17 +286,18 @@ def relax(
 
     Parameters
     ----------
-    memory : NO_PAST, PAST or ZERO_PAST
+    memory : NO_PAST, PAST, ZERO_PAST or CORRECTED_PAST, for a step with momentum
     around : axes along which neighbours are looked up on the other side
     started : x is first D^-1 b; `inverse` and weight of that step
-    below : P e is added to x; e, the weights of P, the factors and the shape below
+    below : what P e is made of: e, the weights of P, the factors and the shape below. It is added to x, or to
+        the iterate before, where `memory` says so
     """
-    what, first, (before, weight_before) = LYING, (x, x, (1, 1, 1), shape), started or (inverse, 0.0)
+    what, (before, weight_before) = LYING, started or (inverse, 0.0)
+    e, weights, factors, coarse_shape = below or (x, x, (1, 1, 1), shape)
     if started is not None:
         what = STARTED
-    elif below is not None:
-        what, first = CORRECTED, below
-    e, weights, factors, coarse_shape = first
+    elif below is not None and memory != CORRECTED_PAST:
+        what = CORRECTED
     sides, _ = sides_of(shape)
     grid, tile = tiles(shape)
     launch(
@@ -281,7 +306,7 @@ def relax(
         *(b, before, inverse, faces, x, e, weights, out, *sides, *numbers_of(scale), float(weight_before)),
         *(float(number) for number in step),
         WHAT=what,
-        MEMORY=memory,
+        MEMORY=memory if step[1] else NO_PAST,
         FACES=faces.numel() > 0,
         GRID=grid_of(shape, factors, coarse_shape),
         AROUND=around,
@@ -307,7 +332,7 @@ def level_relax(
     out: Tensor,
 ) -> None:
     """Set out to x + momentum (x - out) + weight D^-1 (b - A x); step is (weight, momentum)."""
-    relax(b, inverse, scale, faces, shape, step, x, out, PAST if step[1] else NO_PAST)
+    relax(b, inverse, scale, faces, shape, step, x, out, PAST)
 
 
 def level_start(

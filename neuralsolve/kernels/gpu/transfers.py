@@ -107,7 +107,7 @@ def _restrict(
                     at = place_of(z, y, x, ny, nx, GRID[3])
                     if RESIDUAL:
                         value = residual_of(
-                            z, y, x, ok, sides, source, inverse, faces, scale, FACES, GRID, AROUND
+                            at, z, y, x, ok, sides, source, inverse, faces, scale, FACES, GRID, AROUND
                         )
                     else:
                         value = tl.load(r + at, mask=ok, other=0.0)
@@ -134,7 +134,7 @@ def _prolong(
     z, y, c = cells_of_tile(ny, nx, LINES, WIDTH)
     there = (z < nz) & (c < nx)
     at = place_of(z, y, c, ny, nx, GRID[3])
-    change = correction(z, y, c, there, (nz, ny, nx), e, weights, GRID, AROUND)
+    change = correction(at, z, y, c, there, (nz, ny, nx), e, weights, GRID, AROUND)
     tl.store(x + at, tl.load(x + at, mask=there) + change, mask=there)
 
 
