@@ -122,7 +122,7 @@ def _store(
     tl.store(out + (z.to(tl.int64) * ny + y) * nx + c, value, mask=there)
 
 
-@triton.jit(do_not_specialize=["n", "steps"])
+@triton.jit(do_not_specialize=["steps"])
 def _tops(v, n, steps, tops, PARTS: tl.constexpr, BLOCK: tl.constexpr):
     """Store bits of the largest |v| that a program sees: numbers >= 0 have bits in their order, NaN last."""
     top = tl.zeros((BLOCK,), tl.int64)

@@ -46,11 +46,11 @@ _CORRECTED_PAST = tl.constexpr(CORRECTED_PAST)
 @triton.jit
 def _step(c, n, stride, UP: tl.constexpr, WRAP: tl.constexpr):
     """Return how far the cell before or after lies, in a padded vector."""
-    if not WRAP:
-        return stride if UP else -stride
-    if UP:
-        return tl.where(c == n - 1, (1 - n) * stride, stride)
-    return tl.where(c == 0, (n - 1) * stride, -stride)
+    far = stride if UP else -stride
+    if WRAP:
+        whole = (n - 1).to(tl.int64) * stride
+        far = tl.where(c == n - 1, -whole, far) if UP else tl.where(c == 0, whole, far)
+    return far
 
 
 @triton.jit
@@ -58,7 +58,7 @@ def _beyond(block, c, n, stride, WRAP: tl.constexpr):
     """Return how far the block on a cell's side lies, in the padded vector below."""
     side = 2 * (c & 1) - 1
     if WRAP:
-        side = around_end(block + side, n, True) - block
+        side = (around_end(block + side, n, True) - block).to(tl.int64)
     return side * stride
 
 
@@ -107,7 +107,7 @@ def flow(
     GRID: tl.constexpr,
     AROUND: tl.constexpr,
 ):
-    """Return x, and what neighbours give: -A x with couplings in `faces`, D x - A x where they are constant."""
+    """Return x, and what neighbours give: -A x, or D x - A x where couplings are constant, not in `faces`."""
     nz, ny, nx = sides
     v, e, weights, before, b = source
     DEEP: tl.constexpr = GRID[3]
@@ -311,6 +311,7 @@ def relax(
         GRID=grid_of(shape, factors, coarse_shape),
         AROUND=around,
         **tile,
+        num_warps=8 if what == CORRECTED else 4,  # seven corrections fill the registers of few threads
     )
 
 
