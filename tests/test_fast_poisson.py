@@ -65,18 +65,26 @@ def test_transforms_diagonalise_their_axis(kind, n):
 @pytest.mark.parametrize(
     ("outer", "n", "inner", "w"), [(1, 2, 7, 1), (3, 9, 1, 1), (2, 5, 4, 3), (4, 3, 5, 2)]
 )
-def test_tridiagonal_kernels_solve_their_systems(all_kernels, walls, outer, n, inner, w):
+def test_tridiagonal_kernels_solve_their_systems(every_room, walls, outer, n, inner, w):
     shift = random(71, outer, inner).abs()
     shift[0, 0] = 1e-9
     v = random(72, outer, n, inner, w)
     pivots, y = torch.empty(outer, n, inner, dtype=torch.float64), v.clone()
-    all_kernels.tridiagonal_factor(shift, 1.0 + walls[0], 1.0 + walls[1], pivots)
-    all_kernels.tridiagonal_solve(pivots, -3.0, y)
+    reference.tridiagonal_factor(shift, 1.0 + walls[0], 1.0 + walls[1], pivots)
+    every_room.tridiagonal_solve(pivots, -3.0, y)
     for o in range(outer):
         for m in range(inner):
             T = second_difference(n, walls) + float(shift[o, m]) * np.eye(n)
             residual = T @ y[o, :, m].numpy() + 3 * v[o, :, m].numpy()
             assert abs(residual).max() <= 32 * n * EPS * (4 * abs(y[o, :, m]).max() + 3 * abs(v).max())
+
+
+def test_pivots_are_those_of_the_definition(all_kernels):
+    shift, expected = random(77, 3, 5).abs(), torch.empty(3, 6, 5, dtype=torch.float64)
+    pivots = torch.empty_like(expected)
+    reference.tridiagonal_factor(shift, 2.0, 3.0, expected)
+    all_kernels.tridiagonal_factor(shift, 2.0, 3.0, pivots)
+    torch.testing.assert_close(pivots, expected, rtol=4 * EPS, atol=0)
 
 
 def test_the_last_pivot_of_a_singular_system_is_left_out(all_kernels):
@@ -86,19 +94,19 @@ def test_the_last_pivot_of_a_singular_system_is_left_out(all_kernels):
 
 
 @pytest.mark.parametrize(("outer", "n", "inner"), [(1, 2, 7), (3, 9, 2), (2, 5, 1030), (1, 40, 3)])
-def test_cyclic_kernel_solves_its_systems(all_kernels, outer, n, inner):
+def test_cyclic_kernel_solves_its_systems(every_room, outer, n, inner):
     shift = torch.logspace(-7, 3, outer * inner, dtype=torch.float64).reshape(outer, inner)
     rate = 2 * torch.asinh(shift.sqrt() / 2)
     v = random(73, outer, n, inner)
     y = v.clone()
-    all_kernels.cyclic_solve(torch.exp(-rate), -1 / torch.expm1(-n * rate), 0.5, y)
+    every_room.cyclic_solve(torch.exp(-rate), -1 / torch.expm1(-n * rate), 0.5, y)
     Ty = (2 + shift[:, None]) * y - y.roll(1, 1) - y.roll(-1, 1)
     size = (4 + shift) * y.abs().amax(1) + v.abs().amax(1)
     assert bool(((Ty - 0.5 * v).abs().amax(1) <= 16 * n * EPS * size).all())
 
 
 @pytest.mark.parametrize("name", ["tridiagonal_solve", "cyclic_solve"])
-def test_single_precision_kernels_err_as_plain_torch_does(name, kernels):
+def test_single_precision_kernels_err_as_plain_torch_does(name, every_room):
     decay, v = random(74, 2, 6).abs().clamp(0.1, 0.9), random(75, 2, 11, 6)
     pivots = random(76, 2, 11, 6).abs().clamp(0.1, 0.9)
 
@@ -111,7 +119,7 @@ def test_single_precision_kernels_err_as_plain_torch_does(name, kernels):
         return out.double()
 
     exact, plain = run(reference, torch.float64, torch.float32), run(reference, torch.float32, torch.float32)
-    ours = run(kernels, torch.float32, torch.float32)
+    ours = run(every_room, torch.float32, torch.float32)
     rounding = torch.finfo(torch.float32).eps * float(exact.norm())
     assert float((ours - exact).norm()) <= 2 * float((plain - exact).norm()) + rounding
 

@@ -1,7 +1,8 @@
 """Kernels in Triton for CUDA devices, under the names and signatures of `kernels.reference`.
 
 Only what an iteration needs is here. Hierarchies, factors and colours are made on the CPU, once, and moved:
-asking for one of those kernels is an error that says so.
+asking for one of those kernels is an error that says so. Sums that are few large products of matrices, and the
+attention of patches, are plain torch here as in the reference: cuBLAS serves them.
 """
 
 from __future__ import annotations
@@ -9,9 +10,40 @@ from __future__ import annotations
 from typing import Any
 
 from neuralsolve.errors import OptionError
+from neuralsolve.kernels.gpu.scan import diagonal_scan, diagonal_scan_backward
+from neuralsolve.kernels.gpu.spectral import cyclic_solve, tridiagonal_solve
 from neuralsolve.kernels.gpu.vector import axpy
+from neuralsolve.kernels.reference.cauchy import cauchy, cauchy_adjoint
+from neuralsolve.kernels.reference.columns import columns_axpy, columns_dot
+from neuralsolve.kernels.reference.tokens import (
+    token_decode,
+    token_decode_backward,
+    token_encode,
+    token_encode_backward,
+    token_series,
+    token_series_backward,
+)
+from neuralsolve.kernels.reference.vandermonde import vandermonde, vandermonde_adjoint
 
-__all__ = ["axpy"]
+__all__ = [
+    "axpy",
+    "cauchy",
+    "cauchy_adjoint",
+    "columns_axpy",
+    "columns_dot",
+    "cyclic_solve",
+    "diagonal_scan",
+    "diagonal_scan_backward",
+    "token_decode",
+    "token_decode_backward",
+    "token_encode",
+    "token_encode_backward",
+    "token_series",
+    "token_series_backward",
+    "tridiagonal_solve",
+    "vandermonde",
+    "vandermonde_adjoint",
+]
 
 
 def __getattr__(name: str) -> Any:
