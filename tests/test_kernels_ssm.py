@@ -21,7 +21,7 @@ DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forth", "ba
 
 @pytest.fixture
 def scan_sizes(request: pytest.FixtureRequest) -> list[tuple[int, int, int]]:
-    """L, B and P; few where programs are interpreted: chunks and blocks of states that fill, and that do not."""
+    """L, B and P; few where programs are interpreted: full chunks and blocks of states, and others."""
     if request.node.callspec.params["every_room"] == "gpu":
         return [(0, 1, 1), (3, 1, 17), (140, 1, 3)]
     return [(length, *rest) for length, rest in product(LENGTHS, ((1, 1), (3, 5), (2, 70)))]

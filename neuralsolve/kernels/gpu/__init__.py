@@ -1,8 +1,8 @@
 """Kernels in Triton for CUDA devices, under the names and signatures of `kernels.reference`.
 
 Only what an iteration needs is here. Hierarchies, factors and colours are made on the CPU, once, and moved:
-asking for one of those kernels is an error that says so. Sums that are few large products of matrices, and the
-attention of patches, are plain torch here as in the reference: cuBLAS serves them.
+asking for one of those kernels is an error that says so. Sums that are few large products of matrices, and
+the attention of patches, are plain torch here as in the reference: cuBLAS serves them.
 """
 
 from __future__ import annotations
