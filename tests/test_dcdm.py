@@ -21,7 +21,8 @@ from neuralsolve.solvers.bounds import largest_eigenvalue
 from neuralsolve.solvers.dcdm import DCDM
 from neuralsolve.solvers.flexible import FlexibleCG
 from neuralsolve.solvers.krylov import CG
-from neuralsolve.solvers.loop import Products, iterate
+from neuralsolve.solvers.loop import iterate
+from neuralsolve.solvers.products import Products
 
 
 class Network(Preconditioner):

@@ -40,10 +40,13 @@ class LinearOperator(ABC):
     active : (n,) bool tensor or None
         The entries that take part, where some do not (cells that are not fluid): the rest of b is ignored and
         the rest of x is zero.
+    stays : bool
+        On a GPU a product neither copies to the CPU nor waits for it, so that it can be recorded.
     """
 
     null_space: NullSpace | None = None
     active: Tensor | None = None
+    stays: bool = True
 
     def __init__(
         self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device, props: Iterable[str] = ()
@@ -92,7 +95,9 @@ class LinearOperator(ABC):
 
     def _handing_on(self, other: _Operator) -> _Operator:
         """Return another form of this operator with what is known of it beside its numbers."""
-        other.null_space, other.active = self.null_space, self.active
+        Z, active = self.null_space, self.active
+        other.null_space = None if Z is None else Z.to(other.device)
+        other.active = None if active is None else active.to(other.device)
         return other
 
     def parameters(self) -> tuple[Tensor, ...]:
@@ -124,6 +129,26 @@ def shallow(thing: _Thing) -> _Thing:
     other = object.__new__(type(thing))
     vars(other).update(vars(thing))
     return other
+
+
+def canonical(device: torch.device | str) -> torch.device:
+    """Return a device with its index: "cuda" is the present one of them.
+
+    Raises
+    ------
+    OptionError
+        There is no such device here.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        build = (
+            "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA GPU"
+        )
+        msg = f"device {str(device)!r} is not here: {build}; leave the device out to run on the CPU"
+        raise OptionError(msg)
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
 def check_props(props: Iterable[str]) -> frozenset[str]:

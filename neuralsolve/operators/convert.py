@@ -19,6 +19,7 @@ from neuralsolve.operators.csr import CSROperator, buffers, check_bounds, from_s
 from neuralsolve.operators.structured import CallableOperator, DenseOperator
 from neuralsolve.operators.vectors import shared
 
+CPU = torch.device("cpu")
 KINDS = (
     "a SciPy sparse matrix, array or LinearOperator, a NumPy or torch dense matrix, a torch CSR or COO "
     "tensor, a callable with .shape and .dtype, or an operator of neuralsolve"
@@ -209,19 +210,19 @@ class Home:
         return torch.finfo(dtype).eps
 
 
-def as_vector(b: Any, n: int, name: str = "b") -> tuple[Tensor, Home]:
-    """Return b as a new or shared float64 tensor ``(n,)`` or ``(n, k)``, detached, and where it came from."""
+def as_vector(b: Any, n: int, name: str = "b", device: torch.device = CPU) -> tuple[Tensor, Home]:
+    """Return b as float64 ``(n,)`` or ``(n, k)`` on a device, new or shared, and where it came from."""
     if isinstance(b, Tensor):
         _refuse(b.dtype, name)
         home = Home(True, b.dtype if b.is_floating_point() else torch.float64, b.device)
         if b.layout != torch.strided:
             b = b.to_dense()
-        v = b.detach().to("cpu", torch.float64)
+        v = b.detach().to(device, torch.float64)
     else:
         b = _as_array(b, name)
-        home = Home(False, _float(b.dtype), torch.device("cpu"))
+        home = Home(False, _float(b.dtype), CPU)
         b = np.ascontiguousarray(b, np.float64)
-        v = shared(b)
+        v = shared(b).to(device)
     if v.ndim not in (1, 2) or v.shape[0] != n or v.numel() == 0:
         msg = f"{name} has shape {tuple(v.shape)}; A has {n} rows, so {name} must be ({n},) or ({n}, k)"
         raise ShapeError(msg)

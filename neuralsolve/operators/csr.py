@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, canonical, output_like
 from neuralsolve.operators.vectors import shared
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class CSROperator(LinearOperator):
             self._transpose_version = version
             T = self.to_scipy().T.tocsr()
             T.sort_indices()
-            self._transpose = from_scipy(T, self.props)
+            self._transpose = from_scipy(T, self.props).to(self.device)
         return self._transpose
 
     def diagonal(self) -> Tensor:
@@ -92,7 +92,7 @@ class CSROperator(LinearOperator):
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CSROperator:
-        device, dtype = torch.device(device or self.device), dtype or self.dtype
+        device, dtype = canonical(device or self.device), dtype or self.dtype
         if (device, dtype) == (self.device, self.dtype):
             return self
         indptr, indices = self.indptr.to(device), self.indices.to(device)

@@ -50,6 +50,11 @@ class NullSpace:
             return torch.linalg.vector_norm(part, dim=0)
         return table(v.device).subtract_means(self.labels, self.counts, v)
 
+    def to(self, device: torch.device) -> NullSpace:
+        """Return the null space on another device."""
+        parts = (self.labels, self.counts, self.basis)
+        return NullSpace(*(None if part is None else part.to(device) for part in parts))
+
     def describe(self) -> str:
         """One phrase for a solve's explanation."""
         if self.basis is not None:

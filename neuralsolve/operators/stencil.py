@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, canonical, output_like, shallow
 from neuralsolve.operators.coefficients import check_faces, face_sides, with_ghosts
 from neuralsolve.operators.grid import FLUID, SOLID, WALLS, Grid
 from neuralsolve.operators.nullspace import NullSpace
@@ -44,6 +43,11 @@ class PoissonStencil(LinearOperator):
         and must agree. A gradient reaches them.
     dtype : torch.float64 or torch.float32, that of the coefficients by default
 
+    Notes
+    -----
+    It is made on the CPU. `A.to("cuda")` has its products on a GPU, and so has every solve with it; grid and
+    coefficients stay on the CPU, where hierarchies are made from them.
+
     Raises
     ------
     ShapeError, StructureError, NonFiniteError
@@ -64,6 +68,7 @@ class PoissonStencil(LinearOperator):
             self.coefficients, closed = check_faces(coefficients, grid)
         dtype = dtype or (self.coefficients[0].dtype if self.coefficients else torch.float64)
         super().__init__((grid.size, grid.size), dtype, torch.device("cpu"), {"spd"})
+        self._made: PoissonStencil | None = None  # on the CPU, where this one has been moved
         self.shape3 = (1,) * (3 - len(grid.shape)) + grid.shape
         self.scale = (0.0,) * (3 - len(grid.shape)) + tuple(1 / h**2 for h in grid.spacing)
         self.active = None if grid.is_box else grid.fluid.reshape(-1)
@@ -97,6 +102,10 @@ class PoissonStencil(LinearOperator):
         version = tuple(c._version for c in self.coefficients or ())
         if self._faces is None or version != self._faces_version:  # an optimiser writes in place
             self._faces_version = version
+            if self._made is not None:
+                diagonal, lower = self._made.faces()
+                self._faces = diagonal.to(self.device), lower.to(self.device)
+                return self._faces
             like, n = torch.empty(0, dtype=self.dtype), self.shape[0]
             self._faces = empty((n,), like), empty((3, n), like)
             table(self.device).faces_assemble(*self._cells(), self.scale, self._coefficients3(), *self._faces)
@@ -129,6 +138,8 @@ class PoissonStencil(LinearOperator):
     def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
+        if self._made is not None:
+            return self._made.to_scipy()
         diagonal, lower = (part.numpy() for part in self.faces())
         n, cell = self.shape[0], np.arange(self.shape[0], dtype=np.int32).reshape(self.shape3)
         inside = np.flatnonzero(diagonal)
@@ -145,22 +156,26 @@ class PoissonStencil(LinearOperator):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> PoissonStencil:
-        if device is not None and torch.device(device) != self.device:
-            msg = (
-                f"PoissonStencil runs on the CPU, asked for {device}; "
-                "ns.as_operator(A.to_scipy()).to(device) moves it"
-            )
-            raise StructureError(msg)
-        if dtype is None or dtype == self.dtype:
+        device, dtype = canonical(device or self.device), dtype or self.dtype
+        if (device, dtype) == (self.device, self.dtype):
             return self
-        faces = None if self.coefficients is None else [c.to(dtype) for c in self.coefficients]
-        return PoissonStencil(self.grid, faces, dtype)
+        made = self._made or self
+        if dtype != self.dtype:
+            faces = None if self.coefficients is None else [c.to(dtype) for c in self.coefficients]
+            made = PoissonStencil(self.grid, faces, dtype)
+        if device == made.device:
+            return made
+        moved = shallow(made)
+        moved.device, moved._made, moved._faces = device, made, None
+        moved._code = None if made._code is None else made._code.to(device)
+        return made._handing_on(moved)
 
     def parameters(self) -> tuple[Tensor, ...]:
         return self.coefficients or ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PoissonStencil, (self.grid, self.coefficients, self.dtype)  # the rest is made from these
+        given = self.grid, self.coefficients, self.dtype  # the rest is made from these
+        return _stencil_on, (self.device, *given)
 
     def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         if self.coefficients is None:
@@ -215,3 +230,7 @@ class PoissonStencil(LinearOperator):
         labels = torch.from_numpy(np.empty(self.shape[0], np.int32))
         counts = table(self.device).stencil_regions(code, self.shape3, labels)
         return NullSpace(labels, counts) if len(counts) else None
+
+
+def _stencil_on(device: torch.device, *given: Any) -> PoissonStencil:
+    return PoissonStencil(*given).to(device)

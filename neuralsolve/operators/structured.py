@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, canonical, output_like, shallow
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -66,7 +66,11 @@ class CallableOperator(LinearOperator):
     props : what is known of A
     block : the function takes (n, k)
     diagonal : (n,), where it is known
+    device : of the vectors that the function takes, such as "cuda", where its solves then run too; by default
+        it takes them from wherever they are
     """
+
+    stays = False  # who knows what the function does
 
     def __init__(
         self,
@@ -77,20 +81,21 @@ class CallableOperator(LinearOperator):
         props: Iterable[str] = (),
         block: bool = False,
         diagonal: Tensor | None = None,
+        device: torch.device | str | None = None,
     ):
         if not isinstance(shape, Sequence) or len(shape) != 2:
             msg = f"shape is {shape!r}; a pair (m, n) is needed"
             raise ShapeError(msg)
         if not isinstance(dtype, torch.dtype):
             dtype = torch.from_numpy(np.empty(0, dtype)).dtype
-        super().__init__(shape, dtype, CPU, props)
+        super().__init__(shape, dtype, CPU if device is None else canonical(device), props)
         self.function, self.transposed, self.block, self.known_diagonal = (
             function,
             transposed,
             block,
             diagonal,
         )
-        self.takes = dtype
+        self.takes, self.takes_on = dtype, None if device is None else self.device
 
     def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._map(self.function, x, output_like(x, self.shape[0], out))
@@ -118,12 +123,12 @@ class CallableOperator(LinearOperator):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> CallableOperator:
-        if dtype is None or dtype == self.dtype:
+        device, dtype = canonical(device or self.device), dtype or self.dtype
+        if (device, dtype) == (self.device, self.dtype):
             return self
-        other = CallableOperator(
-            self.function, self.shape, dtype, self.transposed, self.props, self.block, self.known_diagonal
-        )
-        other.takes = self.takes
+        other = shallow(self)  # the function still takes what it took
+        other.device, other.dtype = device, dtype
+        other.known_diagonal = None if self.known_diagonal is None else self.known_diagonal.to(device)
         return self._handing_on(other)
 
     def _map(self, function: Callable[[Tensor], Tensor], x: Tensor, out: Tensor) -> Tensor:
@@ -134,7 +139,8 @@ class CallableOperator(LinearOperator):
         return out.copy_(self._checked(function, x, out))
 
     def _checked(self, function: Callable[[Tensor], Tensor], x: Tensor, like: Tensor) -> Tensor:
-        y = torch.as_tensor(function(x.to(self.takes, copy=True)))  # it may write to its argument
+        given = x.to(self.takes_on or x.device, self.takes, copy=True)  # it may write to its argument
+        y = torch.as_tensor(function(given))
         if y.is_complex():
             msg = f"the function that stands for A returned {y.dtype}; real numbers are needed"
             raise StructureError(msg)
@@ -171,6 +177,7 @@ class Block(LinearOperator):
         present = [block for row in self.blocks for block in row if block is not None]
         dtype = torch.float64 if any(b.dtype == torch.float64 for b in present) else torch.float32
         super().__init__((sum(self.row_sizes), sum(self.column_sizes)), dtype, present[0].device, props)
+        self.stays = all(block.stays for block in present)
         self.blocks = [[None if b is None else b.to(dtype=dtype) for b in row] for row in self.blocks]
 
     def matvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -307,12 +314,12 @@ class DiagonalPlusLowRank(LinearOperator):
     def to_scipy(self) -> scipy.sparse.csr_array:
         import scipy.sparse
 
-        return scipy.sparse.csr_array((torch.diag(self.d) + self.U @ self.V.T).numpy())
+        return scipy.sparse.csr_array((torch.diag(self.d) + self.U @ self.V.T).cpu().numpy())
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> DiagonalPlusLowRank:
-        device, dtype = torch.device(device or self.device), dtype or self.dtype
+        device, dtype = canonical(device or self.device), dtype or self.dtype
         if (device, dtype) == (self.device, self.dtype):
             return self
         V = None if self.V is self.U else self.V.to(device, dtype)

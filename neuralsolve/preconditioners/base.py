@@ -34,10 +34,13 @@ class Preconditioner(ABC):
         M = M^T and positive definite, as CG and MINRES need it.
     by_columns : bool
         Several right sides cost as much together as one by one: the loop solves each on its own thread.
+    stays : bool
+        On a GPU `apply` neither copies to the CPU nor waits for it, so that steps with it can be recorded.
     """
 
     symmetric: bool = False
     by_columns: bool = False
+    stays: bool = False
 
     @abstractmethod
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
@@ -59,6 +62,10 @@ class Preconditioner(ABC):
         """Return the same M with working room of its own, so that two threads may apply it at once."""
         return self
 
+    def to(self, device: torch.device) -> Preconditioner:
+        """Return M for vectors on another device; where M has no kernels there, one that copies them."""
+        return self if device.type == "cpu" else OnCPU(self, device)
+
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         """Return M^T r."""
         if self.symmetric:
@@ -79,6 +86,27 @@ class Preconditioner(ABC):
             ).numpy()
 
         return SciPyOperator((n, n), matvec=product, rmatvec=transposed, dtype=float)  # type: ignore[call-arg]
+
+
+class OnCPU(Preconditioner):
+    """M that is applied on the CPU to vectors of another device: each is copied there, the answer back."""
+
+    def __init__(self, M: Preconditioner, device: torch.device):
+        self.M, self.device, self.symmetric, self.by_columns = M, device, M.symmetric, False
+
+    def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        z = self.M.apply(r.cpu())
+        return z.to(r.device) if out is None else out.copy_(z)
+
+    def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
+        z = self.M.apply_transpose(r.cpu())
+        return z.to(r.device) if out is None else out.copy_(z)
+
+    def update(self, A_next: LinearOperator) -> None:
+        self.M.update(A_next)
+
+    def describe(self) -> str:
+        return f"{self.M.describe()}, applied on the CPU, vectors copied from {self.device} and back"
 
 
 def by_columns(apply: Callable[[Tensor], Tensor], r: Tensor, out: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError, ShapeError
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, output_like, shallow
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.structured import CallableOperator, DenseOperator
@@ -48,6 +48,11 @@ class _GivenPreconditioner(Preconditioner):
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self.operator.rmatvec(r, output_like(r, len(r), out))
+
+    def to(self, device: torch.device) -> Preconditioner:
+        moved = shallow(self)
+        moved.operator = self.operator.to(device)
+        return moved
 
     def update(self, A_next: LinearOperator) -> None:
         """Nothing to follow: the caller owns the map."""
@@ -88,11 +93,12 @@ def as_recipe(M: Any, n: int, foreign: Library) -> Recipe | None:
 def _on_callers_arrays(function: Callable[[Any], Any], foreign: Library) -> Callable[[Tensor], Tensor]:
     def apply(r: Tensor) -> Tensor:
         with torch.no_grad():
-            z = function(r) if foreign.torch or isinstance(function, torch.nn.Module) else function(r.numpy())
+            tensors = foreign.torch or isinstance(function, torch.nn.Module)
+            z = function(r) if tensors else function(r.cpu().numpy())
         if not isinstance(z, Tensor | np.ndarray):
             msg = f"M returned a {type(z).__name__} for a residual; a vector of the same shape is needed"
             raise ShapeError(msg)
-        z = torch.as_tensor(z).to(torch.float64)
+        z = torch.as_tensor(z).to(r.device, torch.float64)
         if z.shape != r.shape:
             msg = f"M returned {tuple(z.shape)} for a residual of {tuple(r.shape)}; it must keep the shape"
             raise ShapeError(msg)

@@ -18,6 +18,7 @@ from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.result import SolveResult
 from neuralsolve.solvers.structure import Structure
 
+CHECK_EVERY = 10  # steps on a GPU
 NUMBERS = (int, float, np.integer, np.floating)
 
 
@@ -35,6 +36,16 @@ def tolerances(
         msg = f"maxiter is {maxiter!r}; a positive integer is needed"
         raise OptionError(msg)
     return rtol, float(atol), None if maxiter is None else int(maxiter)
+
+
+def steps_unseen(check_every: int | None, device: torch.device) -> int:
+    """Return how many steps are taken between two looks at the residual; by default one on the CPU."""
+    if check_every is None:
+        return 1 if device.type == "cpu" else CHECK_EVERY
+    if isinstance(check_every, bool) or not isinstance(check_every, int | np.integer) or check_every < 1:
+        msg = f"check_every is {check_every!r}; a positive number of steps is needed"
+        raise OptionError(msg)
+    return int(check_every)
 
 
 def check_suits(method: Method, structure: Structure) -> None:

@@ -23,8 +23,8 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.vectors import empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
-from neuralsolve.solvers.krylov import CGState, demand_positive, safe_divide
-from neuralsolve.solvers.method import Method, norm
+from neuralsolve.solvers.krylov import CGState
+from neuralsolve.solvers.method import Method, demand, norm, safe_divide
 from neuralsolve.solvers.result import Status
 
 
@@ -53,6 +53,7 @@ class FlexibleCG(Method):
     needs: ClassVar[str] = "spd"
     flexible: ClassVar[bool] = True
     batched: ClassVar[bool] = True
+    unseen: ClassVar[bool] = True
 
     def init(
         self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor
@@ -65,11 +66,11 @@ class FlexibleCG(Method):
         if M is not None:
             M.apply(s.r, s.z)
         zAp = K.dot(s.z, s.Ap)
-        beta = torch.zeros_like(zAp) if s.curvature is None else safe_divide(-zAp, s.curvature)
+        beta = torch.zeros_like(zAp) if s.curvature is None else safe_divide(s, -zAp, s.curvature)
         K.xpby(s.z, beta, s.p)  # p = z + beta p
         s.curvature = A.matvec_dot(s.p, s.Ap)
         _demand_direction(s)
-        alpha = safe_divide(K.dot(s.p, s.r), s.curvature)  # the minimum of the A-norm error along p
+        alpha = safe_divide(s, K.dot(s.p, s.r), s.curvature)  # the minimum of the A-norm error along p
         if s.frozen is not None:
             alpha = alpha.masked_fill(s.frozen, 0.0)
         s.residual_norm = K.cg_update(alpha, s.p, s.Ap, s.x, s.r).sqrt()
@@ -79,7 +80,10 @@ class FlexibleCG(Method):
 def _demand_direction(s: FlexibleState) -> None:
     """Raise `Breakdown` unless p.Ap > 0 in every column that still moves; blame M where p vanishes."""
     curvature: Tensor = s.curvature  # type: ignore[assignment]
-    zero = (curvature == 0) if s.frozen is None else (curvature == 0) & ~s.frozen
-    if bool(zero.any()) and bool((norm(s.p[..., zero]) ** 2 == 0).all()):
-        raise Breakdown(Status.BREAKDOWN)
-    demand_positive(curvature, s.frozen, Status.NOT_POSITIVE_DEFINITE)
+    if s.fault is None:  # one look at the curvature serves as a rule
+        zero = (curvature == 0) if s.frozen is None else (curvature == 0) & ~s.frozen
+        if bool(zero.any()) and bool((norm(s.p[..., zero]) ** 2 == 0).all()):
+            raise Breakdown(Status.BREAKDOWN)
+    else:
+        demand(s, (curvature != 0) | (norm(s.p) ** 2 != 0), curvature, Status.BREAKDOWN)
+    demand(s, curvature > 0, curvature, Status.NOT_POSITIVE_DEFINITE)

@@ -15,12 +15,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import Breakdown
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.vectors import empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
-from neuralsolve.solvers.method import Method, State, norm
+from neuralsolve.solvers.method import Method, State, demand, norm, safe_divide
 from neuralsolve.solvers.result import Status
 
 
@@ -52,6 +51,7 @@ class CG(Method):
 
     needs: ClassVar[str] = "spd"
     batched: ClassVar[bool] = True
+    unseen: ClassVar[bool] = True
 
     def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> CGState:
         z = r if M is None else empty(tuple(r.shape), r)
@@ -61,31 +61,14 @@ class CG(Method):
         K = table(b.device)
         rz = s.residual_norm**2 if M is None else K.dot(s.r, M.apply(s.r, s.z))
         if M is not None:
-            demand_positive(rz, s.frozen, Status.INDEFINITE_PRECONDITIONER)
-        beta = torch.zeros_like(rz) if s.rz is None else safe_divide(rz, s.rz)
+            demand(s, rz > 0, rz, Status.INDEFINITE_PRECONDITIONER)
+        beta = torch.zeros_like(rz) if s.rz is None else safe_divide(s, rz, s.rz)
         K.xpby(s.z, beta, s.p)  # p = z + beta p
         curvature = A.matvec_dot(s.p, s.Ap)  # p.Ap > 0 whenever A is SPD and p != 0
-        demand_positive(curvature, s.frozen, Status.NOT_POSITIVE_DEFINITE)
-        alpha = safe_divide(rz, curvature)  # minimises the A-norm error along p
+        demand(s, curvature > 0, curvature, Status.NOT_POSITIVE_DEFINITE)
+        alpha = safe_divide(s, rz, curvature)  # minimises the A-norm error along p
         if s.frozen is not None:
             alpha = alpha.masked_fill(s.frozen, 0.0)
         s.residual_norm = K.cg_update(alpha, s.p, s.Ap, s.x, s.r).sqrt()
         s.rz = rz
         return s
-
-
-def demand_positive(value: Tensor, frozen: Tensor | None, status: Status) -> None:
-    """Raise `Breakdown` unless the value is positive in every column that still moves.
-
-    NaN is not positive.
-    """
-    good = value > 0
-    if frozen is not None:
-        good = good | frozen
-    if not bool(good.all()):
-        raise Breakdown(status if bool(torch.isfinite(value).all()) else Status.NON_FINITE)
-
-
-def safe_divide(a: Tensor, b: Tensor) -> Tensor:
-    """Return a / b, and 0 where b = 0: a frozen column whose residual is exactly zero."""
-    return a / b if a.ndim == 0 else torch.where(b == 0, 0.0, a / b)

@@ -7,7 +7,6 @@ stops falling.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,31 +22,15 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.vectors import copy_of, empty, zeros_like
 from neuralsolve.preconditioners.base import Preconditioner
-from neuralsolve.solvers.method import Method, norm
+from neuralsolve.solvers.method import Method, State, norm
 from neuralsolve.solvers.result import Status
+from neuralsolve.solvers.unseen import Unseen
 
 GROWTH_LIMIT = 1e14  # of the residual over its first norm; CG's own hump is at most sqrt(kappa) < 1e8
 PATIENCE = 2000  # steps without a new smallest residual that end a run, or the caller's maxiter if larger
 PROGRESS = 0.5  # a restart that does not halve the true residual is the last one
 
 Callback = Callable[[int, float, Any], Any]
-
-
-class Products:
-    """Counts the products with an operator, through a copy of it that behaves the same."""
-
-    def __init__(self, A: LinearOperator):
-        self.count = 0
-        self.A = copy.copy(A)
-        for name in ("matvec", "matvec_dot", "rmatvec"):
-            vars(self.A)[name] = self._counting(getattr(A, name))
-
-    def _counting(self, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def counted(*arguments: Any, **options: Any) -> Tensor:
-            self.count += 1
-            return product(*arguments, **options)
-
-        return counted
 
 
 @dataclass
@@ -75,6 +58,7 @@ def iterate(
     maxiter: int,
     callback: Callback | None = None,
     patience: int = PATIENCE,
+    unseen: Unseen | None = None,
 ) -> Outcome:
     """Run a method until every column's true residual is at most its tolerance.
 
@@ -85,11 +69,14 @@ def iterate(
     tolerance : () or (k,), absolute
     callback : called as callback(iteration, residual_norm, x) after every step; True stops
     patience : steps without a new smallest residual after which the run is given up as stagnated
+    unseen : takes the steps, of a method that allows it, made for A and M; None looks at every step
     """
     patience = min(patience, 10 * len(b) + 50)
-    if b.ndim == 1 or (method.batched and not (M is not None and M.by_columns)):
-        return _Run(method, A, M, b, tolerance, maxiter, callback, patience).go(x0)
-    if M is not None and M.by_columns and callback is None:
+    threads = M is not None and M.by_columns and b.device.type == "cpu"
+    if b.ndim == 1 or (method.batched and not threads):
+        return _Run(method, A, M, b, tolerance, maxiter, callback, patience, unseen).go(x0)
+    if threads and callback is None:
+        assert M is not None
         return _each_alone(method, A, M, b, x0, tolerance, maxiter, patience)
     columns: list[Outcome] = []
     for j in range(b.shape[1]):
@@ -148,7 +135,9 @@ class _Run:
         maxiter: int,
         callback: Callback | None,
         patience: int,
+        unseen: Unseen | None = None,
     ):
+        self.unseen = unseen if method.unseen else None
         self.method, self.A, self.M, self.b = method, A, M, b
         self.tolerance, self.maxiter, self.callback = tolerance, maxiter, callback
         self.patience, self.smallest, self.smallest_at = patience, float("inf"), 0
@@ -186,37 +175,59 @@ class _Run:
         """Run from x until the recurrence claims convergence (None) or it ends for another reason."""
         method, A, M, b = self.method, self.A, self.M, self.b
         state, self.exact_norm = method.init(A, M, b, x, r), None
+        if self.unseen is not None:
+            state = self.unseen.begin(state, b, self.tolerance)
         limit = GROWTH_LIMIT * max(self.history[0], float(self.tolerance.min()))
         while True:
             done = state.residual_norm <= self.tolerance
             if bool(done.all()):
-                return method.solution(A, M, state), None
-            if done.ndim:
+                return self._solution(state), None
+            if done.ndim and self.unseen is None:
                 state.frozen = done if state.frozen is None else state.frozen | done
             if self.iterations >= self.maxiter:
-                return method.solution(A, M, state), Status.MAXITER
+                return self._solution(state), Status.MAXITER
             try:
-                state = method.step(A, M, b, state)
+                state, sizes = self._steps(state)
             except Breakdown as breakdown:
                 self.exact_norm = None
-                return method.solution(A, M, state), breakdown.status
+                return self._solution(state), breakdown.status
             finally:
                 self.note = state.note or self.note
-            self.iterations += 1
             self.exact_norm = state.residual_norm if state.exact else None
-            size = float(state.residual_norm.max())
-            self.history.append(size)
-            if not size <= limit:
-                bad = Status.DIVERGED if size < float("inf") else Status.NON_FINITE
-                return method.solution(A, M, state), bad
-            if size < 0.999 * self.smallest:
-                self.smallest, self.smallest_at = size, self.iterations
-            elif self.iterations - self.smallest_at >= self.patience:
-                return method.solution(A, M, state), Status.STAGNATED
+            for size in sizes:
+                self.iterations += 1
+                self.history.append(size)
+                if not size <= limit:
+                    bad = Status.DIVERGED if size < float("inf") else Status.NON_FINITE
+                    return self._solution(state), bad
+                if size < 0.999 * self.smallest:
+                    self.smallest, self.smallest_at = size, self.iterations
+                elif self.iterations - self.smallest_at >= self.patience:
+                    return self._solution(state), Status.STAGNATED
             if self.callback is not None:
-                x = method.solution(A, M, state)
-                if isinstance(stop := self.callback(self.iterations, size, x), bool | np.bool_) and stop:
+                x = self._solution(state)
+                if isinstance(stop := self.callback(self.iterations, sizes[-1], x), bool | np.bool_) and stop:
                     return x, Status.STOPPED
+
+    def _steps(self, state: State) -> tuple[State, list[float]]:
+        """Take a step, or several unseen ones; return the residual norm after each, the largest column's."""
+        if self.unseen is None:
+            state = self.method.step(self.A, self.M, self.b, state)
+            return state, [float(state.residual_norm.max())]
+        state, rows, fault = self.unseen.run(state, min(self.unseen.count, self.maxiter - self.iterations))
+        if fault is not None:
+            self.iterations += len(rows)
+            self.history += [float(np.max(row)) for row in rows]
+            raise Breakdown(fault)
+        limits = self.tolerance.reshape(-1).tolist()
+        met = [all(size <= limit for size, limit in zip(row, limits, strict=True)) for row in rows]
+        taken = met.index(True) + 1 if True in met else len(rows)  # nothing moved after that
+        return state, [float(np.max(row)) for row in rows[:taken]]
+
+    def _solution(self, state: State) -> Tensor:
+        """Return the iterate; a copy of it where unseen steps go on working on their vectors."""
+        x = self.method.solution(self.A, self.M, state)
+        return x if self.unseen is None else copy_of(x)
 
     def _residual(self, x: Tensor) -> Tensor:
         r = self.A.matvec(x)

@@ -63,7 +63,7 @@ class Passage:
             return None
         numbering = self.structure.numbering
         like = self.rhs if self.whole is None else self.whole
-        guess, _ = as_vector(x0, len(like), "x0")
+        guess, _ = as_vector(x0, len(like), "x0", like.device)
         if guess.shape != like.shape:
             msg = f"x0 has shape {tuple(guess.shape)}, b has {tuple(like.shape)}; they must agree"
             raise ShapeError(msg)
@@ -140,7 +140,7 @@ class Passage:
         if isinstance(self.scale, Tensor) and not bool(torch.isfinite(x).all()):
             return answer, Status.NON_FINITE
         if self.home.epsilon > 1e-10:
-            rounded, _ = as_vector(answer, len(x), "x")
+            rounded, _ = as_vector(answer, len(x), "x", x.device)
             residual = norm(self.residual(rounded / self.scale))
             outcome.residual_norms[-1] = float(residual.max())
             if bool((residual <= tolerance).all()):
@@ -153,7 +153,8 @@ class Passage:
 def receive(structure: Structure, b: Any) -> Passage:
     """Bring a caller's b to where A is solved."""
     A, signs, numbering = structure.A, structure.signs, structure.numbering
-    given, home = as_vector(b, A.shape[0] if numbering is None else numbering.matrix.shape[0])
+    rows = A.shape[0] if numbering is None else numbering.matrix.shape[0]
+    given, home = as_vector(b, rows, device=A.device)
     rhs, largest = _checked(given, structure, "b")
     scale: Tensor | float = 1.0
     if (largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE) or _has_tiny_column(rhs):
@@ -166,7 +167,8 @@ def receive(structure: Structure, b: Any) -> Passage:
         rhs = numbering.to_grid(numbering.without_known(whole, known))
     if signs is not None:
         rhs = rhs * (signs if rhs.ndim == 1 else signs[:, None])
-    passage = Passage(structure, home, rhs, scale, torch.zeros(rhs.shape[1:], dtype=torch.float64))
+    nothing = torch.zeros(rhs.shape[1:], dtype=torch.float64, device=rhs.device)
+    passage = Passage(structure, home, rhs, scale, nothing)
     if numbering is not None:
         return _project_rows(dataclasses.replace(passage, whole=whole, known=known))
     if A.null_space is None or not structure.symmetric:  # else its range is another space

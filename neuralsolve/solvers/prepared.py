@@ -19,12 +19,22 @@ from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.given import Given, Library, as_recipe
 from neuralsolve.solvers.adjoint import differentiable_solve, wants_gradient
 from neuralsolve.solvers.auto import Plan, direct, plans
-from neuralsolve.solvers.checks import backward_stable, better, check_suits, checked, kind_of, tolerances
-from neuralsolve.solvers.loop import PATIENCE, Callback, Outcome, Products, iterate
+from neuralsolve.solvers.checks import (
+    backward_stable,
+    better,
+    check_suits,
+    checked,
+    kind_of,
+    steps_unseen,
+    tolerances,
+)
+from neuralsolve.solvers.loop import PATIENCE, Callback, Outcome, iterate
 from neuralsolve.solvers.method import Method, norm
 from neuralsolve.solvers.passage import receive
+from neuralsolve.solvers.placement import Placement
 from neuralsolve.solvers.result import SolveResult, Status
 from neuralsolve.solvers.structure import Structure, probe
+from neuralsolve.solvers.unseen import Unseen
 from neuralsolve.tuning.report import TuningReport
 
 DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
@@ -47,6 +57,7 @@ class Prepared:
         maxiter: int | None = None,
         null_space: Any = None,
         grid: Any = None,
+        check_every: int | None = None,
     ):
         start = time.perf_counter()
         self.rtol, self.atol, self.maxiter = tolerances(rtol, atol, maxiter)
@@ -54,7 +65,9 @@ class Prepared:
         self._grid_given = grid
         self._library = Library()
         self._source = as_operator(A)
-        self._structure = probe(self._source, null_space, grid)
+        self._device = self._source.device
+        self._check_every_given, self._check_every = check_every, steps_unseen(check_every, self._device)
+        self._look()
         self._recipe_given = self._given_recipe()
         self._plans = self._make_plans()
         self._failed: list[str] = []
@@ -66,7 +79,7 @@ class Prepared:
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self._source, self._method_given, self._M_given, self.rtol, self.atol, self.maxiter)
-        rest = self._null_space_given, self._grid_given
+        rest = self._null_space_given, self._grid_given, self._check_every_given
         return _prepare_again, (*given, *rest)  # the set-up is done anew, in the new process
 
     @property
@@ -150,9 +163,10 @@ class Prepared:
         return self
 
     def _follow(self, source: LinearOperator) -> None:
-        before, structure = self._structure, probe(source, self._null_space_given, self._grid_given)
-        self._source, self._structure, self._transposed = source, structure, None
-        if kind_of(structure) != kind_of(before):
+        before = self._structure
+        self._source, self._device, self._transposed = source, source.device, None
+        self._look()
+        if kind_of(self._structure) != kind_of(before):
             self._recipe_given = self._given_recipe()
             self._plans, self._failed = self._make_plans(), []
             self._set_up()
@@ -181,6 +195,17 @@ class Prepared:
 
     # set-up
 
+    def _look(self) -> None:
+        """Look at A; bring what iterations need to its device."""
+        if self._grid_given is not None and self._device.type != "cpu":
+            msg = (
+                f"A is on {self._device}, and grid= reads matrices on the CPU alone; pass A on the CPU, or "
+                f"the stencil itself: ns.PoissonStencil(grid).to('{self._device}')"
+            )
+            raise OptionError(msg)
+        self._structure = probe(self._source, self._null_space_given, self._grid_given)
+        self._place = Placement(self._structure, self._device, self._check_every)
+
     def _set_up(self) -> None:
         """Build what solves will need."""
         self._build_first()
@@ -189,6 +214,7 @@ class Prepared:
         """Bring M up to date with A."""
         recipe, recorded = self._plans[0].recipe, self._recorded
         self._recorded = False
+        self._place.forget()
         assert self._M is not None
         if recorded and recipe is not None:
             self._M = recipe.build(self._structure.A)
@@ -230,6 +256,7 @@ class Prepared:
 
     def _build_first(self) -> None:
         """Build the preconditioner of the first plan that can be built."""
+        self._place.forget()
         while True:
             plan = self._plans[0]
             try:
@@ -272,6 +299,7 @@ class Prepared:
             self._build_first()
         except InputError:
             self._plans, self._failed, self._M = present
+            self._place.forget()
             return False
         return True
 
@@ -285,15 +313,15 @@ class Prepared:
         self, b: Any, x0: Any, rtol: float | None, atol: float, maxiter: int | None, callback: Callback | None
     ) -> SolveResult:
         start = time.perf_counter()
-        A = self._structure.A
-        passage = receive(self._structure, b)
+        A = self._place.structure.A
+        passage = receive(self._place.structure, b)
         rhs, removed, scale = passage.rhs, passage.removed, passage.scale
         guess = passage.guess(x0)
         self._library.torch = passage.home.torch
         strict = rtol is not None
         if rtol is None:
             rtol = DEFAULT_RTOL[torch.float64 if passage.home.epsilon < 1e-10 else torch.float32]
-        least = torch.as_tensor(atol / scale)
+        least = torch.as_tensor(atol / scale, dtype=torch.float64, device=A.device)
         if A.null_space is not None:  # what the projection's own rounding leaves of a b in the null space
             least = torch.maximum(least, 4 * torch.finfo(torch.float64).eps * removed)
         size = passage.size
@@ -302,11 +330,12 @@ class Prepared:
             tolerance = (rtol * norm(rhs)).maximum(least)
         matvecs, best, told = 0, None, ""
         while True:
-            products, plan = Products(A), self._plans[0]
+            plan, M = self._plans[0], self._place.M(self._M)
+            products, unseen = self._place.steps(plan.method, M, kept=callback is None)
             limit = maxiter or plan.maxiter or min(max(1000, 10 * len(rhs)), 20_000)
             observe = passage.observe(callback)
             patience = max(plan.patience, maxiter or 0) if plan.patience == PATIENCE else plan.patience
-            run = partial(_run, plan.method, products.A, self._M, tolerance, limit, patience)
+            run = partial(_run, plan.method, products.A, M, tolerance, limit, patience, unseen)
             outcome = passage.check(run(rhs, guess, observe), allowed, run)
             matvecs += products.count
             if best is None or better(outcome, best):
@@ -319,7 +348,8 @@ class Prepared:
                 break
         outcome = best
         x, status = passage.deliver(outcome, allowed, strict)
-        allowed = (rtol * torch.hypot(size, removed)).maximum(torch.as_tensor(atol / scale))
+        floor = torch.as_tensor(atol / scale, dtype=torch.float64, device=A.device)
+        allowed = (rtol * torch.hypot(size, removed)).maximum(floor)
         worst = torch.hypot(outcome.true_norm, removed) > allowed
         if status is Status.CONVERGED and bool(((removed > 0) & worst).any()):
             status = Status.PROJECTED
@@ -366,8 +396,10 @@ def _prepare_again(
     maxiter: int | None,
     null_space: Any,
     grid: Any = None,
+    check_every: int | None = None,
 ) -> Prepared:
-    return Prepared(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)
+    tolerances = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
+    return Prepared(A, method, M=M, null_space=null_space, grid=grid, check_every=check_every, **tolerances)
 
 
 def _run(
@@ -377,8 +409,9 @@ def _run(
     tolerance: Tensor,
     maxiter: int,
     patience: int,
+    unseen: Unseen | None,
     b: Tensor,
     x0: Tensor | None,
     callback: Callback | None = None,
 ) -> Outcome:
-    return iterate(method, A, M, b, x0, tolerance, maxiter, callback, patience)
+    return iterate(method, A, M, b, x0, tolerance, maxiter, callback, patience, unseen)

@@ -43,6 +43,7 @@ class Richardson(Method):
     flexible: ClassVar[bool] = True
     keeps_r: ClassVar[bool] = True
     batched: ClassVar[bool] = True
+    unseen: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.omega < float("inf"):
@@ -65,7 +66,7 @@ class Richardson(Method):
         K.axpy(self.omega, z, s.x)
         if A.null_space is not None:
             A.null_space.project(s.x)
-        s.z = None if s.r is b else s.r
+        s.z = None if s.r is b else s.r  # b is the caller's
         s.r = A.matvec(s.x, z)
         K.xpby(b, -1.0, s.r)  # b - A x
         s.residual_norm = norm(s.r)

@@ -25,6 +25,7 @@ def solve(
     x0: Any = None,
     null_space: Any = None,
     grid: Any = None,
+    check_every: int | None = None,
     callback: Callback | None = None,
     throw: bool = True,
 ) -> SolveResult:
@@ -37,7 +38,7 @@ def solve(
         dtype, or an operator such as `PoissonStencil`. Never changed.
     b : (n,) or (n, k)
         NumPy or torch; x comes back in the same library, dtype and device. A gradient passes through in
-        torch.
+        torch. Iterations run where A is: on a GPU with ``A.to("cuda")`` or a torch matrix from there.
     method : `CG()`, `MINRES()`, `GMRES()`, `BiCGStab()`, `Richardson()`, `SparseLU()`, `FastPoisson()`, ...
         None chooses by structure and says why in `explanation`.
     M : preconditioner, M ~ A^-1
@@ -58,6 +59,9 @@ def solve(
         on. Where A is a stencil there, which is verified, it is solved as a `PoissonStencil`, and that is
         what a recipe gets; else as ever, and `explanation` says what is different. Full boxes are recognised
         without it.
+    check_every : steps between two looks of the host at the residual, 1 on the CPU and 10 on a GPU by default
+        More than one where the method allows it (CG, FlexibleCG, Richardson): x stands still once it has met
+        the tolerance.
     callback : called as callback(iteration, residual_norm, x); returning True stops
     throw : raise `SolveError` unless converged; with False the result says so
 
@@ -81,7 +85,15 @@ def solve(
     True
     """
     prepared = prepare(
-        A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid
+        A,
+        method,
+        M=M,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        null_space=null_space,
+        grid=grid,
+        check_every=check_every,
     )
     return prepared.solve(b, x0=x0, callback=callback, throw=throw)
 
@@ -96,6 +108,7 @@ def prepare(
     maxiter: int | None = None,
     null_space: Any = None,
     grid: Any = None,
+    check_every: int | None = None,
 ) -> Prepared:
     """Do the set-up of `solve` once, for many right sides; the parameters are those of `solve`.
 
@@ -108,4 +121,14 @@ def prepare(
     [True, True]
     """
     made = TunedPrepared if is_tuned(method) or is_tuned(M) else Prepared
-    return made(A, method, M=M, rtol=rtol, atol=atol, maxiter=maxiter, null_space=null_space, grid=grid)
+    return made(
+        A,
+        method,
+        M=M,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        null_space=null_space,
+        grid=grid,
+        check_every=check_every,
+    )

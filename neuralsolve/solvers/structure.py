@@ -88,8 +88,17 @@ class Structure:
         return f"n = {self.n}, " + ", ".join(words)
 
 
+def placed(structure: Structure, device: torch.device) -> Structure:
+    """Return the structure with the A that is iterated with on a device."""
+    if structure.A.device == device:
+        return structure
+    signs = None if structure.signs is None else structure.signs.to(device)
+    return replace(structure, A=structure.A.to(device), signs=signs)
+
+
 def probe(source: LinearOperator, null_space: object = None, grid: object = None) -> Structure:
-    """Look at A; `null_space` is "constant", vectors, None (find it) or False (assume none)."""
+    """Look at A, on the CPU; `null_space` is "constant", vectors, None (find it) or False (assume none)."""
+    source = source.to("cpu")
     if source.shape[0] != source.shape[1]:
         msg = (
             f"A is {source.shape[0]} x {source.shape[1]}; a square matrix is needed; for least squares solve "

@@ -162,6 +162,7 @@ class TunedPrepared(Prepared):
         key = self._choosing.key()
         if self._is_present(key, method):
             return ""
+        self._place.forget()
         try:
             self._method_given, self._M_given, self._taking = method, M, True
             self._recipe_given = self._given_recipe()
