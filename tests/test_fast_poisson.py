@@ -13,17 +13,25 @@ import torch
 from grids import box, boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_gpu import CUDA, device
+from simulated_gpu import gpu as gpu
 
 import neuralsolve as ns
 from neuralsolve.kernels import reference, use
+from neuralsolve.solvers import fft_transforms
 from neuralsolve.solvers.transforms import Axis, transform
 
 EPS = torch.finfo(torch.float64).eps
+CPU = torch.device("cpu")
 KINDS = ["periodic", *((low, high) for low in (0, 1, 2) for high in (0, 1, 2))]
 
 
 def random(seed, *shape):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def along(values, a):
+    return values.reshape([-1 if axis == a else 1 for axis in range(4)])
 
 
 def second_difference(n, kind):
@@ -43,22 +51,36 @@ def second_difference(n, kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 13])
-def test_transforms_diagonalise_their_axis(kind, n):
+@pytest.mark.parametrize("where", ["scipy", "torch.fft"])
+def test_transforms_diagonalise_their_axis(kind, n, where):
     axis = Axis(n, 0.5, None if kind == "periodic" else kind)
     for a in range(3):
-        change = transform(axis, a, workers=1)
+        change = transform(axis, a, 1) if where == "scipy" else fft_transforms.transform(axis, a, CPU)
         shape = [2, 3, 4, 2]
         shape[a] = n
-        v = random(61, *shape).numpy()
-        Tv = np.moveaxis(np.tensordot(0.5 * second_difference(n, kind), v, (1, a)), 0, a)
-        scale = [1, 1, 1, 1]
-        scale[a] = n
-        spectrum = change.forward(v.copy()) * change.eigenvalues.reshape(scale)
-        np.testing.assert_allclose(change.forward(Tv.copy()), spectrum, rtol=0, atol=100 * n * EPS)
-        back = change.gain * change.backward(change.forward(v.copy()))
-        np.testing.assert_allclose(back, v, rtol=0, atol=100 * EPS)
+        v = random(61, *shape)
+        T = torch.from_numpy(0.5 * second_difference(n, kind))
+        Tv = torch.tensordot(T, v, ([1], [a])).movedim(0, a).contiguous()
+        spectrum = along(torch.from_numpy(change.eigenvalues), a) * change.forward(v.clone())
+        torch.testing.assert_close(change.forward(Tv), spectrum, rtol=0, atol=100 * n * EPS)
+        back = change.gain * change.backward(change.forward(v.clone()))
+        torch.testing.assert_close(back, v, rtol=0, atol=100 * EPS)
         assert change.eigenvalues.min() >= 0
         assert (change.eigenvalues == 0).sum() == (kind in ("periodic", (0, 0)))  # exactly zero, where it is
+
+
+@pytest.mark.parametrize("kind", KINDS[1:], ids=str)
+def test_transforms_of_torch_are_those_of_scipy(kind):
+    for n in (2, 17, 64):
+        ours, theirs = (
+            fft_transforms.transform(Axis(n, 1.0, kind), 1, CPU),
+            transform(Axis(n, 1.0, kind), 1, 1),
+        )
+        v = random(62, 2, n, 3, 1)
+        for name in ("forward", "backward"):
+            expected = getattr(theirs, name)(v.clone())
+            close = {"rtol": 0, "atol": 1e-14 * math.sqrt(n) * float(expected.abs().max())}
+            torch.testing.assert_close(getattr(ours, name)(v), expected, **close)
 
 
 @pytest.mark.parametrize("walls", [(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 2)])
@@ -194,6 +216,22 @@ def test_closed_faces_split_the_box_into_planes():
         assert x.tolist() == (A.diagonal() > 0).double().tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.usefixtures("gpu")
+def test_on_a_gpu_it_is_the_same_inverse(kind):
+    for shape, kinds, w in [((5, 6), [(0, 0), kind], ()), ((3, 4, 7), [kind, "periodic", kind], (2,))]:
+        M = ns.FastPoisson().build(box(shape, kinds, (1.0, 3.0, 0.2)))
+        moved, r = M.to(CUDA), random(88, math.prod(shape), *w)
+        assert moved.stays
+        there = r.to(CUDA)
+        device.reads = 0
+        x = moved.apply(there)
+        assert device.reads == 0
+        expected = M.apply(r)
+        torch.testing.assert_close(x.cpu(), expected, rtol=0, atol=1e-13 * float(expected.abs().max()))
+        assert moved.to(CPU).describe() == M.describe() == moved.describe()
+
+
 def test_the_slowest_axis_is_the_one_that_is_not_transformed():
     def phrase(shape, kinds):
         return ns.FastPoisson().build(box(shape, kinds)).describe()
@@ -237,6 +275,8 @@ def test_it_preconditions_cg_to_one_step():
 
 
 def test_single_precision_right_sides_come_back_so():
+    M, r = ns.FastPoisson().build(box((6, 5), ["periodic", "periodic"])), random(89, 30)
+    torch.testing.assert_close(M.apply(r.float()), M.apply(r.float().double()).float(), rtol=1e-6, atol=1e-7)
     A = ns.PoissonStencil(ns.Grid((16, 16), walls="dirichlet"))
     x = ns.solve(A, torch.ones(256), ns.FastPoisson()).x
     assert x.dtype == torch.float32
