@@ -121,7 +121,7 @@ class BoxInverse(Preconditioner):
         v = answer if answer.dtype == torch.float64 else answer.double()
         for change in self._transforms.values():
             v = change.forward(v)
-        v = v if v.is_contiguous() else v.clone(memory_format=torch.contiguous_format)
+        v = v.contiguous()
         self._lines.solve(v.view(*self._modes, -1), self._gain)
         for change in reversed(self._transforms.values()):
             v = change.backward(v)

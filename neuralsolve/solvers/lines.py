@@ -62,7 +62,7 @@ class Tridiagonal:
 
     def _drop_constant(self, v: Tensor) -> None:
         for line, mode in self.singular:
-            column = v.select(0, line).select(1, mode)
+            column = v[line, :, mode]
             column -= column.mean(0)
 
 
@@ -79,14 +79,12 @@ class Cyclic:
 
     def solve(self, v: Tensor, gain: float) -> None:
         """Overwrite v (outer, n, modes, w) with y; singular modes are solved by a transform after all."""
-        apart = [
-            self._solve_singular(v.select(0, line).select(1, mode), gain) for line, mode in self.singular
-        ]
+        apart = [self._solve_singular(v[line, :, mode], gain) for line, mode in self.singular]
         width = v.shape[3]
         decay, around = (part.repeat_interleave(width, 1) for part in (self.decay, self.around))
         table(v.device).cyclic_solve(decay, around, gain, v.view(len(v), v.shape[1], -1))
         for (line, mode), column in zip(self.singular, apart, strict=True):
-            v.select(0, line).select(1, mode).copy_(column)
+            v[line, :, mode] = column
 
     def to(self, device: torch.device) -> Cyclic:
         """Return the solver for modes on another device."""
