@@ -47,6 +47,7 @@ from neuralsolve.solvers.prepared import Prepared as Prepared
 from neuralsolve.solvers.result import SolveResult as SolveResult
 from neuralsolve.solvers.result import Status as Status
 from neuralsolve.solvers.richardson import Richardson as Richardson
+from neuralsolve.solvers.single_reduction import SingleReductionCG as SingleReductionCG
 from neuralsolve.solvers.solve import prepare as prepare
 from neuralsolve.solvers.solve import solve as solve
 from neuralsolve.tuning.adaptive_sor import AdaptiveSOR as AdaptiveSOR

@@ -14,6 +14,8 @@ METHODS = {
     "CG": (ns.CG(), None),
     "CG with Jacobi": (ns.CG(), ns.Jacobi()),
     "FlexibleCG": (ns.FlexibleCG(), ns.Jacobi(0.9)),
+    "SingleReductionCG": (ns.SingleReductionCG(), None),
+    "SingleReductionCG with Jacobi": (ns.SingleReductionCG(), ns.Jacobi()),
     "Richardson": (ns.Richardson(), ns.SSOR()),
 }
 

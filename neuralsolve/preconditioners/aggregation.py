@@ -39,10 +39,12 @@ from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.preconditioners.coarsening import DENSE_LIMIT, ROUNDING, Rows, pseudo_inverse
 from neuralsolve.preconditioners.matrix import divisors, matrix_of
+from neuralsolve.preconditioners.polynomial_cycle import Ladder, PolynomialCycle
 
 THETA = 0.25  # a coupling is strong from this share of the geometric mean of its rows' largest
 OMEGA = 1.6  # 4/3 to 2 serve alike; half of it is the usual damping where rows sum to zero
 LONG, LONG_MEANS = 200, 10  # entries, and multiples of the mean: longer rows are not smoothed
+SMOOTHING_STEPS = 2  # of a polynomial, on devices, before the correction and after it
 BLOCKS = 8  # of rows, for large matrices: as many threads can work on a sweep
 SMALL = 250_000  # entries below which one block, plain Gauss-Seidel, is as fast
 MOST = 2**29  # entries: filled with zeros their number must fit 31 bits
@@ -104,6 +106,7 @@ class SmoothedAggregation(Preconditioner):
 
     def update(self, A_next: LinearOperator) -> None:
         """Follow A to new values; the aggregates stay where the pattern does."""
+        self._A = A_next
         A, self.weights = self._rows(A_next)
         if self.pattern is not None and not all(
             torch.equal(old, new) for old, new in zip(self.pattern, A[:2], strict=True)
@@ -137,6 +140,23 @@ class SmoothedAggregation(Preconditioner):
         K.scaled_copy(scale, weighted, b)
         K.scaled_copy(self.factor / scale, self._cycle(0, b), out)
         return out if self.weights is None else out.mul_(self._weights_like(r))
+
+    def to(self, device: torch.device) -> Preconditioner:
+        if device.type == "cpu" or self.weights is not None:
+            return super().to(device)
+        made = self._coarsen(
+            self._rows(self._A)[0], self._A
+        )  # what the CPU cycles over is laid out otherwise
+        levels = [(level.A, level.P, level.R) for level in made if level.P is not None]
+        inverse = None if self.inverse is None else self.inverse.double() * self.factor
+        return PolynomialCycle(
+            Ladder(levels, made[-1].A, inverse),  # type: ignore[arg-type]
+            SMOOTHING_STEPS,
+            False,
+            device,
+            self.dtype,
+            self.describe(),
+        )
 
     def describe(self) -> str:
         complexity = sum(self.sizes) / max(1, self.sizes[0])

@@ -176,6 +176,22 @@ class _AlgebraicMultigrid(Preconditioner):
             self.transposed = _Cycle(self.hierarchy.transposed(), self.recipe)
         return self._apply(self.transposed, r, out)
 
+    def to(self, device: torch.device) -> Preconditioner:
+        if device.type == "cpu" or self.kept is not None or not self.symmetric:
+            return super().to(device)
+        from neuralsolve.preconditioners.polynomial_cycle import Ladder, PolynomialCycle
+
+        h = self.hierarchy
+        levels = [(level.A, level.P, level.R) for level in h.levels]
+        return PolynomialCycle(
+            Ladder(levels, h.coarsest, h.inverse),
+            2 * self.recipe.sweeps,
+            self.recipe.cycle == "W",
+            device,
+            torch.float64,
+            self.describe(),
+        )
+
     def describe(self) -> str:
         sizes = self.hierarchy.sizes
         complexity = sum(sizes) / max(1, sizes[0])

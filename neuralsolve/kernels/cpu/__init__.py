@@ -28,6 +28,7 @@ from neuralsolve.kernels.cpu.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.cpu.conductors import conductor_code, conductor_correct, conductor_parts
 from neuralsolve.kernels.cpu.csr import csr_coloring, csr_diagonal, csr_gram, csr_matvec, csr_matvec_dot
 from neuralsolve.kernels.cpu.cycle import levels_cycle
+from neuralsolve.kernels.cpu.direction import faces_direction_dot, stencil_direction_dot
 from neuralsolve.kernels.cpu.faces import faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.cpu.faces_factor import faces_ic0_factor, faces_ic0_solve
 from neuralsolve.kernels.cpu.faces_sweeps import faces_redblack_sweep, faces_sor_sweep
@@ -126,6 +127,7 @@ __all__ = [
     "dot",
     "faces_assemble",
     "faces_code",
+    "faces_direction_dot",
     "faces_ic0_factor",
     "faces_ic0_solve",
     "faces_kinds",
@@ -158,6 +160,7 @@ __all__ = [
     "spans_below",
     "spans_join",
     "stencil_code",
+    "stencil_direction_dot",
     "stencil_matvec",
     "stencil_matvec_dot",
     "stencil_regions",

@@ -231,15 +231,27 @@ def _columns(code, scale, shape, x, out, k, lo, hi):
     return folded(lanes, k)
 
 
+@serial
+def _systems(code, scale, shape, x, out, lo, hi):
+    """Lines that start among the cells lo..hi, a code for every column; returns their part of x.out, (k,)."""
+    sums = np.zeros(x.shape[1])
+    for j in range(sums.size):
+        sums[j] = _lines(code[:, j], scale, shape, x[:, j], out[:, j], lo, hi)
+    return sums
+
+
 def _product(code: Tensor, scale: Sequence[float], shape: Sequence[int], x: Tensor, out: Tensor) -> list:
     """Set out = A x, return x.out: the inner product is free beside the memory traffic."""
     sz, sy, sx = scale
     nz, ny, nx = shape
     scales, box = (float(sz), float(sy), float(sx)), (int(nz), int(ny), int(nx))
     bits, X, Y = code.numpy(), numbers(x), numbers(out)
+    bits = bits.reshape(-1) if X.ndim == 1 else bits
     if X.ndim == 1:
         return over_ranges(len(X), lambda lo, hi: _lines(bits, scales, box, X, Y, lo, hi))
     n, k = X.shape
+    if bits.ndim > 1:
+        return over_ranges(n, lambda lo, hi: _systems(bits, scales, box, X, Y, lo, hi), entries=n * k)
     X, Y = X.reshape(-1), Y.reshape(-1)
     return over_ranges(n, lambda lo, hi: _columns(bits, scales, box, X, Y, k, lo, hi), entries=n * k)
 

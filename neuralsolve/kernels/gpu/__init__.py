@@ -10,11 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 from neuralsolve.errors import OptionError
+from neuralsolve.kernels.gpu.components import subtract_means
+from neuralsolve.kernels.gpu.csr import csr_diagonal, csr_gram, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.gpu.faces import faces_direction_dot, faces_matvec, faces_matvec_dot
 from neuralsolve.kernels.gpu.scan import diagonal_scan, diagonal_scan_backward
 from neuralsolve.kernels.gpu.spectral import cyclic_solve, tridiagonal_solve
-from neuralsolve.kernels.gpu.vector import axpy
+from neuralsolve.kernels.gpu.stencil import stencil_direction_dot, stencil_matvec, stencil_matvec_dot
+from neuralsolve.kernels.gpu.sweeps import csr_color_sweep, faces_redblack_sweep
+from neuralsolve.kernels.gpu.vector import (
+    axpy,
+    cg_update,
+    columns_axpy,
+    columns_dot,
+    dot,
+    largest,
+    masked_copy,
+    scaled_copy,
+    transposed_copy,
+    xpby,
+)
 from neuralsolve.kernels.reference.cauchy import cauchy, cauchy_adjoint
-from neuralsolve.kernels.reference.columns import columns_axpy, columns_dot
 from neuralsolve.kernels.reference.tokens import (
     token_decode,
     token_decode_backward,
@@ -29,20 +44,40 @@ __all__ = [
     "axpy",
     "cauchy",
     "cauchy_adjoint",
+    "cg_update",
     "columns_axpy",
     "columns_dot",
+    "csr_color_sweep",
+    "csr_diagonal",
+    "csr_gram",
+    "csr_matvec",
+    "csr_matvec_dot",
     "cyclic_solve",
     "diagonal_scan",
     "diagonal_scan_backward",
+    "dot",
+    "faces_direction_dot",
+    "faces_matvec",
+    "faces_matvec_dot",
+    "faces_redblack_sweep",
+    "largest",
+    "masked_copy",
+    "scaled_copy",
+    "stencil_direction_dot",
+    "stencil_matvec",
+    "stencil_matvec_dot",
+    "subtract_means",
     "token_decode",
     "token_decode_backward",
     "token_encode",
     "token_encode_backward",
     "token_series",
     "token_series_backward",
+    "transposed_copy",
     "tridiagonal_solve",
     "vandermonde",
     "vandermonde_adjoint",
+    "xpby",
 ]
 
 

@@ -69,9 +69,11 @@ from neuralsolve.kernels.reference.spectral import (
     tridiagonal_solve,
 )
 from neuralsolve.kernels.reference.stencil import (
+    faces_direction_dot,
     faces_matvec,
     faces_matvec_dot,
     stencil_code,
+    stencil_direction_dot,
     stencil_matvec,
     stencil_matvec_dot,
 )
@@ -149,6 +151,7 @@ __all__ = [
     "dot",
     "faces_assemble",
     "faces_code",
+    "faces_direction_dot",
     "faces_ic0_factor",
     "faces_ic0_solve",
     "faces_kinds",
@@ -181,6 +184,7 @@ __all__ = [
     "spans_below",
     "spans_join",
     "stencil_code",
+    "stencil_direction_dot",
     "stencil_matvec",
     "stencil_matvec_dot",
     "stencil_regions",

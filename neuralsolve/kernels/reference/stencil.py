@@ -68,8 +68,8 @@ def stencil_matvec(
 
     Parameters
     ----------
-    code : (n,) uint16
-        From `stencil_code`.
+    code : (n,) or (n, k) uint16
+        From `stencil_code`; (n, k) beside x (n, k) where every column is a system of its own.
     scale : 3 floats
         1/h^2 along z, y, x.
     shape : (nz, ny, nx)
@@ -81,7 +81,7 @@ def stencil_matvec(
     Row i errs by at most about 8 eps sum_a scale_a (open_a |x_i| + sum |x_j|).
     """
     box = (*shape, *x.shape[1:])
-    bits = code.to(torch.int32).reshape(*shape, *[1] * (x.ndim - 1))
+    bits = code.to(torch.int32).reshape(*shape, *([1] * (x.ndim - 1) if code.ndim == 1 else code.shape[1:]))
     inside = (bits & INSIDE) != 0
     u = torch.where(inside, x.reshape(box), 0.0)
     y = torch.zeros_like(u)
@@ -99,7 +99,42 @@ def stencil_matvec_dot(
     """`stencil_matvec`, and the inner product x.out over the fluid cells, () or (k,)."""
     stencil_matvec(code, scale, shape, x, out)
     inside = (code.to(torch.int32) & INSIDE) != 0
-    return dot(x[inside], out[inside])
+    return _dot_inside(inside, x, out)
+
+
+def _dot_inside(inside: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    return dot(torch.where(inside if inside.ndim == x.ndim else inside[:, None], x, 0.0), out)
+
+
+def stencil_direction_dot(
+    code: Tensor,
+    scale: Sequence[float],
+    shape: Sequence[int],
+    z: Tensor,
+    beta: Tensor,
+    p: Tensor,
+    out_p: Tensor,
+    Ap: Tensor,
+) -> Tensor:
+    """Take the next direction of conjugate gradients, and its product with the stencil.
+
+    Parameters
+    ----------
+    code, scale, shape
+        See `stencil_matvec`.
+    z, p : (n,) or (n, k)
+        Preconditioned residual, and the direction before.
+    beta : () for (n,), () or (k,) for (n, k)
+    out_p, Ap : (n,) or (n, k)
+        Set to z + beta p, on all cells, and to A out_p; neither shares memory with z or p.
+
+    Returns
+    -------
+    () or (k,)
+        out_p.Ap over the fluid cells: the curvature (Saad 2003, alg. 6.18).
+    """
+    out_p.copy_(z + beta * p)
+    return stencil_matvec_dot(code, scale, shape, out_p, Ap)
 
 
 def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> None:
@@ -134,5 +169,19 @@ def faces_matvec(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tenso
 def faces_matvec_dot(diagonal: Tensor, lower: Tensor, shape: Sequence[int], x: Tensor, out: Tensor) -> Tensor:
     """`faces_matvec`, and the inner product x.out over the cells inside, () or (k,)."""
     faces_matvec(diagonal, lower, shape, x, out)
-    inside = diagonal != 0
-    return dot(x[inside], out[inside])
+    return _dot_inside(diagonal != 0, x, out)
+
+
+def faces_direction_dot(
+    diagonal: Tensor,
+    lower: Tensor,
+    shape: Sequence[int],
+    z: Tensor,
+    beta: Tensor,
+    p: Tensor,
+    out_p: Tensor,
+    Ap: Tensor,
+) -> Tensor:
+    """`stencil_direction_dot` with the matrix of `faces_matvec`."""
+    out_p.copy_(z + beta * p)
+    return faces_matvec_dot(diagonal, lower, shape, out_p, Ap)
