@@ -13,8 +13,7 @@ import torch
 from grids import box, boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_gpu import CUDA, device
-from simulated_gpu import gpu as gpu
+from simulated_gpu import CUDA, Device, gpu
 
 import neuralsolve as ns
 from neuralsolve.kernels import reference, use
@@ -22,6 +21,7 @@ from neuralsolve.solvers import fft_transforms
 from neuralsolve.solvers.transforms import Axis, transform
 
 EPS = torch.finfo(torch.float64).eps
+__all__ = ["gpu"]  # a fixture
 CPU = torch.device("cpu")
 KINDS = ["periodic", *((low, high) for low in (0, 1, 2) for high in (0, 1, 2))]
 
@@ -217,19 +217,29 @@ def test_closed_faces_split_the_box_into_planes():
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.usefixtures("gpu")
-def test_on_a_gpu_it_is_the_same_inverse(kind):
+def test_on_a_gpu_it_is_the_same_inverse(gpu: Device, kind):
     for shape, kinds, w in [((5, 6), [(0, 0), kind], ()), ((3, 4, 7), [kind, "periodic", kind], (2,))]:
         M = ns.FastPoisson().build(box(shape, kinds, (1.0, 3.0, 0.2)))
         moved, r = M.to(CUDA), random(88, math.prod(shape), *w)
         assert moved.stays
         there = r.to(CUDA)
-        device.reads = 0
+        gpu.reads = 0
         x = moved.apply(there)
-        assert device.reads == 0
+        assert gpu.reads == 0
         expected = M.apply(r)
         torch.testing.assert_close(x.cpu(), expected, rtol=0, atol=1e-13 * float(expected.abs().max()))
         assert moved.to(CPU).describe() == M.describe() == moved.describe()
+
+
+@pytest.mark.parametrize("method", [ns.FastPoisson(), ns.CG()], ids=lambda m: type(m).__name__)
+def test_on_a_gpu_it_solves_in_one_step(gpu: Device, method):
+    A = ns.PoissonStencil(ns.Grid((6, 5, 7), walls=("neumann", "periodic", "dirichlet")))
+    b = A @ random(90, 210)
+    M = None if isinstance(method, ns.FastPoisson) else ns.FastPoisson()
+    result = ns.solve(A.to(CUDA), b.to(CUDA), method, M=M, rtol=1e-11)
+    assert (result.converged, result.iterations) == (True, 1)
+    assert "copied" not in result.explanation
+    assert float((A @ result.x.cpu() - b).norm()) <= 1e-11 * float(b.norm())
 
 
 def test_the_slowest_axis_is_the_one_that_is_not_transformed():

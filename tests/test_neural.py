@@ -9,8 +9,7 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
-from simulated_gpu import CUDA, device
-from simulated_gpu import gpu as gpu
+from simulated_gpu import CUDA, Device, gpu
 from test_dcdm import iterates, right_side, run
 
 import neuralsolve as ns
@@ -23,6 +22,7 @@ from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.preconditioners.weights import read_tensors, shipped, write_tensors
 from neuralsolve.solvers.krylov import CG
 
+__all__ = ["gpu"]  # a fixture
 MADE_FOR = {"dcdm2d": (2, "dcdm"), "dcdm3d": (3, "dcdm"), "npsdo2d": (2, "npsdo"), "npsdo3d": (3, "npsdo")}
 
 
@@ -375,9 +375,8 @@ def test_layers_that_a_device_has_not_are_told():
         ns.NeuralDirection(Broken(layer)).build(A).apply(torch.ones(64, dtype=torch.float64))
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("kind", ["dcdm", "npsdo"])
-def test_on_a_gpu_it_proposes_the_same(kind, generator, monkeypatch):
+def test_on_a_gpu_it_proposes_the_same(gpu: Device, kind, generator, monkeypatch):
     monkeypatch.setattr("torch.__future__._overwrite_module_params_on_conversion", True)  # they are There
     net, A, B = network(kind, generator), masked(12), masked(12, 3105)
     M = ns.NeuralDirection(net).build(A)
@@ -386,13 +385,23 @@ def test_on_a_gpu_it_proposes_the_same(kind, generator, monkeypatch):
     assert not M.stays
     there = r.to(CUDA)
     for _ in range(2):
-        device.reads = 0
+        gpu.reads = 0
         z = moved.apply(there)
-        assert device.reads == 0
+        assert gpu.reads == 0
         expected = M.apply(r)
         torch.testing.assert_close(z.cpu(), expected, rtol=0.0, atol=1e-5 * float(expected.abs().max()))
         M.update(B)
         moved.update(B)
+
+
+@pytest.mark.slow
+def test_on_a_gpu_dcdm_takes_its_steps(gpu: Device):
+    A = masked(12)
+    b = torch.from_numpy(noise(A, np.random.default_rng(3107)))
+    M = ns.NeuralDirection("npsdo2d", "bfloat16")
+    here, there = (ns.solve(A.to(d), b.to(d), ns.DCDM(history=2), M=M, rtol=1e-8) for d in ("cpu", CUDA))
+    assert abs(there.iterations - here.iterations) <= 1
+    assert float((b - A @ there.x.cpu()).norm()) <= 1e-8 * float(b.norm())
 
 
 # files
