@@ -9,10 +9,12 @@ the weight shall begin as W0: at that moment the difference is zero exactly, in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuralsolve.errors import ShapeError
 from neuralsolve.lowrank.views import MatrixView
 
 HALF = (torch.float16, torch.bfloat16)
@@ -48,6 +50,24 @@ class Delta(nn.Module, ABC):
             self.register_parameter(name, nn.Parameter(tensor))
         else:
             self.register_buffer(name, tensor)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take a state; raise ShapeError of one of another rank. What else does not fit, torch tells."""
+        weight = state_dict.get(f"{prefix.removesuffix('0.')}original")
+        for name, held in (*self.named_parameters(), *self.named_buffers()):
+            given = state_dict.get(prefix + name)
+            known = weight is None or weight.shape == self.shape
+            if known and isinstance(given, Tensor) and given.ndim == held.ndim and given.shape != held.shape:
+                axis = next(k for k in range(held.ndim) if given.shape[k] != held.shape[k])
+                msg = (
+                    f"{prefix}{name} of the state is {tuple(given.shape)}, of rank {given.shape[axis]}, here "
+                    f"{tuple(held.shape)}, of rank {held.shape[axis]}; attach the adapter of that state, or "
+                    "load_adapter(model, file)"
+                )
+                raise ShapeError(msg)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def trained(self) -> dict[str, Tensor]:
         """Return what is trained, by name."""

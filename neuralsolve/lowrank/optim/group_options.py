@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, ShapeError, nearest
 from neuralsolve.lowrank.optim.projectors import Projector
 from neuralsolve.lowrank.views import MatrixView
 
@@ -44,6 +44,19 @@ def check_group(group: dict[str, Any], views: list[MatrixView | None] | None) ->
     if views is not None and len(views) != count:
         msg = f"{len(views)} views of {count} parameters; one for each is needed, or None"
         raise OptionError(msg)
+
+
+def check_same_ranks(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
+    """Raise ShapeError where the state of a group is of another rank; a group that is not projected has None."""
+    for number, pair in enumerate(zip(saved, groups, strict=False)):  # of other numbers of groups torch tells
+        ranks = [group.get("rank") for group in pair]
+        there, here = (tuple(rank) if isinstance(rank, list) else rank for rank in ranks)
+        if there != here:
+            msg = (
+                f"group {number} of the state has rank {there}, that of this optimizer rank {here}; make the "
+                "optimizer with the rank of the state, or begin without the state"
+            )
+            raise ShapeError(msg)
 
 
 def turned(group: dict[str, Any], projector: Projector, view: MatrixView | None, shape: torch.Size) -> bool:
