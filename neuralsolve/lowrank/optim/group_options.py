@@ -47,7 +47,7 @@ def check_group(group: dict[str, Any], views: list[MatrixView | None] | None) ->
 
 
 def check_same_ranks(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Raise ShapeError where the state of a group is of another rank; a group that is not projected has None."""
+    """Raise ShapeError where the state of a group is of another rank; None is that of one not projected."""
     for number, pair in enumerate(zip(saved, groups, strict=False)):  # of other numbers of groups torch tells
         ranks = [group.get("rank") for group in pair]
         there, here = (tuple(rank) if isinstance(rank, list) else rank for rank in ranks)
