@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrize
 
-from neuralsolve.errors import FormatError, NonFiniteError, OptionError
+from neuralsolve.errors import FormatError, NonFiniteError, OptionError, ShapeError
 from neuralsolve.lowrank.adapters import (
     GPM,
     OSF,
@@ -285,6 +285,33 @@ def _rewrite(file: Path, to: Path, change) -> None:
         facts = json.loads(opened.metadata()["adapter"])
     change(facts)
     save_file(load_file(file), to, {"adapter": json.dumps(facts)})
+
+
+@pytest.mark.parametrize(
+    ("adapter", "other"),
+    [
+        (LoRA(rank=2), LoRA(rank=3)),
+        (TensorLoRA(rank=2), TensorLoRA(rank=3)),
+        (LoRAXS(rank=2), LoRAXS(rank=3)),
+        (SVFit(rank=2), SVFit(rank=3)),
+        (LoLDU(rank=2), LoLDU(rank=3)),
+        (Effort(tail=2), Effort(tail=3)),
+    ],
+    ids=lambda adapter: type(adapter).__name__,
+)
+def test_a_state_of_another_rank_is_refused(adapter, other):
+    model, again = attach(nn.Linear(6, 8), adapter), attach(nn.Linear(6, 8), other)
+    for strict in (True, False):
+        with pytest.raises(
+            ShapeError, match=r"of rank 2, here .* of rank 3; attach the adapter of that state"
+        ):
+            again.load_state_dict(model.state_dict(), strict=strict)
+
+
+def test_a_state_of_another_model_is_told_by_torch():
+    model, other = (attach(nn.Linear(*sides), LoRA(rank=2)) for sides in ((6, 8), (5, 7)))
+    with pytest.raises(RuntimeError, match=r"size mismatch for parametrizations\.weight\.original"):
+        other.load_state_dict(model.state_dict())
 
 
 def test_a_failed_write_leaves_the_older_file(tmp_path):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lowrank_optim_models import mixed, one
+from lowrank_optim_models import METHOD, method, mixed, one, walk
 from torch import nn
 
-from neuralsolve.errors import OptionError
+from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.lowrank.optim import GaLore, Plan, ProjectedOptimizer, build_param_groups
 
 
@@ -124,3 +124,21 @@ def test_groups_hold_every_parameter_once_with_its_options():
     held = [p for group in groups for _, p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
     assert {name for name, _ in groups[2]["params"]} == {"spectral", "conv.weight", "modes.pairs"}
+
+
+@METHOD
+def test_a_state_of_another_rank_is_refused_and_nothing_is_touched(name):
+    model, other = mixed(), mixed()
+    if name == "adam8bit":  # has the whole parameter
+        pytest.skip("has no rank")
+    first, second = method(name).optimizer(model), method(name, rank=0.5).optimizer(other)
+    walk(model, first, 2)
+    with pytest.raises(
+        ShapeError, match=rf"rank {first.param_groups[0]['rank']}, .* rank 0\.5; make the opt"
+    ):
+        second.load_state_dict(first.state_dict())
+    assert not second.state
+    assert second.param_groups[0]["rank"] == 0.5
+    plain = torch.optim.AdamW(other.parameters())
+    with pytest.raises(ShapeError, match=r"rank None, that of this optimizer rank 0\.5"):
+        second.load_state_dict(plain.state_dict())

@@ -55,15 +55,19 @@ class Delta(nn.Module, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Take a state; raise ShapeError of one of another rank. What else does not fit, torch tells."""
-        weight = state_dict.get(f"{prefix.removesuffix('0.')}original")
+        sides = {*self.shape, *self.view.sizes(self.shape)}
         for name, held in (*self.named_parameters(), *self.named_buffers()):
             given = state_dict.get(prefix + name)
-            known = weight is None or weight.shape == self.shape
-            if known and isinstance(given, Tensor) and given.ndim == held.ndim and given.shape != held.shape:
-                axis = next(k for k in range(held.ndim) if given.shape[k] != held.shape[k])
+            if not isinstance(given, Tensor) or given.ndim != held.ndim:
+                continue
+            other = [
+                (there, here) for there, here in zip(given.shape, held.shape, strict=True) if there != here
+            ]
+            if other and not any(here in sides for _, here in other):  # otherwise the weight is another
+                there, here = other[0]
                 msg = (
-                    f"{prefix}{name} of the state is {tuple(given.shape)}, of rank {given.shape[axis]}, here "
-                    f"{tuple(held.shape)}, of rank {held.shape[axis]}; attach the adapter of that state, or "
+                    f"{prefix}{name} of the state is {tuple(given.shape)}, of rank {there}, here "
+                    f"{tuple(held.shape)}, of rank {here}; attach the adapter of that state, or "
                     "load_adapter(model, file)"
                 )
                 raise ShapeError(msg)
