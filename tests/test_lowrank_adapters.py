@@ -9,12 +9,13 @@ import pytest
 import torch
 from lowrank_adapter_models import DTYPES, EACH, METHODS, Single, drawn, m, n, p, put, r, train
 from lowrank_laws import eps
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from neuralsolve.errors import NonFiniteError, OptionError
 from neuralsolve.lowrank.adapters import (
     GPM,
+    OSF,
     SALT,
     Effort,
     LoRA,
@@ -30,6 +31,7 @@ from neuralsolve.lowrank.adapters import (
     summary,
     trainable_parameters,
 )
+from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.views import MatrixView
 
 
@@ -214,6 +216,34 @@ def test_what_cannot_be_is_told_and_nothing_is_touched(call, told):
     assert list(net.state_dict()) == ["weight", "bias"]
     assert net.training
     assert all(p.requires_grad for p in net.parameters())
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_no_more_numbers_are_free_than_the_weight_has_and_no_fewer_than_the_change(adapter, dtype, generator):
+    model = put(Single(drawn(generator, m, n, dtype=dtype)), adapter, generator)
+    train(model, 3, generator)  # away from factors of zero, beside which others change nothing
+    found, delta = summary(model), deltas_of(model)["weight"]
+    dimensions = torch.linalg.matrix_rank(jacobian(delta, dtype), rtol=1e-9)
+    assert dimensions <= found.free <= found.total
+    if isinstance(adapter, GPM | OSF | Effort) and getattr(adapter, "hard", True):
+        assert dimensions == found.free
+
+
+def jacobian(delta: Delta, dtype: torch.dtype) -> Tensor:
+    """Return the derivatives of a change by all that is trained, all as real numbers."""
+    trained = {name: value.detach() for name, value in delta.trained().items()}
+
+    def change(*parts: Tensor) -> Tensor:
+        pairs = zip(trained.items(), parts, strict=True)
+        held = {name: torch.view_as_complex(x) if v.is_complex() else x for (name, v), x in pairs}
+        found = torch.func.functional_call(delta, held, (torch.zeros(m, n, dtype=dtype),))
+        return torch.view_as_real(found) if found.is_complex() else found
+
+    real = [torch.view_as_real(v) if v.is_complex() else v for v in trained.values()]
+    found = torch.autograd.functional.jacobian(change, tuple(real))
+    rows = 2 * m * n if dtype.is_complex else m * n
+    return torch.cat([each.reshape(rows, -1) for each in found], 1)
 
 
 def test_no_more_than_all_is_trained():

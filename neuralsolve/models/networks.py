@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from neuralsolve.errors import OptionError, nearest
+from neuralsolve.lowrank.views import real_numbers
 from neuralsolve.models.fno import FNO
 from neuralsolve.models.lsm import LatentSpectral
 from neuralsolve.models.memory_operator import MemoryOperator
@@ -64,4 +65,4 @@ def parameters_of(module: nn.Module) -> int:
     >>> parameters_of(nn.Linear(3, 2))
     8
     """
-    return sum(p.numel() * (2 if p.is_complex() else 1) for p in module.parameters() if p.requires_grad)
+    return sum(real_numbers(p) for p in module.parameters() if p.requires_grad)

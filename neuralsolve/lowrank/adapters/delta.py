@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.errors import ShapeError
-from neuralsolve.lowrank.views import MatrixView
+from neuralsolve.lowrank.views import MatrixView, real_numbers
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -76,6 +76,12 @@ class Delta(nn.Module, ABC):
     def trained(self) -> dict[str, Tensor]:
         """Return what is trained, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def free(self) -> int:
+        """Return how many of the trained real numbers are free: no more than the weight itself has."""
+        trained = self.trained().values()
+        twice = any(value.is_complex() for value in trained) and not self.view.pairs
+        return min(sum(map(real_numbers, trained)), self.shape.numel() * (2 if twice else 1))
 
 
 class LowRankDelta(Delta):

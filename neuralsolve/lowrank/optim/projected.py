@@ -28,7 +28,6 @@ from torch.optim.adamw import adamw
 from torch.utils.hooks import RemovableHandle
 
 from neuralsolve.errors import OptionError
-from neuralsolve.lowrank.optim.codecs import real_numbers
 from neuralsolve.lowrank.optim.group_options import (
     DEFAULTS,
     check_adam,
@@ -46,7 +45,7 @@ from neuralsolve.lowrank.optim.projected_step import (
     stacked_step,
 )
 from neuralsolve.lowrank.optim.projectors import Place, Projector, TwoSided
-from neuralsolve.lowrank.views import MatrixView, plain_view
+from neuralsolve.lowrank.views import MatrixView, plain_view, real_numbers
 
 KEPT = ("plan", "_views", "_places", "_sizes", "_warned")  # in copies, beside what torch copies
 SMALL = 2**16  # entries of a matrix that is stacked with others: of larger ones, copies would cost more
