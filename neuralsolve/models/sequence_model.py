@@ -5,7 +5,8 @@
 
 Dropout takes whole channels: one mask along time. Where the norm comes after a block ("post"), it is that of
 the sum. Sequences of different lengths are padded at their ends, `lengths` saying how long each is, and a
-`mask` tells which samples are missing: layers see zeros there, and means leave them out.
+`mask` tells which samples are missing: layers see zeros there, means leave them out, and the last sample is
+the last that is there.
 
 Sources: Gu, Goel, Re, S4, ICLR 2022 (arXiv 2111.00396), app. D; Smith, Warrington, Linderman, S5, ICLR 2023
 (arXiv 2208.04933), app. B.
@@ -57,7 +58,7 @@ class SequenceBlock(nn.Module):
         y = self._gated(self.layer(given) if steps is None else self.layer(given, steps=steps))
         return self._joined(x, y, valid)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the block's output for one sample (batch, channels), and the layer's next state."""
         y, state = self.layer.step(self._normed(x) if self.before else x, state)
         return self._joined(x, self._gated(y)), state
@@ -93,7 +94,8 @@ class SequenceModel(nn.Module):
         padded far
     feedthrough : whether layers have D u; without it D is zero and stays so
     vocabulary : words, where sequences are of whole numbers below it
-    options : of the layers: state, init, bidirectional, step_range, ...
+    options : of the layers: state, init, bidirectional, step_range, ...; `state` as in the layer: with the
+        start "ptd" of others, other sizes than 8, 16, 32, 64 and 128 take minutes to make
 
     Raises
     ------
@@ -108,7 +110,7 @@ class SequenceModel(nn.Module):
     >>> model(torch.zeros(4, 20, 1)).shape
     torch.Size([4, 10])
     >>> words = SequenceModel(None, 10, channels=8, layers=1, vocabulary=16, state=8)
-    >>> words(torch.ones(4, 20, dtype=torch.int64), lengths=torch.tensor([20, 3, 1, 7])).shape
+    >>> words(torch.ones(4, 20, dtype=torch.int64), lengths=[20, 3, 1, 7]).shape
     torch.Size([4, 10])
     """
 
@@ -164,14 +166,14 @@ class SequenceModel(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         steps: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """Return answers (batch, outputs), or (batch, length, outputs) where nothing is pooled.
 
         x : (batch, length, inputs), or (batch, length) of words
-        lengths : (batch,) samples of each sequence that are none of the padding; None: all
+        lengths : (batch,) whole numbers, samples of each sequence that are none of the padding; None: all
         steps : (batch, length) factors > 0 of Delta, the time from the sample before, where layers are "s5"
         mask : (batch, length) bool, False where a sample is missing; time goes on there
         """
@@ -180,6 +182,7 @@ class SequenceModel(nn.Module):
             msg = "steps of varying length, which layer='s5' alone takes; make the model with it"
             raise OptionError(msg)
         check_steps(x, steps, mask, "auto")
+        lengths = None if lengths is None else _whole(lengths, x)
         x, valid = self._seen(x), self._valid(x, lengths, mask)
         if lengths is not None and self.pool != "none":  # padding that all of them have is no work
             longest = int(lengths.max())
@@ -194,15 +197,17 @@ class SequenceModel(nn.Module):
         if self.pool == "mean":
             h = h.mean(1) if valid is None else (h * valid).sum(1) / valid.sum(1).clamp(min=1)
         elif self.pool == "last":
-            h = h[:, -1] if lengths is None else h[torch.arange(len(h), device=h.device), lengths - 1]
+            h = h[:, -1] if valid is None else _last(h * valid, valid)
         return self.decoder(h)
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Return the state of rest, of every block."""
         return [block.layer.initial_state(batch) for block in self.each_block]
 
-    def step(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def step(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Return the answer (batch, outputs) for one sample (batch, inputs) or (batch,), and the next state.
+
+        Without a state it is the first sample of a sequence.
 
         Raises
         ------
@@ -212,12 +217,12 @@ class SequenceModel(nn.Module):
         if self.pool == "mean":
             msg = "step of a model with pool = 'mean', which needs whole sequences; 'last' and 'none' do not"
             raise OptionError(msg)
-        if len(state) != len(self.blocks):
+        check_tensor(x)
+        if state is not None and len(state) != len(self.blocks):
             msg = f"got {len(state)} states for {len(self.blocks)} blocks; initial_state(batch) gives them"
             raise ShapeError(msg)
-        check_tensor(x)
         h, states = self.encoder(self._known(self._seen(x))), []
-        for block, before in zip(self.each_block, state, strict=True):
+        for block, before in zip(self.each_block, state or [None] * len(self.blocks), strict=True):
             h, after = block.step(h, before)
             states.append(after)
         return self.decoder(over_channels(self.norm, h)), states
@@ -259,15 +264,30 @@ class SequenceModel(nn.Module):
         """Return (batch, length, 1), 0 where there is no sample; None where there are all."""
         valid = mask
         if lengths is not None:
-            if not isinstance(lengths, Tensor) or lengths.is_floating_point():
-                msg = f"got lengths {lengths!r:.60}, need a tensor of whole numbers: torch.tensor([...])"
-                raise OptionError(msg)
-            if lengths.shape != x.shape[:1] or not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
-                msg = f"got lengths {tuple(lengths.shape)}, need one a sequence, from 1 to {x.shape[1]} each"
-                raise ShapeError(msg)
             before = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
             valid = before if mask is None else before & mask
         return None if valid is None else valid[..., None].to(self.decoder.weight.dtype)
+
+
+def _whole(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
+    """Return lengths as a tensor, one for each of the sequences; raise what does not fit."""
+    try:
+        found = torch.as_tensor(lengths, device=x.device)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        msg = f"got lengths {lengths!r:.60}, need whole numbers, one a sequence: lengths=[20, 3, 7]"
+        raise OptionError(msg)
+    if found.shape != x.shape[:1] or not bool(((found >= 1) & (found <= x.shape[1])).all()):
+        msg = f"got lengths {tuple(found.shape)}, need one a sequence, from 1 to {x.shape[1]} each"
+        raise ShapeError(msg)
+    return found
+
+
+def _last(h: Tensor, valid: Tensor) -> Tensor:
+    """Return of each sequence (length, channels) what stands at its last sample; of one without any, zero."""
+    places = torch.arange(h.shape[1], device=h.device)
+    return h[torch.arange(len(h), device=h.device), ((valid[..., 0] > 0) * places).argmax(1)]
 
 
 def over_channels(norm: nn.Module, x: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -52,8 +52,11 @@ class StateSpaceLayer(nn.Module, ABC):
         """Return y, the shape and dtype of u (batch, length, channels), and the last state if asked for."""
 
     @abstractmethod
-    def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return the output (batch, channels) for one sample u (batch, channels), and the next state."""
+    def step(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return the output (batch, channels) for one sample u (batch, channels), and the next state.
+
+        Without a state it is the first sample of a sequence.
+        """
 
     @abstractmethod
     def initial_state(self, batch: int) -> Tensor:
@@ -106,7 +109,8 @@ class StateSpaceLayer(nn.Module, ABC):
         self._check_kind(u)
         self._check_state(state, (u.shape[0], *state_shape))
 
-    def _check_step(self, u: Tensor, state: Tensor, state_shape: tuple[int, ...]) -> None:
+    def _state_before(self, u: Tensor, state: Tensor | None, state_shape: tuple[int, ...]) -> Tensor:
+        """Return the state before a sample, that of rest where there is none, or raise what does not fit."""
         if self.bidirectional:
             msg = "a bidirectional layer needs the whole sequence; make it with bidirectional=False to step"
             raise OptionError(msg)
@@ -116,6 +120,7 @@ class StateSpaceLayer(nn.Module, ABC):
             raise ShapeError(msg)
         self._check_kind(u)
         self._check_state(state, (u.shape[0], *state_shape))
+        return self.initial_state(len(u)) if state is None else state
 
     def _check_kind(self, u: Tensor) -> None:
         if not u.is_floating_point():

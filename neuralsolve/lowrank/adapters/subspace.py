@@ -73,7 +73,7 @@ class SubspaceDelta(Penalised):
         return change
 
     def free(self) -> int:
-        """Return the entries of what is outside of the leading subspaces, (m - k)(n - k), where P and Q act."""
+        """Return the entries of what is outside of the leading subspaces, (m - k)(n - k), if P and Q act."""
         if not self.hard:
             return super().free()
         rows, columns = self.left.shape[-2] - self.U.shape[-1], self.right.shape[-1] - self.U.shape[-1]
