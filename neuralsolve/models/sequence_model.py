@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 from neuralsolve.models.s4 import S4
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5, check_steps
@@ -86,9 +86,7 @@ class SequenceModel(nn.Module):
     ):
         super().__init__()
         for name, value, known in (("layer", layer, LAYERS), ("pool", pool, POOLS), ("norm", norm, NORMS)):
-            if value not in known:
-                msg = f"{name} = {value!r}{nearest(str(value), list(known))}"
-                raise OptionError(msg)
+            check_known(f"{name} =", value, known)
         counts = {"outputs": outputs, "channels": channels, "layers": layers}
         counts |= {"inputs": inputs} if vocabulary is None else {"vocabulary": vocabulary}
         for name, count in counts.items():
@@ -252,9 +250,7 @@ def check_options(layer: str, options: Iterable[str]) -> None:
     own = [name for name in inspect.signature(SequenceModel).parameters if name != "options"]
     known = [*own, *(name for name in inspect.signature(LAYERS[layer]).parameters if name not in own)]
     for key in options:
-        if key not in known:
-            msg = f"layer {layer!r}: unknown option {key!r}{nearest(key, known)}"
-            raise OptionError(msg)
+        check_known(f"layer {layer!r}: unknown option", key, known)
 
 
 def _layer(name: str, channels: int, options: dict[str, Any]) -> StateSpaceLayer:

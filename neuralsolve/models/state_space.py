@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 from neuralsolve.ssm.starts import Start, start
 
 MODES = ("auto", "convolution", "scan")
@@ -96,9 +96,7 @@ class StateSpaceLayer(nn.Module, ABC):
         return {**super().__getstate__(), "_remembered": None}  # copies of a layer form it for themselves
 
     def _check(self, u: Tensor, state: Tensor | None, state_shape: tuple[int, ...], mode: str) -> None:
-        if mode not in MODES:
-            msg = f"got mode = {mode!r}{nearest(str(mode), MODES)}"
-            raise OptionError(msg)
+        check_known("mode =", mode, MODES)
         check_tensor(u)
         if u.ndim != 3 or u.shape[2] != self.channels:
             msg = (

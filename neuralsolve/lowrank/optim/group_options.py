@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 from neuralsolve.lowrank.optim.projectors import Projector
 from neuralsolve.lowrank.views import MatrixView
 
@@ -34,10 +34,8 @@ def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: 
 
 def check_group(group: dict[str, Any], views: list[MatrixView | None] | None) -> None:
     """Raise OptionError of options that a projected group cannot have; the rank depends on its parameters."""
-    side, gap, count = group["proj_type"], group["update_proj_gap"], len(group["params"])
-    if side not in SIDES:
-        msg = f"proj_type = {side!r}{nearest(str(side), SIDES)}"
-        raise OptionError(msg)
+    gap, count = group["update_proj_gap"], len(group["params"])
+    check_known("proj_type =", group["proj_type"], SIDES)
     if isinstance(gap, bool) or not isinstance(gap, int) or gap < 1:
         msg = f"update_proj_gap = {gap!r}; steps between refreshes, at least 1, are needed"
         raise OptionError(msg)
