@@ -34,6 +34,7 @@ from neuralsolve.lowrank.factors import (
     part_lost,
     rank_for_energy,
     rank_for_tol,
+    refuse_masked,
     smallest_rank,
 )
 from neuralsolve.lowrank.products import HALF, Dense, Product, Sparse, as_tensor, fresh, product
@@ -94,7 +95,8 @@ def svd(
     Raises
     ------
     OptionError, ShapeError, NonFiniteError
-        A rank above min(m, n), an integer A, an empty one, NaN; a method that A or autograd does not allow.
+        A rank above min(m, n), an integer A, a masked or an empty one, NaN; a method that A or autograd does
+        not allow.
 
     Examples
     --------
@@ -106,7 +108,8 @@ def svd(
     (1, 3)
     """
     check_part(rank, tol, energy)
-    _check(method, oversample, iterations)
+    _check(method, oversample, iterations, generator)
+    refuse_masked(A)
     options = Options(oversample, iterations, warm, generator, precision)
     if hasattr(A, "__next__"):
         if method not in ("auto", "randomized"):
@@ -133,6 +136,7 @@ def singular_values(A: Any) -> Any:
     >>> singular_values(np.array([[0.0, 2.0], [-3.0, 0.0]])).round(9).tolist()
     [3.0, 2.0]
     """
+    refuse_masked(A)
     P = product(A)
     if not isinstance(P, Dense):
         msg = f"got {type(A).__name__}; all singular values need a dense matrix: singular_values(A.toarray())"
@@ -235,10 +239,13 @@ def _given_back(found: SVD, A: Any) -> SVD:
     return SVD(U, s, Vh, error, found.method)
 
 
-def _check(method: str, oversample: int, iterations: int | None) -> None:
+def _check(method: str, oversample: int, iterations: int | None, generator: object) -> None:
     if method not in METHODS:
         msg = f"got method={method!r}{nearest(str(method), METHODS)}"
         raise OptionError(msg)
     check_count("oversample", oversample, least=0)
     if iterations is not None:
         check_count("iterations", iterations, least=0)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        msg = f"got generator={generator!r:.60}; torch.Generator().manual_seed(7) is needed, or None"
+        raise OptionError(msg)
