@@ -37,7 +37,15 @@ from neuralsolve.lowrank.factors import (
     smallest_rank,
 )
 from neuralsolve.lowrank.products import HALF, Dense, Product, Sparse, as_tensor, fresh, product
-from neuralsolve.lowrank.projection import Options, choose, fixed_precision, fixed_rank, in_full, magnitude
+from neuralsolve.lowrank.projection import (
+    Options,
+    choose,
+    condense,
+    fixed_precision,
+    fixed_rank,
+    in_full,
+    magnitude,
+)
 from neuralsolve.lowrank.range_finder import check_count, start
 from neuralsolve.lowrank.streams import Rows, single_pass, streamed
 
@@ -113,7 +121,7 @@ def svd(
             msg = f'an iterator can be read once, and method="{method}" reads more often: pass a callable'
             raise OptionError(msg)
         return _read_once(A, rank, tol, energy, options)
-    P = Rows(cast("Callable[[], Iterable[Any]]", A)) if streamed(A) else product(A)
+    P = Rows(cast("Callable[[], Iterable[Any]]", A)) if streamed(A) else product(A, check=False)
     if rank is not None:
         check_count("rank", rank, min(P.shape[-2:]))
     part = None if tol is None and energy is None else part_lost(tol, energy)
@@ -148,11 +156,13 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
     if method == "auto":
         method = "exact" if traced else choose(P, rank, part, options)
     if method == "exact":
+        P.check()
         return _exact(P, p if rank is None else rank, part)
     if traced:
         msg = f'method="{method}" is no function of A to autograd; method="exact" is, or pass A.detach()'
         raise OptionError(msg)
     with torch.no_grad():
+        small = condense(P, rank, method, options)  # before the norm, which comes with it
         scale = magnitude(P)
         if isinstance(P, Dense) and scale is not None:
             found = _found(Dense(P.A / scale[..., None, None]), rank, part, method, options)
@@ -165,7 +175,7 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
         ):
             return _spread(P, inner, rank, part, method, options)
         if part is None:
-            return fixed_rank(P, p if rank is None else rank, method, options)
+            return fixed_rank(P, p if rank is None else rank, method, options, small)
         return fixed_precision(P, part, method, options) or _exact(P, p, part)
 
 

@@ -1,0 +1,98 @@
+"""Random mixtures of rows, numba. Definition, shapes and errors: `neuralsolve.kernels.reference.mixing`.
+
+One pass over A, which waits for memory: the sum of squares comes with it. Threads take ranges of columns,
+which share no entry of the result. Eights of rows and columns are vectors in registers; what is left of both
+at the edges is copied into such eights, filled up by zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from neuralsolve.kernels.cpu.lanes import LANES, load, narrow, store, widen
+from neuralsolve.kernels.cpu.threads import ordered, side_by_side, thread_count
+
+GROUP = 8  # rows that are turned together
+WIDTH = 1024  # columns at a time: rows of them are read at the speed of memory, and their sums stay near
+
+
+@ordered
+def _squares(a, b, c, d):
+    """Return a^2 + b^2 + c^2 + d^2 in float64."""
+    a, b, c, d = widen(a), widen(b), widen(c), widen(d)
+    return (a * a + b * b) + (c * c + d * d)
+
+
+@ordered
+def _add(x, out, place):
+    store(load(out, place) + x, out, place)
+
+
+@ordered
+def _mix(A, n, signs, places, out, width, first, last, squares):
+    """Add S A to out (l, width), columns first..last of A (8 groups, n), both flat; and A^2 to squares (8,)."""
+    total = load(squares, 0)
+    for g in range(places.shape[0]):
+        d, p, row = signs[g], places[g], GROUP * g * n
+        d0, d1, d2, d3, d4, d5, d6, d7 = d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]
+        p0, p1, p2, p3 = p[0] * width, p[1] * width, p[2] * width, p[3] * width
+        p4, p5, p6, p7 = p[4] * width, p[5] * width, p[6] * width, p[7] * width
+        for j in range(first, last, LANES):
+            r = row + j
+            a, b, c, e = load(A, r), load(A, r + n), load(A, r + 2 * n), load(A, r + 3 * n)
+            total = total + _squares(a, b, c, e)
+            a, b, c, e = narrow(a) * d0, narrow(b) * d1, narrow(c) * d2, narrow(e) * d3
+            r += 4 * n
+            f, h, k, q = load(A, r), load(A, r + n), load(A, r + 2 * n), load(A, r + 3 * n)
+            total = total + _squares(f, h, k, q)
+            f, h, k, q = narrow(f) * d4, narrow(h) * d5, narrow(k) * d6, narrow(q) * d7
+            a, b, c, e, f, h, k, q = a + b, a - b, c + e, c - e, f + h, f - h, k + q, k - q
+            a, c, b, e, f, k, h, q = a + c, a - c, b + e, b - e, f + k, f - k, h + q, h - q
+            _add(a + f, out, p0 + j)
+            _add(b + h, out, p1 + j)
+            _add(c + k, out, p2 + j)
+            _add(e + q, out, p3 + j)
+            _add(a - f, out, p4 + j)
+            _add(b - h, out, p5 + j)
+            _add(c - k, out, p6 + j)
+            _add(e - q, out, p7 + j)
+    store(total, squares, 0)
+
+
+def _sketch(A: np.ndarray, signs: np.ndarray, places: np.ndarray, out: np.ndarray) -> float:
+    """Add S A to out (l, n or more) for A (8 groups, n) but for the last n % 8 columns; return their squares."""
+    columns, n, width = A.shape[1] // LANES, A.shape[1], out.shape[1]
+    threads = thread_count()
+    tasks = max(-(-LANES * columns // WIDTH), min(threads, columns))
+    flat, to = A.reshape(-1), out.reshape(-1)
+
+    def task(c: int) -> float:
+        squares = np.zeros(LANES)
+        first, last = columns * c // tasks * LANES, columns * (c + 1) // tasks * LANES
+        _mix(flat, n, signs, places, to, width, first, last, squares)
+        return float(squares.sum())
+
+    return sum(side_by_side(tasks, task, threads)) if columns else 0.0
+
+
+def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
+    """Out = S A float32 (l, n) for A (m, n); returns ||A||_F^2."""
+    X, Y, P = A.numpy(), out.numpy(), places.numpy()
+    (m, n), full = X.shape, len(A) // GROUP
+    d = np.zeros((len(P), GROUP), np.float32)
+    d.reshape(-1)[:m] = signs.numpy() / np.float32(GROUP**0.5)
+    Y[:] = 0
+    squares = _sketch(X[: full * GROUP], d[:full], P[:full], Y)
+    if m > full * GROUP:
+        rest = np.zeros((GROUP, n), X.dtype)
+        rest[: m - full * GROUP] = X[full * GROUP :]
+        squares += _sketch(rest, d[full:], P[full:], Y)
+    whole = n // LANES * LANES
+    if n > whole:
+        rest = np.zeros((len(P) * GROUP, LANES), X.dtype)
+        rest[:m, : n - whole] = X[:, whole:]
+        edge = np.zeros((len(Y), LANES), np.float32)
+        squares += _sketch(rest, d, P, edge)
+        Y[:, whole:] = edge[:, : n - whole]
+    return squares

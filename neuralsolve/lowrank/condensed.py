@@ -1,0 +1,88 @@
+"""A large dense matrix condensed to few rows, B = S A, with nearly the same leading right singular vectors.
+
+S mixes all rows at random (`kernels.reference.mixing`), in one pass over A that takes ||A||_F^2 along. With l
+rows, all projections P of rank r have ||B - B P||_F^2 = (1 +- O((r/l)^(1/2))) ||A - A P||_F^2, up to the same
+constant (Cohen, Elder, Musco, Musco & Persu, Dimensionality reduction for k-means clustering and low rank
+approximation, STOC 2015, 163-172), so that the best one for B is nearly so for A. What is left to errors is
+rather less: l independent mixtures of a tail of the squared norm t turn r vectors until the squared error is
+about (1 + r/l) t, and B itself shows (1 - r/l) t.
+
+The range of B is found by subspace iteration from mixtures of its own rows. Afterwards A is multiplied once,
+and its error is known exactly; `trusted` tells whether it is as expected, whatever S did to A.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuralsolve.kernels import table
+from neuralsolve.lowrank.factors import SVD
+from neuralsolve.lowrank.orthonormal import orthonormalize
+from neuralsolve.lowrank.products import LARGE, Dense
+from neuralsolve.lowrank.sketch import distinct
+from neuralsolve.lowrank.tall import tall_svd
+
+MIXTURES = 16  # rows of B for each column of the basis, or fewer,
+ENOUGH = 8  # but no fewer than these,
+SAVED = 4  # and so many rows of A for each of them, or the detour does not pay
+SLACK = 1.1  # by how much the error may exceed what is expected
+RANGE = 1e15  # of norms whose float32 squares are normal numbers
+GROUP = 8  # rows that are mixed together
+
+
+@dataclass(frozen=True)
+class Condensed:
+    """B (l, n) float32 = S A; `matrix` is A, or A^H where that has its rows in memory one after the other."""
+
+    matrix: Dense
+    B: Tensor
+
+    def basis(self, rank: int, width: int, generator: torch.Generator) -> tuple[Tensor, float]:
+        """Return Z (n, width), orthonormal, of leading right singular vectors, and ||B - B_rank||_F^2.
+
+        With B = Q R^H + rest, Q an orthonormal basis of B B^H S_2 B for a second mixture S_2.
+        """
+        B = self.B
+        more = -(-5 * width // (4 * GROUP)) * GROUP
+        start, squares = _mixed(B, min(more, len(B)), generator)
+        Q = orthonormalize((B @ start.mT).double()).to(B.dtype)
+        Z, s, _ = tall_svd((Q.mT @ B).mT.double(), width)
+        return Z.to(self.matrix.dtype), squares - float(s[:rank].square().sum())
+
+    def trusted(self, found: SVD, tail: float) -> bool:
+        """Whether the error of A is near what B has shown, and that no product of rounding."""
+        part = found.rank / len(self.B)
+        rounding = 100 * torch.finfo(self.B.dtype).eps * float(self.matrix.squared_norm())
+        most = SLACK**2 * (1 + part) / (1 - part) * (tail - rounding)
+        return float(found.error) ** 2 <= most
+
+
+def condensed(P: Dense, width: int, generator: torch.Generator) -> Condensed | None:
+    """Condense A for a basis of so many columns, and note its norm.
+
+    None where that does not pay, or A is no single real matrix on the CPU whose rows or columns lie in memory
+    one after the other, of a norm that float32 can hold.
+    """
+    A = P.A.detach()
+    if A.ndim != 2 or A.numel() < LARGE or A.device.type != "cpu" or A.is_complex():
+        return None
+    across = not A.is_contiguous()
+    lines = A.mT if across else A
+    rows = min(MIXTURES * width, len(lines) // SAVED)
+    if rows < ENOUGH * width or not lines.is_contiguous():
+        return None
+    B, squares = _mixed(lines, rows, generator)
+    P.norm = torch.tensor(squares, dtype=torch.float64).sqrt().to(A.dtype)
+    return Condensed(P.H if across else P, B) if 1 / RANGE < squares**0.5 < RANGE else None
+
+
+def _mixed(A: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Return S A (rows, n) for a random S, and ||A||_F^2."""
+    m, n = A.shape
+    signs = torch.randint(2, (m,), generator=generator, device=generator.device).cpu()
+    places = distinct(GROUP, rows, -(-m // GROUP), generator).mT.contiguous().cpu()
+    out = torch.empty((rows, n), dtype=torch.float32)
+    return out, table("cpu").hadamard_sketch(A, 2.0 * signs.float() - 1, places, out)
