@@ -14,6 +14,7 @@ and its error is known exactly; `trusted` tells whether it is as expected, whate
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,16 +22,16 @@ from torch import Tensor
 from neuralsolve.kernels import table
 from neuralsolve.lowrank.factors import SVD
 from neuralsolve.lowrank.orthonormal import orthonormalize
-from neuralsolve.lowrank.products import LARGE, Dense
+from neuralsolve.lowrank.products import LARGE, Dense, fresh
 from neuralsolve.lowrank.sketch import distinct
 from neuralsolve.lowrank.tall import tall_svd
 
 MIXTURES = 16  # rows of B for each column of the basis, or fewer,
 ENOUGH = 8  # but no fewer than these,
 SAVED = 4  # and so many rows of A for each of them, or the detour does not pay
-SLACK = 1.1  # by how much the error may exceed what is expected
+SLACK = 1.05  # by how much the error may exceed what is expected
 RANGE = 1e15  # of norms whose float32 squares are normal numbers
-GROUP = 8  # rows that are mixed together
+GROUP = LANES = 8  # rows that are mixed together, columns that are not
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class Condensed:
     def basis(self, rank: int, width: int, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return Z (n, width), orthonormal, of leading right singular vectors, and ||B - B_rank||_F^2.
 
-        With B = Q R^H + rest, Q an orthonormal basis of B B^H S_2 B for a second mixture S_2.
+        Left ones are those of C = B T^T, which has few columns, mixtures of those of B, by subspace iteration
+        from mixtures of its rows; the projection of B to them gives the right ones.
         """
         B = self.B
-        more = -(-5 * width // (4 * GROUP)) * GROUP
-        start, squares = _mixed(B, min(more, len(B)), generator)
-        Q = orthonormalize((B @ start.mT).double()).to(B.dtype)
-        Z, s, _ = tall_svd((Q.mT @ B).mT.double(), width)
+        C, squares = _columns_mixed(B, -(-len(B) // (2 * LANES)), generator)
+        start, _ = _rows_mixed(C, width + GROUP, generator)
+        Q = orthonormalize((C @ start.mT).double()).to(B.dtype)
+        Z, s, _ = tall_svd((Q.mT @ B).mT.double(), width, self.matrix.dtype)
         return Z.to(self.matrix.dtype), squares - float(s[:rank].square().sum())
 
     def trusted(self, found: SVD, tail: float) -> bool:
@@ -72,17 +74,29 @@ def condensed(P: Dense, width: int, generator: torch.Generator) -> Condensed | N
     across = not A.is_contiguous()
     lines = A.mT if across else A
     rows = min(MIXTURES * width, len(lines) // SAVED)
-    if rows < ENOUGH * width or not lines.is_contiguous():
+    if min(rows, lines.shape[1]) < ENOUGH * width or not lines.is_contiguous():
         return None
-    B, squares = _mixed(lines, rows, generator)
+    B, squares = _rows_mixed(lines, rows, generator)
     P.norm = torch.tensor(squares, dtype=torch.float64).sqrt().to(A.dtype)
-    return Condensed(P.H if across else P, B) if 1 / RANGE < squares**0.5 < RANGE else None
+    return Condensed(cast("Dense", P.H) if across else P, B) if 1 / RANGE < squares**0.5 < RANGE else None
 
 
-def _mixed(A: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, float]:
+def _rows_mixed(A: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, float]:
     """Return S A (rows, n) for a random S, and ||A||_F^2."""
     m, n = A.shape
-    signs = torch.randint(2, (m,), generator=generator, device=generator.device).cpu()
-    places = distinct(GROUP, rows, -(-m // GROUP), generator).mT.contiguous().cpu()
-    out = torch.empty((rows, n), dtype=torch.float32)
-    return out, table("cpu").hadamard_sketch(A, 2.0 * signs.float() - 1, places, out)
+    out = fresh((rows, n), torch.empty(0))
+    return out, table("cpu").hadamard_sketch(A, *_drawn(m, rows, generator), out)
+
+
+def _columns_mixed(B: Tensor, eighth: int, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Return B T^T (l, 8 eighth) for a random T, and ||B||_F^2."""
+    out = fresh((len(B), LANES * eighth), B)
+    drawn = _drawn(-(-B.shape[1] // LANES), eighth, generator)
+    return out, table("cpu").hadamard_sketch_columns(B, *drawn, out)
+
+
+def _drawn(count: int, mixtures: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw signs and places for so many rows to be mixed."""
+    signs = torch.randint(2, (count,), generator=generator, device=generator.device)
+    places = distinct(GROUP, mixtures, -(-count // GROUP), generator).mT.contiguous()
+    return 2.0 * signs.float().cpu() - 1, places.cpu()

@@ -85,8 +85,9 @@ def magnitude(P: Product) -> Tensor | None:
 def condense(P: Product, rank: int | None, method: str, options: Options) -> Condensed | None:
     """Return A condensed, and its norm noted, where that finds the range of it; None elsewhere."""
     asked = (options.iterations, options.warm, options.precision)
-    given = rank is None or any(option is not None for option in asked)
-    if given or method != "randomized" or not isinstance(P, Dense):
+    if rank is None or method != "randomized" or any(option is not None for option in asked):
+        return None
+    if not isinstance(P, Dense):
         return None
     return condensed(P, _kept(rank, options), options.random())
 

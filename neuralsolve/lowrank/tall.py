@@ -10,20 +10,23 @@ from neuralsolve.lowrank.orthonormal import orthonormalize
 from neuralsolve.lowrank.products import fresh
 
 
-def tall_svd(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def tall_svd(Y: Tensor, rank: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return U (..., m, rank), s and X (..., k, rank) of the SVD of tall Y (..., m, k).
 
+    U need be orthonormal to the precision of `dtype` only, by default that of Y.
+
     By the eigenvectors of Y^H Y, which take two products of tall matrices where Householder QR takes many
-    steps: U = Y X/s is orthonormal up to eps (s_1/s_r)^2. Past 100 eps it is corrected as in Cholesky QR
-    twice: with U = Q R, R near I, the SVD of R diag(s) is that of Y X. Where squares lose the last
-    singular values to rounding, QR it is.
+    steps: U = Y X/s is orthonormal up to eps (s_1/s_r)^2. Past 100 of those allowed it is corrected as in
+    Cholesky QR twice: with U = Q R, R near I, the SVD of R diag(s) is that of Y X. Where squares lose the
+    last singular values to rounding, QR it is.
     """
     eps = torch.finfo(Y.dtype).eps
     G = Y.mH @ Y
     values, X = dense_eigh(G)
     values, X = values[..., :rank], X[..., :rank]
     s = values.sqrt()
-    if bool((values[..., 0] < 100 * values[..., -1]).all()):
+    allowed = 100 * torch.finfo(dtype or Y.dtype).eps
+    if bool((eps * values[..., 0] < allowed * values[..., -1]).all()):
         return _times(Y, X / s[..., None, :]), s, X
     found = _graded(Y, G, rank)
     if found is not None:

@@ -1,4 +1,4 @@
-"""Random mixtures of rows, numba. Definition, shapes and errors: `neuralsolve.kernels.reference.mixing`.
+"""Random mixtures of rows or columns, numba. Definition and shapes: `neuralsolve.kernels.reference.mixing`.
 
 One pass over A, which waits for memory: the sum of squares comes with it. Threads take ranges of columns,
 which share no entry of the result. Eights of rows and columns are vectors in registers; what is left of both
@@ -11,17 +11,17 @@ import numpy as np
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.lanes import LANES, load, narrow, store, widen
-from neuralsolve.kernels.cpu.threads import ordered, side_by_side, thread_count
+from neuralsolve.kernels.cpu.prefetch import prefetch
+from neuralsolve.kernels.cpu.threads import ordered, over_ranges, side_by_side, thread_count
 
 GROUP = 8  # rows that are turned together
-WIDTH = 1024  # columns at a time: rows of them are read at the speed of memory, and their sums stay near
+WIDTH = 2048  # columns at a time: rows of them are read at the speed of memory, and their sums stay near
 
 
 @ordered
 def _squares(a, b, c, d):
-    """Return a^2 + b^2 + c^2 + d^2 in float64."""
-    a, b, c, d = widen(a), widen(b), widen(c), widen(d)
-    return (a * a + b * b) + (c * c + d * d)
+    """Return a^2 + b^2 + c^2 + d^2."""
+    return widen((a * a + b * b) + (c * c + d * d))
 
 
 @ordered
@@ -31,7 +31,7 @@ def _add(x, out, place):
 
 @ordered
 def _mix(A, n, signs, places, out, width, first, last, squares):
-    """Add S A to out (l, width), columns first..last of A (8 groups, n), both flat; and A^2 to squares (8,)."""
+    """Add S A to out (l, width), columns first..last of A (8 groups, n), all flat; sum their squares."""
     total = load(squares, 0)
     for g in range(places.shape[0]):
         d, p, row = signs[g], places[g], GROUP * g * n
@@ -40,6 +40,8 @@ def _mix(A, n, signs, places, out, width, first, last, squares):
         p4, p5, p6, p7 = p[4] * width, p[5] * width, p[6] * width, p[7] * width
         for j in range(first, last, LANES):
             r = row + j
+            for i in range(GROUP, 2 * GROUP):  # the next eight rows
+                prefetch(A, r + i * n)
             a, b, c, e = load(A, r), load(A, r + n), load(A, r + 2 * n), load(A, r + 3 * n)
             total = total + _squares(a, b, c, e)
             a, b, c, e = narrow(a) * d0, narrow(b) * d1, narrow(c) * d2, narrow(e) * d3
@@ -60,8 +62,18 @@ def _mix(A, n, signs, places, out, width, first, last, squares):
     store(total, squares, 0)
 
 
+@ordered
+def _mix_columns(B, n, signs, places, out, width, lo, hi):
+    """Add B T^T to out (l, width), rows lo..hi of B (l, n), flat: each is a matrix (8 groups, 8) of its own."""
+    squares = np.zeros(LANES)
+    for i in range(lo, hi):
+        line, to = B[i * n : (i + 1) * n], out[i * width : (i + 1) * width]
+        _mix(line, LANES, signs, places, to, LANES, 0, LANES, squares)
+    return squares.sum()
+
+
 def _sketch(A: np.ndarray, signs: np.ndarray, places: np.ndarray, out: np.ndarray) -> float:
-    """Add S A to out (l, n or more) for A (8 groups, n) but for the last n % 8 columns; return their squares."""
+    """Add S A to out for A (8 groups, n), without the last n % 8 columns; return their squares."""
     columns, n, width = A.shape[1] // LANES, A.shape[1], out.shape[1]
     threads = thread_count()
     tasks = max(-(-LANES * columns // WIDTH), min(threads, columns))
@@ -76,12 +88,17 @@ def _sketch(A: np.ndarray, signs: np.ndarray, places: np.ndarray, out: np.ndarra
     return sum(side_by_side(tasks, task, threads)) if columns else 0.0
 
 
+def _factors(signs: Tensor, groups: int) -> np.ndarray:
+    """Return the signs over 8^(1/2), (groups, 8), zeros at the end."""
+    d = np.zeros((groups, GROUP), np.float32)
+    d.reshape(-1)[: len(signs)] = signs.numpy() / np.float32(GROUP**0.5)
+    return d
+
+
 def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
     """Out = S A float32 (l, n) for A (m, n); returns ||A||_F^2."""
     X, Y, P = A.numpy(), out.numpy(), places.numpy()
-    (m, n), full = X.shape, len(A) // GROUP
-    d = np.zeros((len(P), GROUP), np.float32)
-    d.reshape(-1)[:m] = signs.numpy() / np.float32(GROUP**0.5)
+    (m, n), full, d = X.shape, len(A) // GROUP, _factors(signs, len(P))
     Y[:] = 0
     squares = _sketch(X[: full * GROUP], d[:full], P[:full], Y)
     if m > full * GROUP:
@@ -96,3 +113,27 @@ def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> fl
         squares += _sketch(rest, d, P, edge)
         Y[:, whole:] = edge[:, : n - whole]
     return squares
+
+
+def hadamard_sketch_columns(B: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
+    """Out = B T^T (l, 8 c) for B (l, n), the columns of every eighth place mixed apart; returns ||B||_F^2."""
+    X, Y, P = B.numpy(), out.numpy(), places.numpy()
+    n, block = X.shape[1], GROUP * LANES
+    full, d = n // block, _factors(signs, len(P))
+    Y[:] = 0
+    squares = _sketch_columns(X, d[:full], P[:full], Y)
+    if n > full * block:
+        rest = np.zeros((len(X), block), np.float32)
+        rest[:, : n - full * block] = X[:, full * block :]
+        squares += _sketch_columns(rest, d[full:], P[full:], Y)
+    return squares
+
+
+def _sketch_columns(B: np.ndarray, signs: np.ndarray, places: np.ndarray, out: np.ndarray) -> float:
+    """Add B T^T to out for B (l, n), without the last n % 64 columns; return the squares of the rest."""
+    flat, to, n, width = B.reshape(-1), out.reshape(-1), B.shape[1], out.shape[1]
+
+    def kernel(lo: int, hi: int) -> float:
+        return _mix_columns(flat, n, signs, places, to, width, lo, hi)
+
+    return sum(over_ranges(len(B), kernel, entries=B.size))

@@ -43,7 +43,7 @@ from neuralsolve.kernels.reference.factor import (
 from neuralsolve.kernels.reference.grid import csr_grid_rows
 from neuralsolve.kernels.reference.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.reference.learned import level_adapt, level_inverse, level_volume
-from neuralsolve.kernels.reference.mixing import hadamard_sketch
+from neuralsolve.kernels.reference.mixing import hadamard_sketch, hadamard_sketch_columns
 from neuralsolve.kernels.reference.padded import (
     level_load,
     level_prolong,
@@ -159,6 +159,7 @@ __all__ = [
     "faces_redblack_sweep",
     "faces_sor_sweep",
     "hadamard_sketch",
+    "hadamard_sketch_columns",
     "largest",
     "level_adapt",
     "level_attach",

@@ -1,10 +1,13 @@
-"""Random mixtures of the rows of a matrix, plain torch: the definition.
+"""Random mixtures of the rows or columns of a matrix, plain torch: the definition.
 
-The rows of A are taken by eights. Eight rows with signs d are turned by the orthonormal Walsh-Hadamard matrix
-H/8^(1/2), which spreads each of them over eight mixtures, and each mixture is added to a row of the result of
-its own. So S has eight entries +-8^(-1/2) in each column, as a sparse sign matrix has (Nelson & Nguyen, OSNAP,
-FOCS 2013, 117-126), and columns of the same eight are orthogonal; but three additions for each entry of A, and
-one to the result, do what would take eight.
+Rows are taken by eights. Eight rows with signs d are turned by the orthonormal Walsh-Hadamard matrix
+H/8^(1/2), which spreads each of them over eight mixtures, and each mixture is added to a row of the result
+of its own. So S has eight entries +-8^(-1/2) in each column, as a sparse sign matrix has (Nelson & Nguyen, OSNAP,
+FOCS 2013, 117-126), and columns of the same eight are orthogonal; but three additions for each entry of A,
+and one to the result, do what would take eight.
+
+Columns are mixed likewise, but only with those at a distance of a multiple of eight: each of the eight
+classes j mod 8 has mixtures of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ import torch
 from torch import Tensor
 
 GROUP = 8  # rows that are turned together
+LANES = 8  # columns that are kept apart
 
 
 def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
-    """Out = S A; returns ||A||_F^2, summed in float64.
+    """Out = S A; returns ||A||_F^2, fours of squares in the precision of A, their sums in float64.
 
     A (m, n) and out (l, n), contiguous, out float32 and overwritten; signs (m,) +-1 float32; places
     (ceil(m/8), 8) int64, different in each row, below l. Row 8 g + i of A, times its sign, is added to the
@@ -30,6 +34,24 @@ def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> fl
     turned = _hadamard(A.device) @ mixed.reshape(-1, GROUP, n)
     out.zero_().index_add_(0, places.reshape(-1), turned.reshape(-1, n))
     return float(torch.linalg.vector_norm(A, dtype=torch.float64).square())
+
+
+def hadamard_sketch_columns(B: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
+    """Out = B T^T, where T mixes the columns j with the same j mod 8 as `hadamard_sketch` mixes rows.
+
+    Returns ||B||_F^2.
+
+    B (m, n) and out (m, 8 c), contiguous float32; signs (ceil(n/8),), places (ceil(n/64), 8) below c, as
+    there. The mixtures of the columns with j mod 8 = q are in the columns q, q + 8, ... of out.
+    """
+    m, n = B.shape
+    rows = torch.zeros((m, len(places) * GROUP * LANES), device=B.device)
+    rows[:, :n] = B
+    side_by_side = rows.reshape(m, -1, LANES).transpose(0, 1).reshape(-1, m * LANES)
+    mixed = out.new_empty((out.shape[1] // LANES, m * LANES))
+    squares = hadamard_sketch(side_by_side[: len(signs)], signs, places, mixed)
+    out.copy_(mixed.reshape(-1, m, LANES).transpose(0, 1).reshape(m, -1))
+    return squares
 
 
 def _hadamard(device: torch.device) -> Tensor:
