@@ -27,8 +27,8 @@ from neuralsolve.lowrank.sketch import distinct
 from neuralsolve.lowrank.tall import tall_svd
 
 MIXTURES = 16  # rows of B for each column of the basis, or fewer,
-ENOUGH = 8  # but no fewer than these,
-SAVED = 4  # and so many rows of A for each of them, or the detour does not pay
+ENOUGH = 12  # but no fewer than these,
+SAVED = 3  # and so many rows of A for each of them, or the detour does not pay
 SLACK = 1.05  # by how much the error may exceed what is expected
 RANGE = 1e15  # of norms whose float32 squares are normal numbers
 GROUP = LANES = 8  # rows that are mixed together, columns that are not
@@ -48,9 +48,10 @@ class Condensed:
         from mixtures of its rows; the projection of B to them gives the right ones.
         """
         B = self.B
-        C, squares = _columns_mixed(B, -(-len(B) // (2 * LANES)), generator)
+        C, squares = _columns_mixed(B, len(B) // 2, generator)
         start, _ = _rows_mixed(C, width + GROUP, generator)
-        Q = orthonormalize((C @ start.mT).double()).to(B.dtype)
+        Q = _orthonormal(C @ _orthonormal(start.mT))
+        Q = _orthonormal(C @ _orthonormal(C.mT @ Q))
         Z, s, _ = tall_svd((Q.mT @ B).mT.double(), width, self.matrix.dtype)
         return Z.to(self.matrix.dtype), squares - float(s[:rank].square().sum())
 
@@ -81,22 +82,31 @@ def condensed(P: Dense, width: int, generator: torch.Generator) -> Condensed | N
     return Condensed(cast("Dense", P.H) if across else P, B) if 1 / RANGE < squares**0.5 < RANGE else None
 
 
+def _orthonormal(X: Tensor) -> Tensor:
+    """Return an orthonormal basis of columns, by double precision, which serves worse conditioned ones."""
+    return orthonormalize(X.double()).to(X.dtype)
+
+
 def _rows_mixed(A: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, float]:
     """Return S A (rows, n) for a random S, and ||A||_F^2."""
-    m, n = A.shape
-    out = fresh((rows, n), torch.empty(0))
-    return out, table("cpu").hadamard_sketch(A, *_drawn(m, rows, generator), out)
+    out = fresh((rows, A.shape[1]), torch.empty(0))
+    drawn = _signs(len(A), generator), _places(len(A), rows, generator)
+    return out, table("cpu").hadamard_sketch(A, *drawn, out)
 
 
-def _columns_mixed(B: Tensor, eighth: int, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Return B T^T (l, 8 eighth) for a random T, and ||B||_F^2."""
-    out = fresh((len(B), LANES * eighth), B)
-    drawn = _drawn(-(-B.shape[1] // LANES), eighth, generator)
+def _columns_mixed(B: Tensor, columns: int, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Return B T^T (l, columns), or up to seven columns more, for a random T, and ||B||_F^2."""
+    n, each = B.shape[1], -(-columns // LANES)
+    out = fresh((len(B), LANES * each), B)
+    drawn = _signs(n, generator), _places(-(-n // LANES), each, generator)
     return out, table("cpu").hadamard_sketch_columns(B, *drawn, out)
 
 
-def _drawn(count: int, mixtures: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw signs and places for so many rows to be mixed."""
-    signs = torch.randint(2, (count,), generator=generator, device=generator.device)
-    places = distinct(GROUP, mixtures, -(-count // GROUP), generator).mT.contiguous()
-    return 2.0 * signs.float().cpu() - 1, places.cpu()
+def _signs(count: int, generator: torch.Generator) -> Tensor:
+    heads = torch.randint(2, (count,), generator=generator, device=generator.device)
+    return 2.0 * heads.float().cpu() - 1
+
+
+def _places(count: int, mixtures: int, generator: torch.Generator) -> Tensor:
+    """Return to which mixtures each eight of so many rows is added, (ceil(count/8), 8)."""
+    return distinct(GROUP, mixtures, -(-count // GROUP), generator).mT.contiguous().cpu()

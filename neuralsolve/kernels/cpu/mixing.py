@@ -8,6 +8,7 @@ at the edges is copied into such eights, filled up by zeros.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from neuralsolve.kernels.cpu.lanes import LANES, load, narrow, store, widen
@@ -32,21 +33,22 @@ def _add(x, out, place):
 @ordered
 def _mix(A, n, signs, places, out, width, first, last, squares):
     """Add S A to out (l, width), columns first..last of A (8 groups, n), all flat; sum their squares."""
-    total = load(squares, 0)
+    total, step = load(squares, 0), places.shape[0] * n
     for g in range(places.shape[0]):
-        d, p, row = signs[g], places[g], GROUP * g * n
-        d0, d1, d2, d3, d4, d5, d6, d7 = d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]
+        p, s = places[g], GROUP * LANES * g
+        d0, d1, d2, d3 = load(signs, s), load(signs, s + 8), load(signs, s + 16), load(signs, s + 24)
+        d4, d5, d6, d7 = load(signs, s + 32), load(signs, s + 40), load(signs, s + 48), load(signs, s + 56)
         p0, p1, p2, p3 = p[0] * width, p[1] * width, p[2] * width, p[3] * width
         p4, p5, p6, p7 = p[4] * width, p[5] * width, p[6] * width, p[7] * width
         for j in range(first, last, LANES):
-            r = row + j
-            for i in range(GROUP, 2 * GROUP):  # the next eight rows
-                prefetch(A, r + i * n)
-            a, b, c, e = load(A, r), load(A, r + n), load(A, r + 2 * n), load(A, r + 3 * n)
+            r = g * n + j
+            for i in range(GROUP):  # the next group
+                prefetch(A, r + n + i * step)
+            a, b, c, e = load(A, r), load(A, r + step), load(A, r + 2 * step), load(A, r + 3 * step)
             total = total + _squares(a, b, c, e)
             a, b, c, e = narrow(a) * d0, narrow(b) * d1, narrow(c) * d2, narrow(e) * d3
-            r += 4 * n
-            f, h, k, q = load(A, r), load(A, r + n), load(A, r + 2 * n), load(A, r + 3 * n)
+            r += 4 * step
+            f, h, k, q = load(A, r), load(A, r + step), load(A, r + 2 * step), load(A, r + 3 * step)
             total = total + _squares(f, h, k, q)
             f, h, k, q = narrow(f) * d4, narrow(h) * d5, narrow(k) * d6, narrow(q) * d7
             a, b, c, e, f, h, k, q = a + b, a - b, c + e, c - e, f + h, f - h, k + q, k - q
@@ -63,11 +65,11 @@ def _mix(A, n, signs, places, out, width, first, last, squares):
 
 
 @ordered
-def _mix_columns(B, n, signs, places, out, width, lo, hi):
-    """Add B T^T to out (l, width), rows lo..hi of B (l, n), flat: each is a matrix (8 groups, 8) of its own."""
-    squares = np.zeros(LANES)
+def _mix_columns(B, signs, places, out, strides, lo, hi):
+    """Add B T^T to out for the rows lo..hi, flat: the first n numbers of each are a matrix (8 groups, 8)."""
+    squares, (n, length, width) = np.zeros(LANES), strides
     for i in range(lo, hi):
-        line, to = B[i * n : (i + 1) * n], out[i * width : (i + 1) * width]
+        line, to = B[i * length : i * length + n], out[i * width : (i + 1) * width]
         _mix(line, LANES, signs, places, to, LANES, 0, LANES, squares)
     return squares.sum()
 
@@ -77,28 +79,31 @@ def _sketch(A: np.ndarray, signs: np.ndarray, places: np.ndarray, out: np.ndarra
     columns, n, width = A.shape[1] // LANES, A.shape[1], out.shape[1]
     threads = thread_count()
     tasks = max(-(-LANES * columns // WIDTH), min(threads, columns))
-    flat, to = A.reshape(-1), out.reshape(-1)
+    flat, to, factors = A.reshape(-1), out.reshape(-1), signs.reshape(-1)
 
     def task(c: int) -> float:
         squares = np.zeros(LANES)
         first, last = columns * c // tasks * LANES, columns * (c + 1) // tasks * LANES
-        _mix(flat, n, signs, places, to, width, first, last, squares)
+        _mix(flat, n, factors, places, to, width, first, last, squares)
         return float(squares.sum())
 
     return sum(side_by_side(tasks, task, threads)) if columns else 0.0
 
 
-def _factors(signs: Tensor, groups: int) -> np.ndarray:
-    """Return the signs over 8^(1/2), (groups, 8), zeros at the end."""
-    d = np.zeros((groups, GROUP), np.float32)
-    d.reshape(-1)[: len(signs)] = signs.numpy() / np.float32(GROUP**0.5)
+def _factors(signs: np.ndarray, groups: int) -> np.ndarray:
+    """Return signs (m, 8) over 8^(1/2) by groups, (groups, 8, 8), those of the last rows at the end."""
+    full, d = len(signs) // GROUP, np.zeros((groups, GROUP, LANES), np.float32)
+    scaled = signs / np.float32(GROUP**0.5)
+    d[:full] = scaled[: full * GROUP].reshape(GROUP, full, LANES).swapaxes(0, 1)
+    d.reshape(-1, LANES)[full * GROUP : len(signs)] = scaled[full * GROUP :]
     return d
 
 
 def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
     """Out = S A float32 (l, n) for A (m, n); returns ||A||_F^2."""
     X, Y, P = A.numpy(), out.numpy(), places.numpy()
-    (m, n), full, d = X.shape, len(A) // GROUP, _factors(signs, len(P))
+    (m, n), full = X.shape, len(A) // GROUP
+    d = _factors(np.repeat(signs.numpy()[:, None], LANES, 1), len(P))
     Y[:] = 0
     squares = _sketch(X[: full * GROUP], d[:full], P[:full], Y)
     if m > full * GROUP:
@@ -107,33 +112,37 @@ def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> fl
         squares += _sketch(rest, d[full:], P[full:], Y)
     whole = n // LANES * LANES
     if n > whole:
-        rest = np.zeros((len(P) * GROUP, LANES), X.dtype)
-        rest[:m, : n - whole] = X[:, whole:]
-        edge = np.zeros((len(Y), LANES), np.float32)
-        squares += _sketch(rest, d, P, edge)
-        Y[:, whole:] = edge[:, : n - whole]
+        rest = np.zeros((m, LANES), X.dtype)
+        rest[:, : n - whole] = X[:, whole:]
+        edge = torch.empty((len(Y), LANES))
+        squares += hadamard_sketch(torch.from_numpy(rest), signs, places, edge)
+        Y[:, whole:] = edge.numpy()[:, : n - whole]
     return squares
 
 
 def hadamard_sketch_columns(B: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
     """Out = B T^T (l, 8 c) for B (l, n), the columns of every eighth place mixed apart; returns ||B||_F^2."""
     X, Y, P = B.numpy(), out.numpy(), places.numpy()
-    n, block = X.shape[1], GROUP * LANES
-    full, d = n // block, _factors(signs, len(P))
+    block, d = GROUP * LANES, signs.numpy()
+    if X.shape[1] % LANES:
+        X, d = (np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % LANES)]) for x in (X, d))
+    d = _factors(d.reshape(-1, LANES), len(P))
+    full = X.shape[1] // block
     Y[:] = 0
-    squares = _sketch_columns(X, d[:full], P[:full], Y)
-    if n > full * block:
+    squares = _sketch_columns(X, full * block, d[:full], P[:full], Y)
+    if X.shape[1] > full * block:
         rest = np.zeros((len(X), block), np.float32)
-        rest[:, : n - full * block] = X[:, full * block :]
-        squares += _sketch_columns(rest, d[full:], P[full:], Y)
+        rest[:, : X.shape[1] - full * block] = X[:, full * block :]
+        squares += _sketch_columns(rest, block, d[full:], P[full:], Y)
     return squares
 
 
-def _sketch_columns(B: np.ndarray, signs: np.ndarray, places: np.ndarray, out: np.ndarray) -> float:
-    """Add B T^T to out for B (l, n), without the last n % 64 columns; return the squares of the rest."""
-    flat, to, n, width = B.reshape(-1), out.reshape(-1), B.shape[1], out.shape[1]
+def _sketch_columns(B: np.ndarray, n: int, signs: np.ndarray, places: np.ndarray, out: np.ndarray) -> float:
+    """Add B T^T to out for the first n columns of B, n a multiple of 64; return their squares."""
+    flat, to, factors = B.reshape(-1), out.reshape(-1), signs.reshape(-1)
+    strides = (n, B.shape[1], out.shape[1])
 
     def kernel(lo: int, hi: int) -> float:
-        return _mix_columns(flat, n, signs, places, to, width, lo, hi)
+        return _mix_columns(flat, factors, places, to, strides, lo, hi)
 
     return sum(over_ranges(len(B), kernel, entries=B.size))
