@@ -28,8 +28,9 @@ from neuralsolve.lowrank.tall import tall_svd
 
 MIXTURES = 16  # rows of B for each column of the basis, or fewer,
 ENOUGH = 12  # but no fewer than these,
+LEAST = 200  # mixtures in any case: of fewer too many meet
 SAVED = 3  # and so many rows of A for each of them, or the detour does not pay
-SLACK = 1.05  # by how much the error may exceed what is expected
+EXPECTED = (0.83, 1.1)  # the squared error over what is expected, where all went well
 RANGE = 1e15  # of norms whose float32 squares are normal numbers
 GROUP = LANES = 8  # rows that are mixed together, columns that are not
 
@@ -48,19 +49,24 @@ class Condensed:
         from mixtures of its rows; the projection of B to them gives the right ones.
         """
         B = self.B
-        C, squares = _columns_mixed(B, len(B) // 2, generator)
+        C, squares = _columns_mixed(B, max(len(B) // 2, LEAST), generator)
         start, _ = _rows_mixed(C, width + GROUP, generator)
-        Q = _orthonormal(C @ _orthonormal(start.mT))
-        Q = _orthonormal(C @ _orthonormal(C.mT @ Q))
+        X = _orthonormal(C.mT @ (C @ _orthonormal(start.mT)))
+        Q = _orthonormal(C @ X)
         Z, s, _ = tall_svd((Q.mT @ B).mT.double(), width, self.matrix.dtype)
         return Z.to(self.matrix.dtype), squares - float(s[:rank].square().sum())
 
     def trusted(self, found: SVD, tail: float) -> bool:
-        """Whether the error of A is near what B has shown, and that no product of rounding."""
+        """Whether the error of A is about what B has shown, and that no product of rounding.
+
+        An error that is smaller tells of left vectors that were not those of B, and of a tail that they
+        left too large: it may be far from the smallest.
+        """
         part = found.rank / len(self.B)
         rounding = 100 * torch.finfo(self.B.dtype).eps * float(self.matrix.squared_norm())
-        most = SLACK**2 * (1 + part) / (1 - part) * (tail - rounding)
-        return float(found.error) ** 2 <= most
+        expected = (1 + part) / (1 - part) * (tail - rounding)
+        least, most = EXPECTED
+        return least * expected <= float(found.error) ** 2 <= most * expected
 
 
 def condensed(P: Dense, width: int, generator: torch.Generator) -> Condensed | None:
@@ -74,8 +80,8 @@ def condensed(P: Dense, width: int, generator: torch.Generator) -> Condensed | N
         return None
     across = not A.is_contiguous()
     lines = A.mT if across else A
-    rows = min(MIXTURES * width, len(lines) // SAVED)
-    if min(rows, lines.shape[1]) < ENOUGH * width or not lines.is_contiguous():
+    rows = min(max(MIXTURES * width, LEAST), len(lines) // SAVED)
+    if min(rows, lines.shape[1]) < max(ENOUGH * width, LEAST) or not lines.is_contiguous():
         return None
     B, squares = _rows_mixed(lines, rows, generator)
     P.norm = torch.tensor(squares, dtype=torch.float64).sqrt().to(A.dtype)
