@@ -2,7 +2,8 @@
 
     exact          LAPACK, all singular values, then cut; the one that autograd goes through
     gram           eigenvectors of A^H A in float64, where one side is short
-    randomized     subspace iteration from a random start, or a warm one
+    randomized     subspace iteration from a random start, or a warm one; of large dense matrices on random
+                   mixtures of their rows (`condensed`)
     block-krylov   all blocks of that iteration kept: more accurate for as many products with A
 
 All but the first project A to the span of an orthonormal Z, in the smaller of the two spaces: with
@@ -86,7 +87,8 @@ def svd(
     energy : the smallest rank that keeps this part of ||A||_F^2, in (0, 1]
     method : "auto", by shape and rank, or one of "exact", "randomized", "block-krylov", "gram"
     oversample : columns that the random start has beyond the rank
-    iterations : products with A^H A; by default 2, 1 for matrices of more than 4 million entries
+    iterations : products with A^H A; by default 2, 1 for matrices of more than 4 million entries; of dense
+        real ones on the CPU, whose rank is far below their sides, none where random mixtures of rows do
     warm : a basis (..., n, k) of right singular vectors, `Vh.mH` of a matrix nearby, to start from
     generator : of random numbers; one of a fixed seed by default
     precision : of the products with A^H A that find the range of a dense real A; the last one with A, from
