@@ -26,7 +26,8 @@ from neuralsolve.kernels.gpu.launch import INTERPRETED
 F64, F32 = torch.float64, torch.float32
 TYPES = {
     F64: "*fp64", F32: "*fp32", torch.int64: "*i64", torch.int32: "*i32", torch.uint16: "*u16",
-    torch.uint8: "*u8", torch.int8: "*i8", torch.bool: "*i1", torch.complex128: "*fp64", torch.complex64: "*fp32",
+    torch.uint8: "*u8", torch.int8: "*i8", torch.bool: "*i1",
+    torch.complex128: "*fp64", torch.complex64: "*fp32",
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def scans(t: torch.dtype, backward: bool) -> list[tuple[Any, ...]]:
 
 # More launches than those of the laws: sizes as they are in use, kernels that are in no table of theirs.
 MORE: dict[str, Any] = {
-    "axpy": lambda t: [(zeros(dtype=t), *long_vectors(t, 2, ())), (zeros(3, dtype=t), *long_vectors(t, 2, (3,)))],
+    "axpy": lambda t: [(zeros(*c, dtype=t), *long_vectors(t, 2, c)) for c in ((), (3,))],
     "cg_update": lambda t: [(zeros(*c, dtype=t), *long_vectors(t, 4, c)) for c in ((), (4,))],
     "columns_axpy": lambda t: [(zeros(300, dtype=t), *[zeros(50, 300, dtype=t) for _ in range(2)])],
     "columns_dot": lambda t: [(zeros(50, 300, dtype=t), zeros(50, 300, dtype=t), zeros(300, dtype=F64))],
