@@ -4,6 +4,9 @@ Built like the constant stencil (`gpu.stencil`); a coupling of zero drops its ne
 In float64 a product moves 48 bytes a cell (x, out, the diagonal, three couplings), a direction 64.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 from collections.abc import Sequence

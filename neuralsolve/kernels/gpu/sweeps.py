@@ -3,6 +3,9 @@
 One launch per colour: cells or rows of a colour are not coupled, so they go at the same time, in place.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
