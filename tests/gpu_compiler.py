@@ -1,7 +1,8 @@
 """Compile recorded launches of Triton kernels for sm_90, which takes no GPU; run as a script by a test.
 
 Reads a list of launches from standard input: (module, kernel, types, constants, divisible, options) each, and
-writes what went wrong, one line a kernel. Where Triton interprets nothing can be compiled, hence a process of its own.
+writes what went wrong, one line a kernel. Where Triton interprets nothing can be compiled, hence a process of
+its own.
 """
 
 from __future__ import annotations
