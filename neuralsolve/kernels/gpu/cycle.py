@@ -54,6 +54,7 @@ from neuralsolve.kernels.reference.cycle import (
     Y,
 )
 
+SIZE = 6  # column of the table: entries of a vector
 FUSED = 400_000  # padded cells of a level that is done in few launches, at most
 ROWS, COLUMNS = 16, 128  # of the coarsest inverse, that a program multiplies together
 
@@ -104,18 +105,17 @@ def _level(
     colored: bool,
 ) -> _Level:
     """Return the views of a level that a row of the table stands for."""
-    n = row[6]
-    b, x, y = (vectors[row[c] : row[c] + n] for c in (B, X, Y))
-    inverse = matrices[row[INVERSE] : row[INVERSE] + n]
-    colors = tuple(matrices[row[c] : row[c] + n] for c in (RED, BLACK)) if colored else (inverse,)
-    at = row[FACES]
-    faces = matrices[at : at + 4 * n] if at >= 0 else matrices[:0]
-    w = weights[row[WEIGHTS] : row[WEIGHTS] + 4 * n]
+    n = row[SIZE]
+    b, x, y = (vectors.narrow(0, row[c], n) for c in (B, X, Y))
+    inverse = matrices.narrow(0, row[INVERSE], n)
+    colors = tuple(matrices.narrow(0, row[c], n) for c in (RED, BLACK)) if colored else (inverse,)
+    faces = matrices.narrow(0, max(row[FACES], 0), 4 * n if row[FACES] >= 0 else 0)
+    w = weights.narrow(0, row[WEIGHTS], 4 * n)
     at, at_number, r, e, k = row[CONDUCTORS]
     conductors = None
     if k:
-        runs, edges = places[at : at + 3 * (r + e)].split([3 * r, 3 * e])
-        g, E = numbers[at_number : at_number + e + k * k].split([e, k * k])
+        runs, edges = places.narrow(0, at, 3 * (r + e)).split([3 * r, 3 * e])
+        g, E = numbers.narrow(0, at_number, e + k * k).split([e, k * k])
         conductors = runs.view(3, r), edges.view(3, e), g, E.view(k, k)
     shape, factors = (row[0], row[1], row[2]), (row[3], row[4], row[5])
     return _Level(shape, factors, n, b, x, y, inverse, colors, faces, w, conductors)
