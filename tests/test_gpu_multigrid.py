@@ -51,7 +51,7 @@ def random_on(level: Level, generator: torch.Generator) -> torch.Tensor:
 
 @pytest.mark.parametrize("scene", [masked_3d, flattened, wrapping, odd_periodic_2d])
 def test_a_launch_does_what_passes_do_one_by_one(scene, generator, monkeypatch):
-    """Residual and restriction; correction, a step and the next; two steps from zero: walls that wrap, too."""
+    """Residual and restriction; correction, a step and the next; two steps from zero; walls that wrap."""
     monkeypatch.setattr("neuralsolve.kernels.gpu.launch.LARGEST_BLOCK", 16)
     h = build(scene(), coarsest=4)
     (fine, coarse), around, shape = h.levels[:2], h.periodic, h.levels[0].plan.shape
