@@ -95,7 +95,7 @@ def cycles(t: torch.dtype) -> list[tuple[Any, ...]]:
     recorder = SimpleNamespace(levels_cycle=lambda *given: calls.append(given))
     with patch("neuralsolve.preconditioners.grid_cycle.table", lambda device: recorder):
         for M in cycles:
-            M.cycle(M.kind)
+            M.cycle()
     return calls
 
 

@@ -66,7 +66,7 @@ class MovedCycle(Preconditioner):
             r = copy_of(r)
             Z.project(r)
         K.level_load_scaled(r, shape, h.vector(0, B), self._size)
-        self._origin.cycle(self._origin.kind, 0, h)
+        self._origin.cycle(h=h)
         K.level_store_scaled(h.vector(0, X), self._size, 1 / h.unit, shape, out)
         if Z is not None:
             Z.project(out)

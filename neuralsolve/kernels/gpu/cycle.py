@@ -5,16 +5,17 @@ table of levels is never changed, and x ends where the table says. A CUDA graph 
 
 **Launches.** Levels of at most `FUSED` cells are done in four launches a visit with two steps of smoothing:
 two steps from zero; residual and restriction; correction and a step; the last step. Larger ones take six, as
-what is computed twice there costs more than a launch does. A W-cycle at 256^3 with constant coefficients,
-which corrects twice on two of seven levels, takes 89: 6 + 13 on the two large levels, 18 + 48 on the four
-below them, 4 solutions of the coarsest one. Conductors take 3 before and after.
+what is computed several times there is dearer than a launch. A second visit takes one more. A W-cycle at
+256^3 with constant coefficients, which corrects twice on two of seven levels, takes 89: 6 + 13 on the two
+large levels, 18 + 3 * 16 on the four below them, 4 products with the coarsest inverse. Conductors take 3
+before and 3 after.
 
-**Bytes** of a W(2,2)-cycle a cell of the finest level, constant coefficients, of whose vectors none stays in
-a cache: two steps from zero 12 (b, 1/diagonal, x), residual 16, restriction 8.5 (r, weights of four bytes, an
-eighth of b below), correction 12.5, two steps of 16 and 20 (the second one has a memory): 85. Levels below
-add 1/8 of as much as often as they are visited, couplings (16 for every pass over a matrix, of five) come on
-top there: (85 + 80) (2/8 + 4/64 + 4/512 + ...) = 53, most of it through the second cache. In all 138, and 80
-more for the finest level where coefficients vary; its conductors are not looked for.
+**Bytes** of a W(2,2)-cycle a cell of the finest level, on paper. Constant coefficients: two steps from zero
+12 (b, 1/diagonal, x), residual 16, restriction 8.5 (r, weights of four bytes, an eighth of b below),
+correction 12.5, two steps of 16 and 20 (the second one has a memory): 85. A visit below reads four times
+couplings of 16 besides, 149 a cell; a second one, which does not start from zero, takes 189. So
+85 + (149 + 189) (1/8 + 2/64) + 4 * 149 (1/512 + ...) = 139, of which the second cache serves the levels from
+64^3 on. Where coefficients vary the finest level takes 64 more, and every level corrects twice.
 """
 
 from __future__ import annotations
