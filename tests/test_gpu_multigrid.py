@@ -153,11 +153,11 @@ def test_cg_takes_as_many_iterations_there(gpu: Device):
     A = masked_2d()
     b = A @ normal(torch.Generator().manual_seed(8237), A.shape[0])
     M = ns.Multigrid("V", coarsest=20)
-    expected = ns.solve(A, b, ns.CG(), M=M, rtol=1e-9)
-    result = ns.solve(A.to("cuda:0"), b.to(CUDA), ns.CG(), M=M, rtol=1e-9)
+    expected = ns.solve(A, b, ns.CG(), M=M, rtol=1e-4)
+    result = ns.solve(A.to("cuda:0"), b.to(CUDA), ns.CG(), M=M, rtol=1e-4)
     assert result.converged
     assert abs(result.iterations - expected.iterations) <= 1
-    assert (b - A @ result.x.cpu()).norm() <= 1.01e-9 * b.norm()
+    assert (b - A @ result.x.cpu()).norm() <= 1.01e-4 * b.norm()
 
 
 def test_an_updated_moved_cycle_is_the_next_one(gpu: Device):
