@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from neuralsolve.bench import fields, learned, lowrank, multigrid, optimize, ssm, tuned
 from neuralsolve.bench.bars import BarRow, Settings, missing
-from neuralsolve.errors import InputError, OptionError, SolveError, nearest
+from neuralsolve.errors import InputError, SolveError, check_known
 
 Groups = Mapping[str, Callable[[Settings], Iterable[BarRow]]]
 SUITES: dict[str, Groups] = {
@@ -44,14 +44,10 @@ def take_suite(
     OptionError
         An unknown suite or group.
     """
-    if suite not in SUITES:
-        msg = f"no suite {suite!r}{nearest(suite, list(SUITES))}"
-        raise OptionError(msg)
+    check_known("no suite", suite, SUITES)
     groups = SUITES[suite]
     for name in only:
-        if name not in groups:
-            msg = f"the suite {suite} has no group {name!r}{nearest(name, list(groups))}"
-            raise OptionError(msg)
+        check_known(f"the suite {suite} has no group", name, groups)
     settings, rows = Settings(repeats, quick), []
     for name in only or groups:
         if progress is not None:

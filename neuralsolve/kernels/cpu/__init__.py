@@ -43,6 +43,7 @@ from neuralsolve.kernels.cpu.grid import csr_grid_rows
 from neuralsolve.kernels.cpu.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.cpu.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.cpu.level_faces import level_faces
+from neuralsolve.kernels.cpu.mixing import hadamard_sketch, hadamard_sketch_columns
 from neuralsolve.kernels.cpu.padded import (
     level_load,
     level_relax,
@@ -79,6 +80,9 @@ from neuralsolve.kernels.cpu.vector import (
     xpby,
 )
 from neuralsolve.kernels.cpu.weights import level_weights
+
+# for other devices, whose numbers the host does not read; here it does
+from neuralsolve.kernels.reference.padded import level_load_scaled, level_store_scaled
 
 __all__ = [
     "axpy",
@@ -136,6 +140,8 @@ __all__ = [
     "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "hadamard_sketch",
+    "hadamard_sketch_columns",
     "largest",
     "level_adapt",
     "level_attach",
@@ -143,12 +149,14 @@ __all__ = [
     "level_faces",
     "level_inverse",
     "level_load",
+    "level_load_scaled",
     "level_prolong",
     "level_relax",
     "level_residual",
     "level_restrict",
     "level_start",
     "level_store",
+    "level_store_scaled",
     "level_volume",
     "level_weights",
     "level_wrap",

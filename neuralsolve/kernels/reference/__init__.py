@@ -43,14 +43,17 @@ from neuralsolve.kernels.reference.factor import (
 from neuralsolve.kernels.reference.grid import csr_grid_rows
 from neuralsolve.kernels.reference.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.reference.learned import level_adapt, level_inverse, level_volume
+from neuralsolve.kernels.reference.mixing import hadamard_sketch, hadamard_sketch_columns
 from neuralsolve.kernels.reference.padded import (
     level_load,
+    level_load_scaled,
     level_prolong,
     level_relax,
     level_residual,
     level_restrict,
     level_start,
     level_store,
+    level_store_scaled,
     level_wrap,
 )
 from neuralsolve.kernels.reference.regions import stencil_regions
@@ -160,6 +163,8 @@ __all__ = [
     "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "hadamard_sketch",
+    "hadamard_sketch_columns",
     "largest",
     "level_adapt",
     "level_attach",
@@ -167,12 +172,14 @@ __all__ = [
     "level_faces",
     "level_inverse",
     "level_load",
+    "level_load_scaled",
     "level_prolong",
     "level_relax",
     "level_residual",
     "level_restrict",
     "level_start",
     "level_store",
+    "level_store_scaled",
     "level_volume",
     "level_weights",
     "level_wrap",
