@@ -143,9 +143,9 @@ class Int8Weights:
         x -> floor(x + u_t),      u_t = u_0 + t g mod 1,      u_0 uniform on [0, 1), one a weight, g golden
 
     With independent draws, a weight that takes n steps of a part a of a level would be off by
-    sqrt(n a (1 - a)) levels. Here u_t is uniform as well, at every t, but a weight is up on time: n even steps
-    leave it off by 1 + log n or so, by no more than 2 where n is a Fibonacci number (Denjoy and Koksma), and
-    nothing is remembered for it.
+    sqrt(n a (1 - a)) levels. Here u_t is uniform as well, at every t, but a weight is up on time: n even
+    steps leave it off by 1 + log n or so, by no more than 2 where n is a Fibonacci number (Denjoy and
+    Koksma). Nothing is remembered for it.
 
     `rounded` is what the optimizer writes; the parameter itself stays a tensor of floats, whose values
     `encode` turns into one byte each, and `decode` back, without loss.
