@@ -27,7 +27,7 @@ def test_names_are_those_of_the_methods():
 
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_a_training_of_fields_goes_on_bit_for_bit(name, tmp_path):
-    rank = {} if name in ("adam8bit", "tensor-galore") else {"rank": 4}
+    rank = {} if name in ("adam8bit", "tensor-galore", "muon") else {"rank": 4}
     options = {"optimizer": name, "refresh": 3, "epochs": 3} | rank
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
