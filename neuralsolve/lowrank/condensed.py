@@ -26,8 +26,8 @@ from neuralsolve.lowrank.products import LARGE, Dense, fresh
 from neuralsolve.lowrank.sketch import distinct
 from neuralsolve.lowrank.tall import tall_svd
 
-MIXTURES = 16  # rows of B for each column of the basis, or fewer,
-ENOUGH = 12  # but no fewer than these,
+MIXTURES = 12  # rows of B for each column of the basis, or fewer,
+ENOUGH = 10  # but no fewer than these,
 LEAST = 200  # mixtures in any case: of fewer too many meet
 SAVED = 3  # and so many rows of A for each of them, or the detour does not pay
 EXPECTED = (0.83, 1.1)  # the squared error over what is expected, where all went well
