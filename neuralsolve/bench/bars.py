@@ -19,7 +19,7 @@ FIRST_SEED = 9001  # of the geometries; none of them took part in tuning
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure, and where: rounds of every timing, toy sizes that only show that all runs or not."""
+    """How much to measure, and where: rounds of every timing; toy sizes, which show that all runs, or not."""
 
     repeats: int = 5
     quick: bool = False
