@@ -229,5 +229,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr("torch.cuda.graph", device.record)
     monkeypatch.setattr("neuralsolve.kernels.gpu.launch._start", device.start)
     device.reads, device.recording = 0, None
-    with Factories():
-        yield device
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) is a copy that can be seen
+    try:
+        with Factories():
+            yield device
+    finally:
+        torch._C._set_only_lift_cpu_tensors(before)

@@ -53,6 +53,8 @@ class NullSpace:
     def to(self, device: torch.device) -> NullSpace:
         """Return the null space on another device."""
         parts = (self.labels, self.counts, self.basis)
+        if all(part is None or part.device == device for part in parts):
+            return self
         return NullSpace(*(None if part is None else part.to(device) for part in parts))
 
     def describe(self) -> str:

@@ -31,7 +31,6 @@ from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.matrix import check_count, check_number, divisors, matrix_of
-from neuralsolve.preconditioners.polynomial_cycle import Ladder, PolynomialCycle
 
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.coarsening import Hierarchy, Rows
@@ -180,6 +179,8 @@ class _AlgebraicMultigrid(Preconditioner):
     def to(self, device: torch.device) -> Preconditioner:
         if device.type == "cpu" or self.kept is not None or not self.symmetric:
             return super().to(device)
+        from neuralsolve.preconditioners.polynomial_cycle import Ladder, PolynomialCycle
+
         h = self.hierarchy
         levels = [(level.A, level.P, level.R) for level in h.levels]
         return PolynomialCycle(

@@ -63,7 +63,7 @@ def _faces(
     """Set out = A x, or A (x + beta p); cz are the couplings across planes, cy and cx those within."""
     first, y, xx, inside = place(middle, line, turns, BY, BX)
     column = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    inside, wide = inside[:, None], (column < k)[None, :]
+    there, live = inside[:, None], inside[:, None] & (column < k)[None, :]
     cell = (y.to(tl.int64) * line + xx)[:, None]
     at = cell * k + column[None, :]
     b = 0.0
@@ -73,15 +73,14 @@ def _faces(
     x_low, x_high = beside(xx[:, None], line, 1)
     before = tl.where(first > 0, first, planes) - 1
     start = first * middle * line
-    below = iterate_at(x, p, b, before * middle * line * k + at, inside & wide, DIRECTION)
-    u = iterate_at(x, p, b, start * k + at, inside & wide & (first < planes), DIRECTION)
-    c_below = tl.load(cz + start + cell, mask=inside & (first < planes), other=0.0)
+    below = iterate_at(x, p, b, before * middle * line * k + at, live, DIRECTION)
+    u = iterate_at(x, p, b, start * k + at, live, DIRECTION)
+    c_below = tl.load(cz + start + cell, mask=there, other=0.0)
     sums = tl.zeros([BY * BX, COLS], tl.float64)
-    for turn in range(turns):
+    for turn in range(tl.minimum(turns, planes - first)):
         z = first + turn
         start = z * middle * line
-        there, here = inside & (z < planes), start * k + at
-        live = there & wide
+        here = start * k + at
         after = tl.where(z + 1 < planes, start + middle * line, 0)
         above = iterate_at(x, p, b, after * k + at, live, DIRECTION)
         c_above = tl.load(cz + after + cell, mask=there, other=0.0)

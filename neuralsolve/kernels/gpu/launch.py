@@ -19,9 +19,14 @@ from torch import Tensor
 
 from neuralsolve.errors import OptionError
 
-fp64 = float  # as an annotation of a kernel's argument
 LARGEST_BLOCK = 1024  # entries of a program's block, at most
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "") == "1"
+
+
+class fp64(float):
+    """As an annotation of a kernel's argument: Triton goes by its name, and looks up what it knows alone."""
+
+    __triton_builtin__ = True
 
 
 def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) -> None:

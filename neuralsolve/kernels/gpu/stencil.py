@@ -65,36 +65,36 @@ def _stencil(
     x_low, x_high = beside(xx[:, None], line, k)
     below_first = tl.where(first > 0, first, planes) - 1
     below = iterate_at(x, p, b, below_first * middle * line * k + at, there, DIRECTION)
-    u = iterate_at(x, p, b, first * middle * line * k + at, there & (first < planes), DIRECTION)
+    u = iterate_at(x, p, b, first * middle * line * k + at, there, DIRECTION)
     sums = tl.zeros([BY * BX, COLS], tl.float64)
-    for turn in range(turns):
+    for turn in range(tl.minimum(turns, planes - first)):
         z = first + turn
-        live, start = there & (z < planes), z * middle * line
+        start = z * middle * line
         here = start * k + at
         next_plane = tl.where(z + 1 < planes, start + middle * line, 0)
-        above = iterate_at(x, p, b, next_plane * k + at, live, DIRECTION)
+        above = iterate_at(x, p, b, next_plane * k + at, there, DIRECTION)
         if EACH:
-            bits = tl.load(code + here, mask=live, other=0).to(tl.int32)
+            bits = tl.load(code + here, mask=there, other=0).to(tl.int32)
         else:
-            bits = tl.load(code + start + cell, mask=inside[:, None] & (z < planes), other=0).to(tl.int32)
+            bits = tl.load(code + start + cell, mask=inside[:, None], other=0).to(tl.int32)
         centre = tl.where(bits != 0, u, 0.0)
         low, high = (
-            iterate_at(x, p, b, here + x_low, live, DIRECTION),
-            iterate_at(x, p, b, here + x_high, live, DIRECTION),
+            iterate_at(x, p, b, here + x_low, there, DIRECTION),
+            iterate_at(x, p, b, here + x_high, there, DIRECTION),
         )
-        value = sx.to(number) * _difference(bits, centre, low, high, 2)
+        value = tl.full([], sx, number) * _difference(bits, centre, low, high, 2)
         if FLAT:
-            value += sy.to(number) * _difference(bits, centre, below, above, 1)
+            value += tl.full([], sy, number) * _difference(bits, centre, below, above, 1)
         else:
             low, high = (
-                iterate_at(x, p, b, here + y_low, live, DIRECTION),
-                iterate_at(x, p, b, here + y_high, live, DIRECTION),
+                iterate_at(x, p, b, here + y_low, there, DIRECTION),
+                iterate_at(x, p, b, here + y_high, there, DIRECTION),
             )
-            value += sy.to(number) * _difference(bits, centre, low, high, 1)
-            value += sz.to(number) * _difference(bits, centre, below, above, 0)
-        tl.store(out + here, value, mask=live)
+            value += tl.full([], sy, number) * _difference(bits, centre, low, high, 1)
+            value += tl.full([], sz, number) * _difference(bits, centre, below, above, 0)
+        tl.store(out + here, value, mask=there)
         if DIRECTION:
-            tl.store(new_p + here, u, mask=live)
+            tl.store(new_p + here, u, mask=there)
         if DOT:
             sums += centre.to(tl.float64) * value.to(tl.float64)
         below = u
