@@ -18,20 +18,21 @@ from neuralsolve.bench.baselines import SLACK
 from neuralsolve.bench.clock import interleaved, timed
 from neuralsolve.bench.device_measures import STEPS, box, noise, step_seconds
 from neuralsolve.bench.device_rivals import CUPY, TORCH, cupy_cg, cupy_missing, torch_cg
+from neuralsolve.bench.gpu_bytes import cube
 from neuralsolve.models.neural import load_network
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.pde.scenes import free_surface
 from neuralsolve.preconditioners.weights import weights_file
 
-RTOL, LOOSE = 1e-8, 1e-6
+RTOL, LOOSE, QUICK = 1e-8, 1e-6, 0.1  # of networks, and of batches and networks at toy sizes
 COLUMNS = 64
 GAIN = Bars(5, at_least=True)
 
 
 def multigrid(settings: Settings) -> Iterator[BarRow]:
     """Yield solves of obstacles and a free surface in 256^3 after the first one of a `Prepared`."""
-    shape, seeds = settings.cells(256, 256, 256), settings.seeds(2)
+    shape, seeds = cube(settings), settings.seeds(2)
     scenes = [_scene(shape, seed) for seed in seeds]
     for every, bars in ((2, Bars(60)), (10, None)):
         found = [_second_solves(A, b, settings, every) for A, b in scenes]
@@ -56,13 +57,14 @@ def multigrid(settings: Settings) -> Iterator[BarRow]:
 def batch(settings: Settings) -> Iterator[BarRow]:
     """Yield many right sides at once, and many systems, beside one after the other."""
     shape, (seed, *_) = settings.cells(64, 64, 64), settings.seeds(1)
-    count, device = (3 if settings.quick else COLUMNS), settings.device
+    device = settings.device
+    count, rtol = (3, QUICK) if settings.quick else (COLUMNS, RTOL)
     (A, _), problem = _scene(shape, seed), f"masked {named(shape)}"
     generator = np.random.default_rng(seed + 500)
     B = torch.from_numpy(generator.standard_normal((A.shape[0], count))).to(device)
     columns = list(B.T.contiguous())
     for name, M in (("CG", None), ("CG with multigrid", ns.Multigrid())):
-        prepared = ns.prepare(A.to(device), ns.CG(), M=M, rtol=RTOL)
+        prepared = ns.prepare(A.to(device), ns.CG(), M=M, rtol=rtol)
         what = f"{count} right sides, one by one / at once, {name}"
         alone = partial(_one_by_one, [prepared] * count, columns)
         yield _gain(settings, problem, what, None if M else GAIN, partial(prepared.solve, B), alone)
@@ -72,15 +74,15 @@ def batch(settings: Settings) -> Iterator[BarRow]:
         yield missing("batch", problem, what, "x", GAIN, "this version has no BatchedStencil")
         return
     many = [_scene(shape, seed + j)[0] for j in range(count)]
-    each = [ns.prepare(S.to(device), ns.CG(), rtol=RTOL) for S in many]
-    whole = ns.prepare(BatchedStencil(many).to(device), ns.CG(), rtol=RTOL)
+    each = [ns.prepare(S.to(device), ns.CG(), rtol=rtol) for S in many]
+    whole = ns.prepare(BatchedStencil(many).to(device), ns.CG(), rtol=rtol)
     alone = partial(_one_by_one, each, columns)
     yield _gain(settings, problem, what, GAIN, partial(whole.solve, B), alone)
 
 
 def rivals(settings: Settings) -> Iterator[BarRow]:
     """Yield an iteration of CG of CuPy and of torch's CSR product, in iterations of ours."""
-    device, (side, *_) = settings.device, settings.cells(256)
+    device, side = settings.device, cube(settings)[0]
     A, steps = box(side), STEPS
     S, b = A.to_scipy(), noise(A.shape[0], device)
     ours = {
@@ -108,10 +110,11 @@ def networks(settings: Settings) -> Iterator[BarRow]:
     """Yield DCDM with its network in bfloat16 beside float32: time and number of steps."""
     shape, (seed, *_) = settings.cells(128, 128, 128), settings.seeds(1)
     A, b = _scene(shape, seed)
+    rtol = QUICK if settings.quick else LOOSE
     net, _ = load_network(weights_file("dcdm3d", "NeuralDirection"))
     placed, there = A.to(settings.device), torch.from_numpy(b).to(settings.device)
     solvers = {
-        name: ns.prepare(placed, ns.DCDM(), M=ns.NeuralDirection(each), rtol=LOOSE)
+        name: ns.prepare(placed, ns.DCDM(), M=ns.NeuralDirection(each), rtol=rtol)
         for name, each in (("float32", net), ("bfloat16", InHalf(net)))
     }
     results = {name: solver.solve(there, throw=False) for name, solver in solvers.items()}
@@ -137,7 +140,7 @@ def networks(settings: Settings) -> Iterator[BarRow]:
         note=note,
     )
     share = steps["bfloat16"] / steps["float32"]
-    what = f"{steps['bfloat16']} and {steps['float32']} to {LOOSE:g}"
+    what = f"{steps['bfloat16']} and {steps['float32']} to {rtol:g}"
     worst = max(residual.values())
     yield row(
         "networks", problem, "steps in bfloat16 / float32", "x", None, [share], residual=worst, note=what
