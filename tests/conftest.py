@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,15 @@ def all_kernels(
     """Implementations for the CPU; see `implementation`."""
     with implementation(request.param, monkeypatch) as table:
         yield table
+
+
+@pytest.fixture
+def tiled(every_room: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """All implementations; tiles of the GPU have several rows and columns, its programs several tiles."""
+    if importlib.util.find_spec("triton"):
+        monkeypatch.setattr("neuralsolve.kernels.gpu.launch.LARGEST_BLOCK", 64)
+        monkeypatch.setattr("neuralsolve.kernels.gpu.box.ENOUGH", 2)
+    return every_room
 
 
 @pytest.fixture(params=["reference", "cpu", "threads", "gpu"])

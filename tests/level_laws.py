@@ -153,6 +153,22 @@ def loaded(g, t):
     return normal(g, 5 * 6 * 7), 0.3, h.levels[0].plan.shape, layered(g, h)
 
 
+def loaded_scaled(g, t):
+    h = levels()
+    return (
+        1e30 * normal(g, 5 * 6 * 7),
+        h.levels[0].plan.shape,
+        layered(g, h),
+        torch.ones((), dtype=torch.float64),
+    )
+
+
+def stored_scaled(g, t):
+    h = levels()
+    size = torch.tensor(2.0**70, dtype=torch.float64)
+    return layered(g, h), size, 0.3, h.levels[0].plan.shape, normal(g, 5 * 6 * 7)
+
+
 def stored(g, t):
     h = levels()
     return layered(g, h), 0.3, h.levels[0].plan.shape, normal(g, 5 * 6 * 7)
@@ -210,6 +226,7 @@ LEVEL_KERNELS = {
     "level_diagonal": diagonals,
     "level_inverse": inverting,
     "level_load": loaded,
+    "level_load_scaled": loaded_scaled,
     "level_prolong": lambda g, t: (layered(g, h := levels(), 1), *transfer(h), layered(g, h)),
     "level_relax": relaxed,
     "level_residual": lambda g, t: (
@@ -221,6 +238,7 @@ LEVEL_KERNELS = {
     "level_restrict": lambda g, t: (layered(g, h := levels()), *transfer(h), 1.3, layered(g, h, 1)),
     "level_start": lambda g, t: (layered(g, h := levels()), *level_matrix(), 0.7, (0.6, 0.2), layered(g, h)),
     "level_store": stored,
+    "level_store_scaled": stored_scaled,
     "level_volume": measuring(False),
     "level_weights": weighted,
     "level_wrap": wrapped,

@@ -22,6 +22,9 @@ READERS = [
     getattr(torch.Tensor, name)
     for name in ("__float__", "__int__", "__bool__", "__index__", "item", "tolist")
 ]
+GUARDED = [
+    getattr(torch.Tensor, name) for name in ("__getitem__", "__setitem__", "__invert__", "contiguous")
+]  # torch asks a driver in these, too
 READS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
 
 
@@ -51,6 +54,8 @@ class There(torch.Tensor):
                 return func(args[0].held, *args[1:], **(kwargs or {}))
             if func is torch.Tensor.copy_:
                 return device.run(aten.copy_.default, args, kwargs or {})
+            if func in GUARDED:
+                return device.plain(func, args)
             return func(*args, **(kwargs or {}))
 
     @classmethod
@@ -125,6 +130,18 @@ class Device:
         if written is not None:
             return written
         return tree_map(lambda v: There(v) if isinstance(v, torch.Tensor) else v, result)
+
+    def plain(self, func: Any, args: Any) -> Any:
+        """Call a method of tensors on what is held."""
+        inner = tree_map(held, args)
+        if self.recording is not None and func is torch.Tensor.__setitem__:
+            self.keep_tensor(inner[0])
+        result = func(*inner)
+        if self.recording is not None:
+            self.recording.calls.append(_again(func, inner, {}, result))
+        if result is inner[0]:
+            return args[0]
+        return There(result) if isinstance(result, torch.Tensor) else result
 
     def keep(self, func: Any, args: Any, kwargs: Any) -> None:
         """Keep what is written while recording, to put it back: recording does nothing."""

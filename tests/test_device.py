@@ -1,24 +1,45 @@
-"""Solves on a device: the answers of the CPU, and nothing read by the host but norms."""
+"""Solves on a device: the answers of the CPU, nothing read by the host but norms, steps recorded as a graph."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from recipe_laws import box_2d, convection, graph, masked_2d, masked_3d, pockets_2d
 from simulated_gpu import CUDA, Device, There, gpu
 
 import neuralsolve as ns
+from neuralsolve.errors import OptionError
+from neuralsolve.kernels import table
 
 __all__ = ["gpu"]  # a fixture
-RECIPES = {
+ON_DEVICE = {
     "none": None,
     "Jacobi": ns.Jacobi(),
     "SSOR": ns.SSOR(order="multicolor"),
-    "lexicographic": ns.SSOR(),
-    "IC": ns.IncompleteCholesky(),
     "AMG": ns.AMG(max_coarse=8),
     "aggregation": ns.AMG("aggregation", max_coarse=8),
 }
+ON_CPU = {"lexicographic": ns.SSOR(), "IC": ns.IncompleteCholesky()}
+
+
+def cells() -> np.ndarray:
+    flags = np.full((6, 7), ns.FLUID)
+    flags[2:4, 3], flags[-1, :2] = ns.SOLID, ns.AIR
+    return flags
+
+
+def stencil() -> ns.PoissonStencil:
+    return ns.PoissonStencil(ns.Grid(cells()))
+
+
+def closed() -> ns.PoissonStencil:
+    """A singular one: all walls closed."""
+    return ns.PoissonStencil(ns.Grid((5, 6)))
+
+
+def matrix() -> ns.LinearOperator:
+    A = ns.PoissonStencil(ns.Grid((6, 7), walls="dirichlet"))
+    return ns.as_operator(A.to_scipy() + 0.1 * np.diag(np.arange(42)))
 
 
 def right_side(A: ns.LinearOperator, *columns: int) -> torch.Tensor:
@@ -26,15 +47,99 @@ def right_side(A: ns.LinearOperator, *columns: int) -> torch.Tensor:
     return A @ torch.randn(A.shape[0], *columns, generator=g, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("scene", [box_2d, graph, masked_3d, pockets_2d], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", RECIPES)
-def test_cg_on_the_device(gpu: Device, scene, name):
-    A = scene()
+@pytest.mark.parametrize("name", [*ON_DEVICE, *ON_CPU])
+def test_cg_on_the_device(gpu: Device, name):
+    A, M = stencil(), (ON_DEVICE | ON_CPU)[name]
     b = right_side(A)
-    expected = ns.solve(A, b, ns.CG(), M=RECIPES[name], rtol=1e-9)
-    result = ns.solve(A.to("cuda:0"), b.to(CUDA), ns.CG(), M=RECIPES[name], rtol=1e-9)
+    expected = ns.solve(A, b, ns.CG(), M=M, rtol=1e-6)
+    prepared = ns.prepare(A.to(CUDA), ns.CG(), M=M, rtol=1e-6, check_every=4)
+    prepared.solve(b.to(CUDA))
+    gpu.reads = 0
+    result = prepared.solve(b.to(CUDA))
+    reads = gpu.reads
     assert isinstance(result.x, There)
     assert result.converged
     assert result.iterations <= 1.5 * expected.iterations + 3  # AMG has other smoothers there
-    x = result.x.cpu()
-    assert (b - A @ x).norm() <= 1.01e-9 * b.norm()
+    assert (b - A @ result.x.cpu()).norm() <= 1.01e-6 * b.norm()
+    looks = -(-result.iterations // 4)
+    assert ("applied on the CPU" in result.explanation) == (name in ON_CPU)
+    assert (reads > result.iterations) if name in ON_CPU else (reads <= 2 * looks + 10)
+
+
+@pytest.mark.parametrize("make", [closed, matrix])
+@pytest.mark.parametrize("columns", [(), (2,)], ids=["n", "nk"])
+def test_operators_on_the_device(gpu: Device, make, columns):
+    A = make()
+    b = right_side(A, *columns)
+    moved = A.to(CUDA)
+    assert moved.device == CUDA
+    assert moved.to("cpu") is A or torch.equal(moved.to("cpu") @ b, A @ b)
+    result = ns.solve(moved, b, ns.CG(), rtol=1e-8)  # b from the CPU: x goes back there
+    assert not isinstance(result.x, There)
+    torch.testing.assert_close(result.x, ns.solve(A, b, ns.CG(), rtol=1e-10).x, rtol=0, atol=1e-6)
+
+
+def test_steps_are_recorded_once(gpu: Device):
+    A = stencil()
+    prepared = ns.prepare(A.to(CUDA), ns.CG(), M=ns.Jacobi(), rtol=1e-8, check_every=4)
+    plain = ns.prepare(A, ns.CG(), M=ns.Jacobi(), rtol=1e-8)
+    first, second = right_side(A), right_side(A).flip(0) * (A.diagonal() > 0)
+    x = prepared.solve(first.to(CUDA)).x
+    kept = x.cpu().clone()
+    recorded = prepared._place._unseen._graph  # type: ignore[union-attr]
+    assert recorded is not None
+    for b in (second, first):
+        mine, theirs = prepared.solve(b.to(CUDA)), plain.solve(b)
+        assert mine.converged
+        assert mine.iterations == theirs.iterations
+        assert mine.matvecs >= theirs.matvecs
+        np.testing.assert_allclose(mine.residual_norms[:-1], theirs.residual_norms[:-1], rtol=1e-6)
+        torch.testing.assert_close(mine.x.cpu(), theirs.x, rtol=1e-7, atol=1e-9)
+    assert prepared._place._unseen._graph is recorded  # type: ignore[union-attr]
+    assert torch.equal(x.cpu(), kept)
+    prepared.update(A.to(CUDA))
+    assert prepared.solve(first.to(CUDA)).converged
+
+
+def test_what_calls_back_is_not_recorded(gpu: Device):
+    A = stencil()
+    prepared = ns.prepare(A.to(CUDA), ns.CG(), M=lambda r: r / max(float(r.norm()), 1.0), check_every=2)
+    assert prepared.solve(right_side(A).to(CUDA), throw=False).iterations > 2
+    assert prepared._place._unseen._graph is None  # type: ignore[union-attr]
+
+
+def test_gradients_come_back_to_where_they_are_asked_for(gpu: Device):
+    grid = ns.Grid((4, 5), walls="dirichlet")
+    faces = [torch.ones(5, 5, dtype=torch.float64), torch.ones(4, 6, dtype=torch.float64, requires_grad=True)]
+    b = right_side(ns.PoissonStencil(grid))
+    found = []
+    for device in ("cpu", CUDA):
+        faces[1].grad = None
+        A = ns.PoissonStencil(grid, faces).to(device)
+        ns.solve(A, b, ns.CG(), rtol=1e-10).x.sum().backward()
+        found.append(faces[1].grad.clone())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9)
+
+
+def test_a_grid_is_for_matrices_on_the_cpu(gpu: Device):
+    with pytest.raises(OptionError, match=r"PoissonStencil\(grid\)\.to"):
+        ns.prepare(matrix().to(CUDA), grid=(6, 7))
+
+
+def test_set_up_is_not_for_the_device(gpu: Device):
+    with pytest.raises(OptionError, match="runs on the CPU alone"):
+        table(CUDA).csr_ic0_factor  # noqa: B018
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("make", [stencil, matrix])
+def test_without_cuda_moving_says_what_is_missing(make):
+    with pytest.raises(OptionError, match="built without CUDA|no CUDA GPU"):
+        make().to("cuda")
+
+
+def test_without_triton_tensors_of_a_gpu_say_what_is_missing(monkeypatch):
+    monkeypatch.setattr("neuralsolve.kernels._loaded", {})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"neuralsolve\[gpu\]"):
+        table("cuda")

@@ -5,6 +5,7 @@ The interpreter, in which the other tests run them where there is no GPU, takes 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -25,9 +26,15 @@ from neuralsolve.kernels.gpu.launch import INTERPRETED
 
 F64, F32 = torch.float64, torch.float32
 TYPES = {
-    F64: "*fp64", F32: "*fp32", torch.int64: "*i64", torch.int32: "*i32", torch.uint16: "*u16",
-    torch.uint8: "*u8", torch.int8: "*i8", torch.bool: "*i1", torch.complex128: "*fp64", torch.complex64: "*fp32",
-}  # fmt: skip
+    F64: "*fp64",
+    F32: "*fp32",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.int8: "*i8",
+    torch.uint16: "*u16",
+    torch.uint8: "*u8",
+    torch.bool: "*i1",
+}
 
 
 def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -70,29 +77,28 @@ def long_vectors(t: torch.dtype, count: int, columns: tuple[int, ...]) -> list[T
 
 # More launches than those of the laws: sizes as they are in use, kernels that are in no table of theirs.
 MORE: dict[str, Any] = {
-    "axpy": lambda t: [(zeros(dtype=t), *long_vectors(t, 2, ())), (zeros(3, dtype=t), *long_vectors(t, 2, (3,)))],
+    "axpy": lambda t: [(zeros(*c, dtype=t), *long_vectors(t, 2, c)) for c in ((), (3,))],
     "cg_update": lambda t: [(zeros(*c, dtype=t), *long_vectors(t, 4, c)) for c in ((), (4,))],
     "columns_axpy": lambda t: [(zeros(300, dtype=t), *[zeros(50, 300, dtype=t) for _ in range(2)])],
-    "columns_dot": lambda t: [(zeros(50, 300, dtype=t), zeros(50, 300, dtype=t), zeros(300, dtype=F64))],
+    "columns_dot": lambda t: [(*[zeros(50, 300, dtype=t) for _ in range(2)], zeros(300, dtype=F64))],
     "csr_gram": lambda t: [(*ragged(100, 5, t), *[zeros(100, 4, dtype=t) for _ in range(2)])],
     "csr_matvec": lambda t: [
-        (*ragged(5000, long, t), *[zeros(5000, *c, dtype=t) for _ in range(2)]) for long in (9, 90_000)
+        (*ragged(5000, long, t), *[zeros(5000, *c, dtype=t) for _ in range(2)])
+        for long in (9, 90_000)
         for c in ((), (4,))
     ],
     "dot": lambda t: [long_vectors(t, 2, c) for c in ((), (4,), (3,))],
-    "faces_direction_dot": lambda t: stencils("faces_direction_dot", t),
-    "faces_matvec": lambda t: stencils("faces_matvec", t),
-    "faces_matvec_dot": lambda t: stencils("faces_matvec_dot", t),
     "largest": lambda t: [long_vectors(t, 1, ())],
     "masked_copy": lambda t: [(zeros(100_000, dtype=torch.bool), *long_vectors(t, 2, c)) for c in ((), (3,))],
     "scaled_copy": lambda t: [(0.5, *long_vectors(t, 1, ()), *long_vectors(F32, 1, ()))],
-    "stencil_direction_dot": lambda t: stencils("stencil_direction_dot", t),
-    "stencil_matvec": lambda t: stencils("stencil_matvec", t),
-    "stencil_matvec_dot": lambda t: stencils("stencil_matvec_dot", t),
     "subtract_means": lambda t: [
         (zeros(100_000, dtype=torch.int32), zeros(1, dtype=F64), zeros(100_000, dtype=t)),
     ],
-}  # fmt: skip
+} | {
+    f"{matrix}_{what}": functools.partial(stencils, f"{matrix}_{what}")
+    for matrix in ("faces", "stencil")
+    for what in ("direction_dot", "matvec", "matvec_dot")
+}
 
 
 def launched(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from kernel_laws import COLUMNS, GRIDS, csr, normal, random_cells, random_faces, spd
 
+from neuralsolve.kernels import reference
+
 OMEGAS = pytest.mark.parametrize("omega", [1.0, 1.6])
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
@@ -66,14 +68,14 @@ def test_csr_sweep_is_its_formula(kernels, generator, omega, reverse, columns, n
 @COLUMNS
 @pytest.mark.parametrize("index", [torch.int32, torch.int64], ids=["i32", "i64"])
 def test_color_sweep_is_the_sweep_in_the_order_of_the_colours(
-    all_kernels, generator, omega, reverse, columns, index
+    tiled, generator, omega, reverse, columns, index
 ):
     A = spd(generator, 41)
-    ptr, rows, order = coloured(all_kernels, A, index)
+    ptr, rows, order = coloured(reference, A, index)
     b, x = normal(generator, 41, *columns), normal(generator, 41, *columns)
     expected = sor(A, order.flip(0) if reverse else order, omega, b, x)
     bound = rounding(A, omega, b, x)
-    all_kernels.csr_color_sweep(*csr(A, index), omega, b, x, ptr, rows, reverse)
+    tiled.csr_color_sweep(*csr(A, index), omega, b, x, ptr, rows, reverse)
     assert (x - expected).norm() <= bound
 
 
@@ -101,29 +103,34 @@ def order_of(shape, reverse, redblack):
     return torch.argsort(1 - black if reverse else black, stable=True)
 
 
-@DIRECTIONS
-@COLUMNS
-@GRIDS
-def test_sweep_over_cells_is_its_formula(all_kernels, generator, reverse, columns, shape, walls):
+def sweep_over_cells(sweep, redblack, generator, reverse, columns, shape, walls):
     omega = 1.6
     cells = random_cells(generator, shape)
     diagonal, lower, A = random_faces(generator, cells, walls)
     outside = cells.reshape(-1) != 0
-    b, start = normal(generator, len(A), *columns), normal(generator, len(A), *columns)
-    odd_period = any(walls[2 * a] == 2 and shape[a] % 2 and shape[a] > 1 for a in range(3))
-    b[outside] = start[outside] = 0
-    expected = {
-        redblack: sor(A, order_of(shape, reverse, redblack), omega, b, start) for redblack in (False, True)
-    }
-    bound = 0.0 if outside.all() else rounding(A, omega, b, start)
-    b[outside] = start[outside] = torch.nan  # never used, never changed
-    for redblack, sweep in ((False, all_kernels.faces_sor_sweep), (True, all_kernels.faces_redblack_sweep)):
-        if redblack and odd_period:
-            continue  # cells of one colour would be coupled
-        x = start.clone()
-        sweep(diagonal, lower, shape, omega, b, x, reverse)
-        assert x[outside].isnan().all()
-        assert (x - expected[redblack])[~outside].norm() <= bound
+    b, x = normal(generator, len(A), *columns), normal(generator, len(A), *columns)
+    b[outside] = x[outside] = 0
+    expected = sor(A, order_of(shape, reverse, redblack), omega, b, x)
+    bound = 0.0 if outside.all() else rounding(A, omega, b, x)
+    b[outside] = x[outside] = torch.nan  # never used, never changed
+    sweep(diagonal, lower, shape, omega, b, x, reverse)
+    assert x[outside].isnan().all()
+    assert (x - expected)[~outside].norm() <= bound
+
+
+@DIRECTIONS
+@COLUMNS
+@GRIDS
+def test_sweep_over_cells_is_its_formula(all_kernels, generator, reverse, columns, shape, walls):
+    sweep_over_cells(all_kernels.faces_sor_sweep, False, generator, reverse, columns, shape, walls)
+
+
+@pytest.mark.parametrize(("reverse", "columns"), [(False, ()), (True, (3,))], ids=["n", "nk reverse"])
+@GRIDS
+def test_sweep_by_colours_is_its_formula(tiled, generator, reverse, columns, shape, walls):
+    if any(walls[2 * a] == 2 and shape[a] % 2 and shape[a] > 1 for a in range(3)):
+        return  # cells of one colour would be coupled
+    sweep_over_cells(tiled.faces_redblack_sweep, True, generator, reverse, columns, shape, walls)
 
 
 @DIRECTIONS

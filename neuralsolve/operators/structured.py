@@ -44,7 +44,7 @@ class DenseOperator(LinearOperator):
         return scipy.sparse.csr_array(self.values.detach().cpu().numpy())
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DenseOperator:
-        moved = self.values.to(device or self.device, dtype or self.dtype)
+        moved = self.values.to(canonical(device or self.device), dtype or self.dtype)
         return self if moved is self.values else self._handing_on(DenseOperator(moved, self.props))
 
     def parameters(self) -> tuple[Tensor, ...]:

@@ -22,7 +22,8 @@ from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.vectors import copy_of
 from neuralsolve.preconditioners.base import Preconditioner, Recipe, by_columns
 from neuralsolve.preconditioners.learned import Adapted, Knowledge, adapt
-from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, with_room
+from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, moved, with_room
+from neuralsolve.preconditioners.moved_cycle import MovedCycle
 
 if TYPE_CHECKING:
     from neuralsolve.preconditioners.multigrid import Multigrid
@@ -237,15 +238,32 @@ class GridCycle(Preconditioner):
         if K.level_load(r, 1 / size, finest.plan.shape, b):  # the samples missed a source
             size = _power_above(float(r.abs().max()))
             K.level_load(r, 1 / size, finest.plan.shape, b)
-        self.cycle(KINDS[self._used.cycle])
+        self.cycle(self.kind)
         K.level_store(h.vector(0, X), size / h.unit, finest.plan.shape, out)
         if Z is not None:
             Z.project(out)
         return out
 
-    def cycle(self, kind: int, depth: int = 0) -> None:
-        """Set x from b by one cycle, of a kind of `kernels.reference.cycle`, on a level and all below."""
-        h, schedule = self._hierarchy, self._schedule
+    @property
+    def kind(self) -> int:
+        """What a cycle is, as in `kernels.reference.cycle`."""
+        return KINDS[self._used.cycle]
+
+    def moving(self, device: torch.device) -> tuple[Hierarchy, NullSpace | None]:
+        """Return the levels on another device, for `cycle`, and the null space of A there."""
+        assert self._hierarchy is not None
+        Z = self._null_space
+        return moved(self._hierarchy, device), None if Z is None else Z.to(device)
+
+    def to(self, device: torch.device) -> Preconditioner:
+        return self if device.type == "cpu" else MovedCycle(self, device)
+
+    def cycle(self, kind: int, depth: int = 0, h: Hierarchy | None = None) -> None:
+        """Set x from b by one cycle, of a kind of `kernels.reference.cycle`, on a level and all below.
+
+        On the levels `h`, where they are on another device.
+        """
+        h, schedule = h or self._hierarchy, self._schedule
         assert h is not None
         numbers = (
             h.vectors,
@@ -259,7 +277,7 @@ class GridCycle(Preconditioner):
             *(each[depth:] for each in schedule),
         )
         options = h.periodic, self._colored, kind, self._twice - depth
-        table().levels_cycle(*numbers, *options, True)
+        table(h.vectors.device).levels_cycle(*numbers, *options, True)
 
     def _wrap(self, v: Tensor, shape: tuple[int, int, int]) -> None:
         assert self._hierarchy is not None

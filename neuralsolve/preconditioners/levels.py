@@ -269,6 +269,15 @@ def with_room(h: Hierarchy) -> Hierarchy:
     return replace(h, vectors=torch.from_numpy(np.zeros(len(h.vectors), np.float32)), table=h.table.clone())
 
 
+def moved(h: Hierarchy, device: torch.device) -> Hierarchy:
+    """Return the same levels for cycles on another device, which want no more than what is copied here."""
+    parts = h.matrices, h.bytes, h.places, h.numbers, h.inverse
+    matrices, weights, places, numbers, inverse = (part.to(device) for part in parts)
+    vectors = torch.zeros(len(h.vectors), dtype=h.vectors.dtype, device=device)
+    copied = {"matrices": matrices, "bytes": weights, "places": places, "numbers": numbers}
+    return replace(h, vectors=vectors, inverse=inverse, **copied)
+
+
 def _fits(h: Hierarchy, A: PoissonStencil, periodic: tuple[bool, bool, bool]) -> bool:
     """Whether the finest level of a hierarchy has room for another operator."""
     constant = not h.levels[0].faces.numel()

@@ -49,13 +49,14 @@ class _Level:
     def __init__(
         self, A: Rows, P: Rows | None, R: Rows | None, steps: int, device: torch.device, dtype: torch.dtype
     ):
-        S = scipy.sparse.csr_array((A[2].numpy(), A[1].numpy(), A[0].numpy()))
+        n = len(A[0]) - 1
+        S = scipy.sparse.csr_array((A[2].numpy(), A[1].numpy(), A[0].numpy()), shape=(n, n))
         d = S.diagonal()
         inverse = np.divide(1.0, d, out=np.zeros_like(d), where=d != 0)
         self.steps: Steps = chebyshev_steps(_largest(S, inverse), BAND, steps)
         self.A, self.P, self.R = (None if part is None else _moved(part, device, dtype) for part in (A, P, R))
         self.inverse = torch.from_numpy(inverse).to(device, dtype)
-        self.n, self.coarse = len(d), 0 if R is None else len(R[0]) - 1
+        self.n, self.coarse = n, 0 if R is None else len(R[0]) - 1
         self.room: tuple[Tensor, ...] = ()
 
     def vectors(self, like: Tensor) -> tuple[Tensor, ...]:

@@ -33,6 +33,10 @@ class Placement:
         self._M: Preconditioner | None = None
         self._unseen: Unseen | None = None
 
+    def describe(self, M: Preconditioner) -> str:
+        """Return one phrase for M as it is applied here."""
+        return (self._M or M).describe()
+
     def M(self, M: Preconditioner | None) -> Preconditioner | None:
         """Return M for vectors on the device."""
         if self._M is None and M is not None:

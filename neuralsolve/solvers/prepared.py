@@ -85,7 +85,7 @@ class Prepared:
     @property
     def explanation(self) -> str:
         """What was chosen and why."""
-        built = f" [{self._M.describe()}]" if self._M is not None else ""
+        built = f" [{self._place.describe(self._M)}]" if self._M is not None else ""
         told = [self._structure.note, *self._failed, self._plans[0].reason + built]
         return "; ".join(filter(None, told))
 

@@ -80,6 +80,9 @@ from neuralsolve.kernels.cpu.vector import (
 )
 from neuralsolve.kernels.cpu.weights import level_weights
 
+# for other devices, whose numbers the host does not read; here it does
+from neuralsolve.kernels.reference.padded import level_load_scaled, level_store_scaled
+
 __all__ = [
     "axpy",
     "cauchy",
@@ -143,12 +146,14 @@ __all__ = [
     "level_faces",
     "level_inverse",
     "level_load",
+    "level_load_scaled",
     "level_prolong",
     "level_relax",
     "level_residual",
     "level_restrict",
     "level_start",
     "level_store",
+    "level_store_scaled",
     "level_volume",
     "level_weights",
     "level_wrap",

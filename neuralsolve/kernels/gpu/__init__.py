@@ -10,10 +10,21 @@ from typing import Any
 
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels.gpu.components import subtract_means
+from neuralsolve.kernels.gpu.conductors import conductor_correct
 from neuralsolve.kernels.gpu.csr import csr_diagonal, csr_gram, csr_matvec, csr_matvec_dot
+from neuralsolve.kernels.gpu.cycle import levels_cycle
 from neuralsolve.kernels.gpu.faces import faces_direction_dot, faces_matvec, faces_matvec_dot
+from neuralsolve.kernels.gpu.padded import (
+    level_load,
+    level_load_scaled,
+    level_store,
+    level_store_scaled,
+    level_wrap,
+)
+from neuralsolve.kernels.gpu.smoothing import level_relax, level_residual, level_start
 from neuralsolve.kernels.gpu.stencil import stencil_direction_dot, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.gpu.sweeps import csr_color_sweep, faces_redblack_sweep
+from neuralsolve.kernels.gpu.transfers import level_prolong, level_restrict
 from neuralsolve.kernels.gpu.vector import (
     axpy,
     cg_update,
@@ -32,6 +43,7 @@ __all__ = [
     "cg_update",
     "columns_axpy",
     "columns_dot",
+    "conductor_correct",
     "csr_color_sweep",
     "csr_diagonal",
     "csr_gram",
@@ -43,6 +55,17 @@ __all__ = [
     "faces_matvec_dot",
     "faces_redblack_sweep",
     "largest",
+    "level_load",
+    "level_load_scaled",
+    "level_prolong",
+    "level_relax",
+    "level_residual",
+    "level_restrict",
+    "level_start",
+    "level_store",
+    "level_store_scaled",
+    "level_wrap",
+    "levels_cycle",
     "masked_copy",
     "scaled_copy",
     "stencil_direction_dot",

@@ -46,19 +46,61 @@ def walk(shape: Sequence[int], x: Tensor) -> Walk:
     turns = min(max(1, sides[0] * tiles * across // ENOUGH), PLANES)
     turns = 1 << (turns.bit_length() - 1)  # powers of two: few programs to compile
     grid = tiles * blocks(sides[0], turns), across
-    return Walk(flat, sides, k, turns, grid, {"FLAT": flat, "BY": lines, "BX": along, "COLS": columns})
+    constants = {"FLAT": flat, "BY": lines, "BX": along, "COLS": columns}
+    return Walk(flat, sides, k, turns, grid, constants | {"num_warps": warps(along * lines * columns)})
+
+
+def warps(numbers: int) -> int:
+    """Return how many warps share a tile: two numbers a thread, so that a warp reads few cache lines."""
+    return min(max(1, numbers // 64), 8)
 
 
 @triton.jit
-def place(middle, line, turns, BY: tl.constexpr, BX: tl.constexpr):
-    """Return the program's first plane, its cells' positions y and x in it, and which of them exist."""
+def columns_of(COLS: tl.constexpr):
+    """Return the program's columns, (COLS,)."""
+    column = tl.arange(0, COLS)
+    if COLS > 1:
+        column += tl.program_id(1) * COLS
+    return column
+
+
+@triton.jit
+def in_tile(y, x, cell, inside, k, COLS: tl.constexpr):
+    """Give cells the shape of a tile's numbers, (T,) or, for several columns, (T, COLS); return a mask too.
+
+    Whatever is read has that shape, what belongs to cells alone too: threads need not exchange numbers then.
+    """
+    at = cell
+    if COLS > 1:
+        column = columns_of(COLS)
+        y, x, inside = y[:, None], x[:, None], inside[:, None] & (column < k)[None, :]
+        cell = cell[:, None] + tl.zeros([1, COLS], tl.int64)
+        at = cell * k + column[None, :]
+    return y, x, cell, at, inside
+
+
+@triton.jit
+def place(middle, line, k, turns, BY: tl.constexpr, BX: tl.constexpr, COLS: tl.constexpr):
+    """Return the program's first plane, its cells' y, x and offsets, its numbers' offsets, and a mask."""
     across = tl.cdiv(line, BX)
     tiles = across * tl.cdiv(middle, BY)
     run, which = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     t = tl.arange(0, BY * BX)
     y = which // across * BY + t // BX
     x = which % across * BX + t % BX
-    return (run * turns).to(tl.int64), y, x, (y < middle) & (x < line)
+    cell = y.to(tl.int64) * line + x
+    y, x, cell, at, there = in_tile(y, x, cell, (y < middle) & (x < line), k, COLS)
+    return (run * turns).to(tl.int64), y, x, cell, at, there
+
+
+@triton.jit
+def scalars_of(beta, k, step, COLS: tl.constexpr):
+    """Return a method's scalar, (1,), or one for each column, (1, COLS)."""
+    column = columns_of(COLS)
+    b = tl.load(beta + column * step, mask=column < k, other=0.0)
+    if COLS > 1:
+        b = b[None, :]
+    return b
 
 
 @triton.jit

@@ -25,9 +25,9 @@ def _sum_labelled(
     for turn in range(turns):
         first = (turn * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * ROWS
         _, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-        row = first + tl.arange(0, ROWS)
-        label = tl.load(labels + row, mask=row < n, other=-1)[:, None]
-        sums += tl.load(v + at, mask=there & (label >= 0), other=0.0)
+        row = (first + tl.arange(0, ROWS))[:, None]
+        label = tl.load(labels + row, mask=row < n, other=-1)
+        sums += tl.where(label >= 0, tl.load(v + at, mask=there, other=0.0), 0.0)
     put_partial(tl.sum(sums, 0), partial, tl.program_id(1) * COLS + tl.arange(0, COLS), k)
 
 
@@ -35,16 +35,14 @@ def _sum_labelled(
 def _subtract(labels, counts, sums, v, n, k, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr):
     first = tl.program_id(0).to(tl.int64) * ROWS
     column, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-    row = first + tl.arange(0, ROWS)
+    row = (first + tl.arange(0, ROWS))[:, None]
     label = tl.load(labels + row, mask=row < n, other=-1)
     used = label >= 0
     size = tl.maximum(tl.load(counts + label, mask=used, other=1).to(tl.float64), 1.0)
-    there = there & used[:, None]
-    mean = (
-        tl.load(sums + label.to(tl.int64)[:, None] * k + column[None, :], mask=there, other=0.0)
-        / size[:, None]
-    )
-    tl.store(v + at, tl.load(v + at, mask=there, other=0.0) - mean, mask=there)
+    at_sum = sums + label.to(tl.int64) * k + column[None, :]
+    mean = tl.load(at_sum, mask=there & used, other=0.0) / size
+    u = tl.load(v + at, mask=there, other=0.0)
+    tl.store(v + at, tl.where(used, u - mean, u), mask=there)
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from neuralsolve.kernels.gpu.box import beside, iterate_at, place, walk
+from neuralsolve.kernels.gpu.box import beside, columns_of, iterate_at, place, scalars_of, walk
 from neuralsolve.kernels.gpu.launch import launch
 from neuralsolve.kernels.gpu.tiles import new_partials, put_partial, total
 
@@ -24,14 +24,14 @@ def drawn(coupling, u):
 
 
 @triton.jit
-def _along(coupling, x, p, b, cell, at, low, high, k, there, live, DIRECTION: tl.constexpr):
+def _along(coupling, x, p, b, cell, at, low, high, k, there, DIRECTION: tl.constexpr):
     """Parts of the two neighbours along an axis within the plane, offsets `low` and `high` in cells."""
     below = drawn(
-        tl.load(coupling + cell, mask=there, other=0.0), iterate_at(x, p, b, at + low * k, live, DIRECTION)
+        tl.load(coupling + cell, mask=there, other=0.0), iterate_at(x, p, b, at + low * k, there, DIRECTION)
     )
     return below + drawn(
         tl.load(coupling + cell + high, mask=there, other=0.0),
-        iterate_at(x, p, b, at + high * k, live, DIRECTION),
+        iterate_at(x, p, b, at + high * k, there, DIRECTION),
     )
 
 
@@ -61,46 +61,42 @@ def _faces(
     COLS: tl.constexpr,
 ):
     """Set out = A x, or A (x + beta p); cz are the couplings across planes, cy and cx those within."""
-    first, y, xx, inside = place(middle, line, turns, BY, BX)
-    column = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    there, live = inside[:, None], inside[:, None] & (column < k)[None, :]
-    cell = (y.to(tl.int64) * line + xx)[:, None]
-    at = cell * k + column[None, :]
+    first, y, xx, cell, at, there = place(middle, line, k, turns, BY, BX, COLS)
     b = 0.0
     if DIRECTION:
-        b = tl.load(beta + column * step, mask=column < k, other=0.0)[None, :]
-    y_low, y_high = beside(y[:, None], middle, line)
-    x_low, x_high = beside(xx[:, None], line, 1)
+        b = scalars_of(beta, k, step, COLS)
+    y_low, y_high = beside(y, middle, line)
+    x_low, x_high = beside(xx, line, 1)
     before = tl.where(first > 0, first, planes) - 1
     start = first * middle * line
-    below = iterate_at(x, p, b, before * middle * line * k + at, live, DIRECTION)
-    u = iterate_at(x, p, b, start * k + at, live, DIRECTION)
+    below = iterate_at(x, p, b, before * middle * line * k + at, there, DIRECTION)
+    u = iterate_at(x, p, b, start * k + at, there, DIRECTION)
     c_below = tl.load(cz + start + cell, mask=there, other=0.0)
-    sums = tl.zeros([BY * BX, COLS], tl.float64)
+    sums = tl.zeros_like(at).to(tl.float64)
     for turn in range(tl.minimum(turns, planes - first)):
         z = first + turn
         start = z * middle * line
         here = start * k + at
         after = tl.where(z + 1 < planes, start + middle * line, 0)
-        above = iterate_at(x, p, b, after * k + at, live, DIRECTION)
+        above = iterate_at(x, p, b, after * k + at, there, DIRECTION)
         c_above = tl.load(cz + after + cell, mask=there, other=0.0)
-        around = _along(cx, x, p, b, start + cell, here, x_low, x_high, k, there, live, DIRECTION)
+        around = _along(cx, x, p, b, start + cell, here, x_low, x_high, k, there, DIRECTION)
         if not FLAT:
-            around += _along(cy, x, p, b, start + cell, here, y_low, y_high, k, there, live, DIRECTION)
+            around += _along(cy, x, p, b, start + cell, here, y_low, y_high, k, there, DIRECTION)
         around += drawn(c_below, below) + drawn(c_above, above)
         d = tl.load(diagonal + start + cell, mask=there, other=0.0)
         centre = tl.where(d != 0, u, 0.0)
         value = tl.where(d != 0, d * centre - around, 0.0)
-        tl.store(out + here, value, mask=live)
+        tl.store(out + here, value, mask=there)
         if DIRECTION:
-            tl.store(new_p + here, u, mask=live)
+            tl.store(new_p + here, u, mask=there)
         if DOT:
             sums += centre.to(tl.float64) * value.to(tl.float64)
         below = u
         u = above
         c_below = c_above
     if DOT:
-        put_partial(tl.sum(sums, 0), partial, column, k)
+        put_partial(tl.sum(sums, 0) + tl.zeros([COLS], tl.float64), partial, columns_of(COLS), k)
 
 
 def _product(

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from neuralsolve.kernels.gpu.box import beside, iterate_at, place, walk
+from neuralsolve.kernels.gpu.box import beside, columns_of, iterate_at, place, scalars_of, walk
 from neuralsolve.kernels.gpu.launch import fp64, launch
 from neuralsolve.kernels.gpu.tiles import new_partials, put_partial, total
 
@@ -54,19 +54,16 @@ def _stencil(
 ):
     """Set out = A x, or A (x + beta p); EACH column has a code of its own."""
     number = x.dtype.element_ty
-    first, y, xx, inside = place(middle, line, turns, BY, BX)
-    column = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    cell = (y.to(tl.int64) * line + xx)[:, None]
-    at, there = cell * k + column[None, :], inside[:, None] & (column < k)[None, :]
+    first, y, xx, cell, at, there = place(middle, line, k, turns, BY, BX, COLS)
     b = 0.0
     if DIRECTION:
-        b = tl.load(beta + column * step, mask=column < k, other=0.0)[None, :]
-    y_low, y_high = beside(y[:, None], middle, line * k)
-    x_low, x_high = beside(xx[:, None], line, k)
+        b = scalars_of(beta, k, step, COLS)
+    y_low, y_high = beside(y, middle, line * k)
+    x_low, x_high = beside(xx, line, k)
     below_first = tl.where(first > 0, first, planes) - 1
     below = iterate_at(x, p, b, below_first * middle * line * k + at, there, DIRECTION)
     u = iterate_at(x, p, b, first * middle * line * k + at, there, DIRECTION)
-    sums = tl.zeros([BY * BX, COLS], tl.float64)
+    sums = tl.zeros_like(at).to(tl.float64)
     for turn in range(tl.minimum(turns, planes - first)):
         z = first + turn
         start = z * middle * line
@@ -76,7 +73,7 @@ def _stencil(
         if EACH:
             bits = tl.load(code + here, mask=there, other=0).to(tl.int32)
         else:
-            bits = tl.load(code + start + cell, mask=inside[:, None], other=0).to(tl.int32)
+            bits = tl.load(code + start + cell, mask=there, other=0).to(tl.int32)
         centre = tl.where(bits != 0, u, 0.0)
         low, high = (
             iterate_at(x, p, b, here + x_low, there, DIRECTION),
@@ -85,6 +82,7 @@ def _stencil(
         value = tl.full([], sx, number) * _difference(bits, centre, low, high, 2)
         if FLAT:
             value += tl.full([], sy, number) * _difference(bits, centre, below, above, 1)
+            value += tl.full([], sz, number) * ((bits >> 6) & 3) * centre  # walls of fixed values
         else:
             low, high = (
                 iterate_at(x, p, b, here + y_low, there, DIRECTION),
@@ -100,7 +98,7 @@ def _stencil(
         below = u
         u = above
     if DOT:
-        put_partial(tl.sum(sums, 0), partial, column, k)
+        put_partial(tl.sum(sums, 0) + tl.zeros([COLS], tl.float64), partial, columns_of(COLS), k)
 
 
 def _product(

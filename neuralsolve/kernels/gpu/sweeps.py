@@ -11,13 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from neuralsolve.kernels.gpu.box import beside
+from neuralsolve.kernels.gpu.box import CELLS, beside, columns_of, in_tile, warps
 from neuralsolve.kernels.gpu.csr import entries_of
 from neuralsolve.kernels.gpu.faces import drawn
 from neuralsolve.kernels.gpu.launch import block_for, blocks, fp64, launch
 from neuralsolve.kernels.gpu.patterns import lanes_of, numbers_of
 
-CELLS = 512  # numbers of a tile
 WIDE = 16  # columns of a tile, at most
 
 
@@ -37,7 +36,7 @@ def _relax_rows(
     COLS: tl.constexpr,
 ):
     i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLS + tl.arange(0, COLS)
+    column = columns_of(COLS)
     wide = column < k
     row = tl.load(members + i, mask=i < count, other=0).to(tl.int64)
     first, stop, longest = entries_of(indptr, row, i < count, LANES)
@@ -108,29 +107,26 @@ def _relax_cells(
     t = tl.arange(0, BX * BY)
     y = which // across * BY + t // BX
     line_x = 2 * (which % across * BX + t % BX) + ((z + y + color) & 1)
-    column = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    there = ((y < ny) & (line_x < nx))[:, None]
-    live = there & (column < k)[None, :]
-    cell = ((z * ny + y) * nx + line_x)[:, None]
-    at = cell * k + column[None, :]
+    cell = (z * ny + y) * nx + line_x
+    y, line_x, cell, at, there = in_tile(y, line_x, cell, (y < ny) & (line_x < nx), k, COLS)
     d = tl.load(diagonal + cell, mask=there, other=0.0)
-    u = tl.load(x + at, mask=live, other=0.0)
-    residual = tl.load(b + at, mask=live, other=0.0) - d * u
+    u = tl.load(x + at, mask=there, other=0.0)
+    residual = tl.load(b + at, mask=there, other=0.0) - d * u
     plane = z * 0 + ny * nx
     for axis in tl.static_range(3):
         if axis == 0:
             low, high = beside(z + tl.zeros_like(cell), nz, plane)
         elif axis == 1:
-            low, high = beside(y[:, None], ny, nx)
+            low, high = beside(y, ny, nx)
         else:
-            low, high = beside(line_x[:, None], nx, 1)
+            low, high = beside(line_x, nx, 1)
         coupling = lower + axis * nz * plane
         c = tl.load(coupling + cell, mask=there, other=0.0)
-        residual += drawn(c, tl.load(x + at + low * k, mask=live & (c != 0), other=0.0))
+        residual += drawn(c, tl.load(x + at + low * k, mask=there & (c != 0), other=0.0))
         c = tl.load(coupling + cell + high, mask=there, other=0.0)
-        residual += drawn(c, tl.load(x + at + high * k, mask=live & (c != 0), other=0.0))
+        residual += drawn(c, tl.load(x + at + high * k, mask=there & (c != 0), other=0.0))
     step = omega * residual / tl.where(d != 0, d, 1.0)
-    tl.store(x + at, u + step, mask=live & (d != 0))
+    tl.store(x + at, u + step, mask=there & (d != 0))
 
 
 def faces_redblack_sweep(
@@ -149,6 +145,7 @@ def faces_redblack_sweep(
     along = block_for(blocks(nx, 2), max(1, block_for(CELLS, CELLS) // columns))
     lines = block_for(ny, max(1, block_for(CELLS, CELLS) // (along * columns)))
     grid = nz * blocks(blocks(nx, 2), along) * blocks(ny, lines), blocks(k, columns)
+    constants = {"BX": along, "BY": lines, "COLS": columns, "num_warps": warps(along * lines * columns)}
     for color in (1, 0) if reverse else (0, 1):
         given = diagonal, lower, float(omega), b, x, color, nz, ny, nx, k
-        launch(_relax_cells, grid, *given, BX=along, BY=lines, COLS=columns)
+        launch(_relax_cells, grid, *given, **constants)

@@ -54,11 +54,12 @@ def tile(first, n, k, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr
     EVEN: the k columns are COLS, so that the compiler sees that rows are adjacent, and loads them together.
     """
     row = first + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLS + tl.arange(0, COLS)
     if EVEN:
+        column = tl.arange(0, COLS)
         at = row[:, None] * COLS + column[None, :]
         there = (row < n)[:, None] & (column >= 0)[None, :]
     else:
+        column = tl.program_id(1) * COLS + tl.arange(0, COLS)
         at = row[:, None] * k + column[None, :]
         there = (row < n)[:, None] & (column < k)[None, :]
     return column, at, there

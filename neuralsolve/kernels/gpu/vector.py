@@ -16,12 +16,26 @@ from neuralsolve.kernels.gpu.tiles import add_partials, new_partials, put_partia
 
 @triton.jit
 def _combine(
-    alpha, x, y, n, k, step, ADD: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr
+    alpha,
+    number: fp64,
+    x,
+    y,
+    n,
+    k,
+    step,
+    ADD: tl.constexpr,
+    NUMBER: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     """ADD: y += alpha x; otherwise y = x + alpha y."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     column, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-    a = tl.load(alpha + column * step, mask=column < k, other=0.0)[None, :]
+    if NUMBER:
+        a = number
+    else:
+        a = tl.load(alpha + column * step, mask=column < k, other=0.0)[None, :]
     u, v = tl.load(x + at, mask=there), tl.load(y + at, mask=there)
     if ADD:
         tl.store(y + at, v + a * u, mask=there)
@@ -29,18 +43,21 @@ def _combine(
         tl.store(y + at, u + a * v, mask=there)
 
 
-def _combined(alpha: Tensor, x: Tensor, y: Tensor, add: bool) -> None:
-    cut = tiles(x)
-    launch(_combine, cut.grid, alpha, x, y, cut.n, cut.k, int(alpha.ndim > 0), ADD=add, **cut.constants)
+def _combined(alpha: Tensor | float, x: Tensor, y: Tensor, add: bool) -> None:
+    cut, given = tiles(x), isinstance(alpha, Tensor)
+    scalar, number = (alpha, 0.0) if given else (x, float(alpha))
+    kind = {"ADD": add, "NUMBER": not given}
+    step = int(scalar.ndim > 0)
+    launch(_combine, cut.grid, scalar, number, x, y, cut.n, cut.k, step, **kind, **cut.constants)
 
 
-def axpy(alpha: Tensor, x: Tensor, y: Tensor) -> None:
-    """Add in place: y += alpha x; alpha () for (n,), () or (k,) for (n, k)."""
+def axpy(alpha: Tensor | float, x: Tensor, y: Tensor) -> None:
+    """Add in place: y += alpha x; alpha a number or () for (n,), () or (k,) for (n, k)."""
     _combined(alpha, x, y, True)
 
 
-def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
-    """Scale and add in place: y = x + beta y; beta () for (n,), () or (k,) for (n, k)."""
+def xpby(x: Tensor, beta: Tensor | float, y: Tensor) -> None:
+    """Scale and add in place: y = x + beta y; beta a number or () for (n,), () or (k,) for (n, k)."""
     _combined(beta, x, y, False)
 
 
@@ -164,7 +181,7 @@ def _largest(active, x, out, partial, n, k, turns, COPY: tl.constexpr, BLOCK: tl
         there = i < n
         if COPY:
             used = tl.load(active + i // k, mask=there, other=0)
-            u = tl.load(x + i, mask=there & (used != 0), other=0.0)
+            u = tl.where(used != 0, tl.load(x + i, mask=there, other=0.0), 0.0)
             tl.store(out + i, u, mask=there)
         else:
             u = tl.load(x + i, mask=there, other=0.0)

@@ -45,12 +45,14 @@ from neuralsolve.kernels.reference.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.reference.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.reference.padded import (
     level_load,
+    level_load_scaled,
     level_prolong,
     level_relax,
     level_residual,
     level_restrict,
     level_start,
     level_store,
+    level_store_scaled,
     level_wrap,
 )
 from neuralsolve.kernels.reference.regions import stencil_regions
@@ -167,12 +169,14 @@ __all__ = [
     "level_faces",
     "level_inverse",
     "level_load",
+    "level_load_scaled",
     "level_prolong",
     "level_relax",
     "level_residual",
     "level_restrict",
     "level_start",
     "level_store",
+    "level_store_scaled",
     "level_volume",
     "level_weights",
     "level_wrap",

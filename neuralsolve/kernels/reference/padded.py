@@ -25,6 +25,7 @@ from torch import Tensor
 WHOLE = 252  # a weight of one: a half, a third and a quarter are exact
 OWN = 3
 LARGE = 1e18  # half the room of float32
+MOST = 1000  # exponent of a size: the inverse is a number too
 
 Shape = Sequence[int]
 
@@ -55,9 +56,26 @@ def level_load(v: Tensor, scale: float, shape: Shape, out: Tensor) -> bool:
     return bool((cells.abs() > LARGE).any())
 
 
+def level_load_scaled(v: Tensor, shape: Shape, out: Tensor, size: Tensor) -> None:
+    """Set the cells of the padded vector `out` to v / size, without a read by the host.
+
+    `size` () float64 is set to the power of two above max |v|, at most 2^1000 either way; to 1 where that is
+    not finite.
+    """
+    top = v.abs().max().double()
+    exponent = torch.frexp(top).exponent.clamp(-MOST, MOST)
+    size.copy_(torch.where(top.isfinite(), torch.ldexp(torch.ones_like(top), exponent), 1.0))
+    inside(out, shape).copy_((v.double() / size).view(tuple(shape)))
+
+
 def level_store(x: Tensor, scale: float, shape: Shape, out: Tensor) -> None:
     """Set `out` (n,) to scale times the cells of the padded vector x."""
     out.copy_((scale * inside(x, shape).to(out.dtype)).reshape(-1))
+
+
+def level_store_scaled(x: Tensor, size: Tensor, scale: float, shape: Shape, out: Tensor) -> None:
+    """Set `out` (n,) to size * scale times the cells of the padded vector x; `size` () float64."""
+    out.copy_((size * scale * inside(x, shape).double()).reshape(-1))
 
 
 def level_wrap(v: Tensor, shape: Shape, periodic: Sequence[bool]) -> None:

@@ -16,13 +16,13 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
     return (x.double() * y.double()).sum(0).to(x.dtype)
 
 
-def axpy(alpha: Tensor, x: Tensor, y: Tensor) -> None:
-    """Add in place: y += alpha x; alpha () for (n,), () or (k,) for (n, k)."""
+def axpy(alpha: Tensor | float, x: Tensor, y: Tensor) -> None:
+    """Add in place: y += alpha x; alpha a number or () for (n,), () or (k,) for (n, k)."""
     y += alpha * x
 
 
-def xpby(x: Tensor, beta: Tensor, y: Tensor) -> None:
-    """Scale and add in place: y = x + beta y; beta () for (n,), () or (k,) for (n, k)."""
+def xpby(x: Tensor, beta: Tensor | float, y: Tensor) -> None:
+    """Scale and add in place: y = x + beta y; beta a number or () for (n,), () or (k,) for (n, k)."""
     y.copy_(x + beta * y)
 
 
