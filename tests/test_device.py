@@ -1,4 +1,4 @@
-"""Solves on a device: the answers of the CPU, nothing read by the host but norms, steps recorded as a graph."""
+"""Solves on a device: the answers of the CPU, the host reads norms alone, steps are recorded as a graph."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_set_up_is_not_for_the_device(gpu: Device):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("make", [stencil, matrix])
 def test_without_cuda_moving_says_what_is_missing(make):
-    with pytest.raises(OptionError, match="built without CUDA|no CUDA GPU"):
+    with pytest.raises(OptionError, match=r"built without CUDA|no CUDA GPU"):
         make().to("cuda")
 
 

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from kernel_laws import normal
+from recipe_laws import masked_2d
+from simulated_gpu import CUDA, Device, gpu
 
 import neuralsolve as ns
 from neuralsolve.pde.shapes import obstacle
 from neuralsolve.solvers.embedded import EmbeddedBox
+
+__all__ = ["gpu"]  # a fixture
 
 
 def bunny_stencil(shape, walls, spacing=1.0):
@@ -82,3 +87,17 @@ def test_the_spectrum_spreads_no_more_than_the_coefficients(walls):
     largest = max(float(c.max() / c.mean()) for c in faces)
     assert mu[0] >= least - 1e-12
     assert mu[-1] <= largest + 1e-12
+
+
+def test_on_a_gpu_it_is_the_same_map(gpu: Device, generator):
+    A = masked_2d()
+    M = ns.EmbeddedBox().build(A)
+    moved = M.to(CUDA)
+    assert moved.stays
+    for columns in ((), (2,)):
+        r = A @ normal(generator, A.shape[0], *columns)
+        there = r.to(CUDA)
+        gpu.reads = 0
+        z = moved.apply(there)
+        assert gpu.reads == 0
+        torch.testing.assert_close(z.cpu(), M.apply(r), rtol=0, atol=1e-13 * float(M.apply(r).abs().max()))

@@ -13,17 +13,25 @@ import torch
 from grids import box, boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_gpu import CUDA, Device, gpu
 
 import neuralsolve as ns
 from neuralsolve.kernels import reference, use
+from neuralsolve.solvers import fft_transforms
 from neuralsolve.solvers.transforms import Axis, transform
 
 EPS = torch.finfo(torch.float64).eps
+__all__ = ["gpu"]  # a fixture
+CPU = torch.device("cpu")
 KINDS = ["periodic", *((low, high) for low in (0, 1, 2) for high in (0, 1, 2))]
 
 
 def random(seed, *shape):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def along(values, a):
+    return values.reshape([-1 if axis == a else 1 for axis in range(4)])
 
 
 def second_difference(n, kind):
@@ -43,40 +51,62 @@ def second_difference(n, kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 13])
-def test_transforms_diagonalise_their_axis(kind, n):
+@pytest.mark.parametrize("where", ["scipy", "torch.fft"])
+def test_transforms_diagonalise_their_axis(kind, n, where):
     axis = Axis(n, 0.5, None if kind == "periodic" else kind)
     for a in range(3):
-        change = transform(axis, a, workers=1)
+        change = transform(axis, a, 1) if where == "scipy" else fft_transforms.transform(axis, a, CPU)
         shape = [2, 3, 4, 2]
         shape[a] = n
-        v = random(61, *shape).numpy()
-        Tv = np.moveaxis(np.tensordot(0.5 * second_difference(n, kind), v, (1, a)), 0, a)
-        scale = [1, 1, 1, 1]
-        scale[a] = n
-        spectrum = change.forward(v.copy()) * change.eigenvalues.reshape(scale)
-        np.testing.assert_allclose(change.forward(Tv.copy()), spectrum, rtol=0, atol=100 * n * EPS)
-        back = change.gain * change.backward(change.forward(v.copy()))
-        np.testing.assert_allclose(back, v, rtol=0, atol=100 * EPS)
+        v = random(61, *shape)
+        T = torch.from_numpy(0.5 * second_difference(n, kind))
+        Tv = torch.tensordot(T, v, ([1], [a])).movedim(0, a).contiguous()
+        spectrum = along(torch.from_numpy(change.eigenvalues), a) * change.forward(v.clone())
+        torch.testing.assert_close(change.forward(Tv), spectrum, rtol=0, atol=100 * n * EPS)
+        back = change.gain * change.backward(change.forward(v.clone()))
+        torch.testing.assert_close(back, v, rtol=0, atol=100 * EPS)
         assert change.eigenvalues.min() >= 0
         assert (change.eigenvalues == 0).sum() == (kind in ("periodic", (0, 0)))  # exactly zero, where it is
+
+
+@pytest.mark.parametrize("kind", KINDS[1:], ids=str)
+def test_transforms_of_torch_are_those_of_scipy(kind):
+    for n in (2, 17, 64):
+        ours, theirs = (
+            fft_transforms.transform(Axis(n, 1.0, kind), 1, CPU),
+            transform(Axis(n, 1.0, kind), 1, 1),
+        )
+        v = random(62, 2, n, 3, 1)
+        for name in ("forward", "backward"):
+            expected = getattr(theirs, name)(v.clone())
+            close = {"rtol": 0, "atol": 1e-14 * math.sqrt(n) * float(expected.abs().max())}
+            torch.testing.assert_close(getattr(ours, name)(v), expected, **close)
 
 
 @pytest.mark.parametrize("walls", [(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 2)])
 @pytest.mark.parametrize(
     ("outer", "n", "inner", "w"), [(1, 2, 7, 1), (3, 9, 1, 1), (2, 5, 4, 3), (4, 3, 5, 2)]
 )
-def test_tridiagonal_kernels_solve_their_systems(all_kernels, walls, outer, n, inner, w):
+def test_tridiagonal_kernels_solve_their_systems(every_room, walls, outer, n, inner, w):
     shift = random(71, outer, inner).abs()
     shift[0, 0] = 1e-9
     v = random(72, outer, n, inner, w)
     pivots, y = torch.empty(outer, n, inner, dtype=torch.float64), v.clone()
-    all_kernels.tridiagonal_factor(shift, 1.0 + walls[0], 1.0 + walls[1], pivots)
-    all_kernels.tridiagonal_solve(pivots, -3.0, y)
+    reference.tridiagonal_factor(shift, 1.0 + walls[0], 1.0 + walls[1], pivots)
+    every_room.tridiagonal_solve(pivots, -3.0, y)
     for o in range(outer):
         for m in range(inner):
             T = second_difference(n, walls) + float(shift[o, m]) * np.eye(n)
             residual = T @ y[o, :, m].numpy() + 3 * v[o, :, m].numpy()
             assert abs(residual).max() <= 32 * n * EPS * (4 * abs(y[o, :, m]).max() + 3 * abs(v).max())
+
+
+def test_pivots_are_those_of_the_definition(all_kernels):
+    shift, expected = random(77, 3, 5).abs(), torch.empty(3, 6, 5, dtype=torch.float64)
+    pivots = torch.empty_like(expected)
+    reference.tridiagonal_factor(shift, 2.0, 3.0, expected)
+    all_kernels.tridiagonal_factor(shift, 2.0, 3.0, pivots)
+    torch.testing.assert_close(pivots, expected, rtol=4 * EPS, atol=0)
 
 
 def test_the_last_pivot_of_a_singular_system_is_left_out(all_kernels):
@@ -86,19 +116,19 @@ def test_the_last_pivot_of_a_singular_system_is_left_out(all_kernels):
 
 
 @pytest.mark.parametrize(("outer", "n", "inner"), [(1, 2, 7), (3, 9, 2), (2, 5, 1030), (1, 40, 3)])
-def test_cyclic_kernel_solves_its_systems(all_kernels, outer, n, inner):
+def test_cyclic_kernel_solves_its_systems(every_room, outer, n, inner):
     shift = torch.logspace(-7, 3, outer * inner, dtype=torch.float64).reshape(outer, inner)
     rate = 2 * torch.asinh(shift.sqrt() / 2)
     v = random(73, outer, n, inner)
     y = v.clone()
-    all_kernels.cyclic_solve(torch.exp(-rate), -1 / torch.expm1(-n * rate), 0.5, y)
+    every_room.cyclic_solve(torch.exp(-rate), -1 / torch.expm1(-n * rate), 0.5, y)
     Ty = (2 + shift[:, None]) * y - y.roll(1, 1) - y.roll(-1, 1)
     size = (4 + shift) * y.abs().amax(1) + v.abs().amax(1)
     assert bool(((Ty - 0.5 * v).abs().amax(1) <= 16 * n * EPS * size).all())
 
 
 @pytest.mark.parametrize("name", ["tridiagonal_solve", "cyclic_solve"])
-def test_single_precision_kernels_err_as_plain_torch_does(name, kernels):
+def test_single_precision_kernels_err_as_plain_torch_does(name, every_room):
     decay, v = random(74, 2, 6).abs().clamp(0.1, 0.9), random(75, 2, 11, 6)
     pivots = random(76, 2, 11, 6).abs().clamp(0.1, 0.9)
 
@@ -111,7 +141,7 @@ def test_single_precision_kernels_err_as_plain_torch_does(name, kernels):
         return out.double()
 
     exact, plain = run(reference, torch.float64, torch.float32), run(reference, torch.float32, torch.float32)
-    ours = run(kernels, torch.float32, torch.float32)
+    ours = run(every_room, torch.float32, torch.float32)
     rounding = torch.finfo(torch.float32).eps * float(exact.norm())
     assert float((ours - exact).norm()) <= 2 * float((plain - exact).norm()) + rounding
 
@@ -186,6 +216,32 @@ def test_closed_faces_split_the_box_into_planes():
         assert x.tolist() == (A.diagonal() > 0).double().tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_on_a_gpu_it_is_the_same_inverse(gpu: Device, kind):
+    for shape, kinds, w in [((5, 6), [(0, 0), kind], ()), ((3, 4, 7), [kind, "periodic", kind], (2,))]:
+        M = ns.FastPoisson().build(box(shape, kinds, (1.0, 3.0, 0.2)))
+        moved, r = M.to(CUDA), random(88, math.prod(shape), *w)
+        assert moved.stays
+        there = r.to(CUDA)
+        gpu.reads = 0
+        x = moved.apply(there)
+        assert gpu.reads == 0
+        expected = M.apply(r)
+        torch.testing.assert_close(x.cpu(), expected, rtol=0, atol=1e-13 * float(expected.abs().max()))
+        assert moved.to(CPU).describe() == M.describe() == moved.describe()
+
+
+@pytest.mark.parametrize("method", [ns.FastPoisson(), ns.CG()], ids=lambda m: type(m).__name__)
+def test_on_a_gpu_it_solves_in_one_step(gpu: Device, method):
+    A = ns.PoissonStencil(ns.Grid((6, 5, 7), walls=("neumann", "periodic", "dirichlet")))
+    b = A @ random(90, 210)
+    M = None if isinstance(method, ns.FastPoisson) else ns.FastPoisson()
+    result = ns.solve(A.to(CUDA), b.to(CUDA), method, M=M, rtol=1e-11)
+    assert (result.converged, result.iterations) == (True, 1)
+    assert "copied" not in result.explanation
+    assert float((A @ result.x.cpu() - b).norm()) <= 1e-11 * float(b.norm())
+
+
 def test_the_slowest_axis_is_the_one_that_is_not_transformed():
     def phrase(shape, kinds):
         return ns.FastPoisson().build(box(shape, kinds)).describe()
@@ -229,6 +285,8 @@ def test_it_preconditions_cg_to_one_step():
 
 
 def test_single_precision_right_sides_come_back_so():
+    M, r = ns.FastPoisson().build(box((6, 5), ["periodic", "periodic"])), random(89, 30)
+    torch.testing.assert_close(M.apply(r.float()), M.apply(r.float().double()).float(), rtol=1e-6, atol=1e-7)
     A = ns.PoissonStencil(ns.Grid((16, 16), walls="dirichlet"))
     x = ns.solve(A, torch.ones(256), ns.FastPoisson()).x
     assert x.dtype == torch.float32

@@ -19,6 +19,14 @@ LENGTHS = (0, 1, 2, 7, 64, 257)
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forth", "back"])
 
 
+@pytest.fixture
+def scan_sizes(request: pytest.FixtureRequest) -> list[tuple[int, int, int]]:
+    """L, B and P; few where programs are interpreted: full chunks and blocks of states, and others."""
+    if request.node.callspec.params["every_room"] == "gpu":
+        return [(0, 1, 1), (3, 1, 17), (140, 1, 3)]
+    return [(length, *rest) for length, rest in product(LENGTHS, ((1, 1), (3, 5), (2, 70)))]
+
+
 def complex_normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.view_as_complex(normal(generator, *shape, 2))
 
@@ -52,54 +60,53 @@ def scan_case(generator, batch: int, length: int, P: int, varying: bool) -> tupl
 
 @DIRECTIONS
 @pytest.mark.parametrize("varying", [False, True], ids=["constant", "varying"])
-def test_the_scan_is_the_recurrence(all_kernels, generator, varying, reverse):
-    for length, (batch, P) in product(LENGTHS, ((1, 1), (3, 5), (2, 70))):
+def test_the_scan_is_the_recurrence(every_room, scan_sizes, generator, varying, reverse):
+    for length, batch, P in scan_sizes:
         a, v, initial = scan_case(generator, batch, length, P, varying)
         expected = scanned(a, v, initial, reverse)
-        out, last = run_scan(all_kernels, a, v, initial, reverse)
+        out, last = run_scan(every_room, a, v, initial, reverse)
         assert_close(out, expected, 100 * EPS)
         end = initial if length == 0 else expected[:, 0 if reverse else -1]
         assert_close(last, end, 100 * EPS)
 
 
 @pytest.mark.parametrize("varying", [False, True], ids=["constant", "varying"])
-def test_a_scan_in_place_and_its_halves_give_the_same(kernels, generator, varying):
-    a, v, initial = scan_case(generator, 2, 37, 6, varying)
-    whole, last = run_scan(kernels, a, v, initial, False)
-    first, second = v[:, :20].contiguous(), v[:, 20:].contiguous()
-    parts = (a[:, :20].contiguous(), a[:, 20:].contiguous()) if varying else (a, a)
+def test_a_scan_in_place_and_its_halves_give_the_same(every_room, generator, varying):
+    a, v, initial = scan_case(generator, 2, 21, 6, varying)
+    whole, last = run_scan(every_room, a, v, initial, False)
+    first, second = v[:, :12].contiguous(), v[:, 12:].contiguous()
+    parts = (a[:, :12].contiguous(), a[:, 12:].contiguous()) if varying else (a, a)
     state = initial.clone()
     for decay, part in zip(parts, (first, second), strict=True):
-        kernels.diagonal_scan(decay, part, state, part, state)
+        every_room.diagonal_scan(decay, part, state, part, state)
     assert_close(torch.cat([first, second], 1), whole, 100 * EPS)
     assert_close(state, last, 100 * EPS)
 
 
 @DIRECTIONS
 @pytest.mark.parametrize("varying", [False, True], ids=["constant", "varying"])
-@pytest.mark.parametrize("length", LENGTHS)
-def test_the_adjoint_of_the_scan_is_its_gradient(all_kernels, generator, length, varying, reverse):
-    batch, P = 2, 70
-    a, v, initial = scan_case(generator, batch, length, P, varying)
-    of_x, of_last = complex_normal(generator, *v.shape), complex_normal(generator, *initial.shape)
-    leaves = [t.clone().requires_grad_() for t in (a, v, initial)]
-    x = scanned(*leaves, reverse)
-    end = leaves[2] if length == 0 else x[:, 0 if reverse else -1]
-    loss = torch.vdot(of_x.flatten(), x.flatten()).real + torch.vdot(of_last.flatten(), end.flatten()).real
-    expected = torch.autograd.grad(loss, leaves, allow_unused=True)
-    grad, carry, a_grad = of_x.clone(), of_last.clone(), torch.zeros_like(a)
-    all_kernels.diagonal_scan_backward(a, x.detach(), initial, grad, carry, a_grad, reverse)
-    for got, truth, like in zip((a_grad, grad, carry), expected, (a, v, initial), strict=True):
-        assert_close(got, torch.zeros_like(like) if truth is None else truth, 1000 * EPS)
+def test_the_adjoint_of_the_scan_is_its_gradient(every_room, scan_sizes, generator, varying, reverse):
+    for length, batch, P in scan_sizes:
+        a, v, initial = scan_case(generator, batch, length, P, varying)
+        of_x, of_last = complex_normal(generator, *v.shape), complex_normal(generator, *initial.shape)
+        leaves = [t.clone().requires_grad_() for t in (a, v, initial)]
+        x = scanned(*leaves, reverse)
+        end = leaves[2] if length == 0 else x[:, 0 if reverse else -1]
+        loss = torch.vdot(of_x.flatten(), x.flatten()) + torch.vdot(of_last.flatten(), end.flatten())
+        expected = torch.autograd.grad(loss.real, leaves, allow_unused=True)
+        grad, carry, a_grad = of_x.clone(), of_last.clone(), torch.zeros_like(a)
+        every_room.diagonal_scan_backward(a, x.detach(), initial, grad, carry, a_grad, reverse)
+        for got, truth, like in zip((a_grad, grad, carry), expected, (a, v, initial), strict=True):
+            assert_close(got, torch.zeros_like(like) if truth is None else truth, 1000 * EPS)
 
 
-def test_gradients_of_constant_factors_are_added(kernels, generator):
+def test_gradients_of_constant_factors_are_added(every_room, generator):
     a, v, initial = scan_case(generator, 2, 9, 4, False)
-    x, _ = run_scan(kernels, a, v, initial, False)
+    x, _ = run_scan(every_room, a, v, initial, False)
     found = []
     for start in (0.0, 3.0):
         total = torch.full_like(a, start)
-        kernels.diagonal_scan_backward(a, x, initial, v.clone(), initial.clone(), total)
+        every_room.diagonal_scan_backward(a, x, initial, v.clone(), initial.clone(), total)
         found.append(total)
     assert_close(found[1], found[0] + 3.0, 100 * EPS)
 
@@ -121,11 +128,11 @@ def table(z: Tensor, length: int) -> Tensor:
 
 @DTYPES
 @pytest.mark.parametrize(("H", "M", "N"), [(1, 1, 1), (3, 2, 5), (2, 4, 33)])
-def test_vandermonde_sums_equal_the_table(all_kernels, generator, H, M, N, dtype):
+def test_vandermonde_sums_equal_the_table(every_room, generator, H, M, N, dtype):
     for length in LENGTHS:
         w, z = complex_normal(generator, H, M, N), exponents(generator, H, N)
         out = torch.full((H, M, length), torch.nan, dtype=dtype)
-        all_kernels.vandermonde(w, z, out)
+        every_room.vandermonde(w, z, out)
         terms = w[..., None] * table(z, length)[:, None]
         allowed = (
             4 * torch.finfo(dtype).eps + 40 * (length + 1) * EPS
@@ -135,12 +142,12 @@ def test_vandermonde_sums_equal_the_table(all_kernels, generator, H, M, N, dtype
 
 @DTYPES
 @pytest.mark.parametrize(("H", "M", "N"), [(1, 1, 1), (3, 2, 5), (2, 4, 33)])
-def test_adjoint_vandermonde_sums_equal_the_table(all_kernels, generator, H, M, N, dtype):
+def test_adjoint_vandermonde_sums_equal_the_table(every_room, generator, H, M, N, dtype):
     for length in LENGTHS:
         k, z = normal(generator, H, M, length, dtype=dtype), exponents(generator, H, N)
         sums, moments, alone = (torch.full((H, M, N), torch.nan, dtype=torch.complex128) for _ in range(3))
-        all_kernels.vandermonde_adjoint(k, z, sums, moments)
-        all_kernels.vandermonde_adjoint(k, z, alone, None)
+        every_room.vandermonde_adjoint(k, z, sums, moments)
+        every_room.vandermonde_adjoint(k, z, alone, None)
         E, steps = table(z, length), torch.arange(length, dtype=torch.float64)
         weight = torch.einsum("hml,hnl->hmnl", k.double(), E.abs())
         allowed = 4 * math.sqrt(length + 1) * torch.finfo(dtype).eps + 40 * (length + 1) * EPS
@@ -161,13 +168,13 @@ def pair_sum(v: Tensor, s: Tensor, g: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("H", "M", "N", "points"), [(1, 1, 1, 1), (3, 2, 5, 7), (2, 4, 9, 130), (2, 1, 3, 0)]
 )
-def test_cauchy_sums_and_their_adjoint(all_kernels, generator, H, M, N, points):
+def test_cauchy_sums_and_their_adjoint(every_room, generator, H, M, N, points):
     v, s = complex_normal(generator, H, M, N), complex_normal(generator, H, N) - 3
     g, k = 5j * normal(generator, points) + 0.1, complex_normal(generator, H, M, points)
     out, sums, squares = torch.empty_like(k), torch.empty_like(v), torch.empty_like(v)
-    all_kernels.cauchy(v, s, g, out)
+    every_room.cauchy(v, s, g, out)
     assert_close(out, pair_sum(v, s, g), 200 * EPS)
-    all_kernels.cauchy_adjoint(k, s, g, sums, squares)
+    every_room.cauchy_adjoint(k, s, g, sums, squares)
     leaves = v.clone().requires_grad_(), s.clone().requires_grad_()
     loss = (pair_sum(*leaves, g) * k.conj()).sum().real
     of_v, of_s = torch.autograd.grad(loss, leaves)
@@ -188,12 +195,12 @@ def test_sequences_with_a_nan_leave_the_others_alone(kernels, generator):
 
 @DTYPES
 @pytest.mark.parametrize(("rows", "n"), [(0, 3), (1, 1), (50, 17)])
-def test_products_of_columns(kernels, generator, rows, n, dtype):
+def test_products_of_columns(every_room, generator, rows, n, dtype):
     x, y, d = (normal(generator, *shape, dtype=dtype) for shape in ((rows, n), (rows, n), (n,)))
     out, total = y.clone(), torch.ones(n, dtype=torch.float64)
-    kernels.columns_axpy(d, x, out)
+    every_room.columns_axpy(d, x, out)
     assert torch.allclose(out, y + d * x, rtol=0, atol=20 * torch.finfo(dtype).eps)
-    kernels.columns_dot(x, y, total)
+    every_room.columns_dot(x, y, total)
     exact = 1 + (x.double() * y.double()).sum(0)
     assert torch.allclose(total, exact, rtol=0, atol=4 * (rows + 1) * torch.finfo(dtype).eps)
 

@@ -9,6 +9,7 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
+from simulated_gpu import CUDA, Device, gpu
 from test_dcdm import iterates, right_side, run
 
 import neuralsolve as ns
@@ -21,6 +22,7 @@ from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.preconditioners.weights import read_tensors, shipped, write_tensors
 from neuralsolve.solvers.krylov import CG
 
+__all__ = ["gpu"]  # a fixture
 MADE_FOR = {"dcdm2d": (2, "dcdm"), "dcdm3d": (3, "dcdm"), "npsdo2d": (2, "npsdo"), "npsdo3d": (3, "npsdo")}
 
 
@@ -317,6 +319,89 @@ def test_grids_of_other_dimensions_and_periodic_ones_are_refused(generator):
     with pytest.raises(StructureError, match="periodic"):
         ns.NeuralDirection(net).build(box(8, 8, walls="periodic"))
     assert ns.NeuralDirection(network("dcdm", generator)).build(box(8, 8, walls="periodic"))
+
+
+# precision, and where it runs
+
+SMALL = {
+    "dcdm2d": lambda: box(45, 51),
+    "dcdm3d": lambda: box(9, 12, 11),
+    "npsdo2d": lambda: masked(40),
+    "npsdo3d": masked_3d,
+}
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", torch.float16], ids=str)
+@pytest.mark.parametrize("name", SMALL)
+def test_half_the_digits_of_a_network_cost_few_iterations_and_no_accuracy(name, precision):
+    """M is another one then, the residual in float64 decides: 1e-8, far below the rounding of bfloat16."""
+    A = SMALL[name]()
+    b = noise(A, np.random.default_rng(3106))
+    full, half = (
+        ns.solve(A, b, ns.DCDM(history=2), M=ns.NeuralDirection(name, p), rtol=1e-8)
+        for p in (None, precision)
+    )
+    assert np.linalg.norm(b - A.to_scipy() @ half.x) <= 1e-8 * np.linalg.norm(b)
+    assert half.iterations <= 1.3 * full.iterations
+    assert f"the network {name} in {str(precision).removeprefix('torch.')}" in half.explanation
+
+
+@pytest.mark.parametrize("kind", ["dcdm", "npsdo"])
+def test_a_precision_rounds_the_answer_and_nothing_of_the_callers(kind, generator):
+    A, net = masked(), network(kind, generator)
+    r = torch.randn(A.shape[0], 2, dtype=torch.float64, generator=generator)
+    full, half = (ns.NeuralDirection(net, p).build(A).apply(r) for p in ("float32", "bfloat16"))
+    assert half.dtype == torch.float64
+    assert 0 < float((half - full).norm()) <= 32 * torch.finfo(torch.bfloat16).eps * float(full.norm())
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+@pytest.mark.parametrize("precision", ["half", torch.int8, torch.float64, 16])
+def test_other_precisions_are_refused(precision):
+    with pytest.raises(OptionError, match="one of float32, bfloat16, float16 is needed"):
+        ns.NeuralDirection(precision=precision)
+
+
+def test_layers_that_a_device_has_not_are_told():
+    def layer(r):
+        msg = "\"some_layer\" not implemented for 'Half'"
+        raise NotImplementedError(msg)
+
+    A = box(8, 8)
+    M = ns.NeuralDirection(Broken(layer), "float16").build(A)
+    with pytest.raises(OptionError, match=r"does not evaluate in torch.float16 on cpu \(.some_layer"):
+        M.apply(torch.ones(64, dtype=torch.float64))
+    with pytest.raises(NotImplementedError):
+        ns.NeuralDirection(Broken(layer)).build(A).apply(torch.ones(64, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["dcdm", "npsdo"])
+def test_on_a_gpu_it_proposes_the_same(gpu: Device, kind, generator, monkeypatch):
+    monkeypatch.setattr("torch.__future__._overwrite_module_params_on_conversion", True)  # they are There
+    net, A, B = network(kind, generator), masked(12), masked(12, 3105)
+    M = ns.NeuralDirection(net).build(A)
+    moved, r = M.to(CUDA), torch.randn(144, 2, dtype=torch.float64, generator=generator)
+    assert moved.stays
+    assert not M.stays
+    there = r.to(CUDA)
+    for _ in range(2):
+        gpu.reads = 0
+        z = moved.apply(there)
+        assert gpu.reads == 0
+        expected = M.apply(r)
+        torch.testing.assert_close(z.cpu(), expected, rtol=0.0, atol=1e-5 * float(expected.abs().max()))
+        M.update(B)
+        moved.update(B)
+
+
+@pytest.mark.slow
+def test_on_a_gpu_dcdm_takes_its_steps(gpu: Device):
+    A = masked(12)
+    b = torch.from_numpy(noise(A, np.random.default_rng(3107)))
+    M = ns.NeuralDirection("npsdo2d", "bfloat16")
+    here, there = (ns.solve(A.to(d), b.to(d), ns.DCDM(history=2), M=M, rtol=1e-8) for d in ("cpu", CUDA))
+    assert abs(there.iterations - here.iterations) <= 1
+    assert float((b - A @ there.x.cpu()).norm()) <= 1e-8 * float(b.norm())
 
 
 # files

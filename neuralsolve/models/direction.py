@@ -60,12 +60,11 @@ class DirectionNet(nn.Module):
         self.coarse = _Pairs(coarse, width, dim)
         self.last = _Pairs(last, width, dim)
         self.head = _linear(width, dim)
-        self.pool = nn.AvgPool2d(2) if dim == 2 else nn.AvgPool3d(2)
 
     def forward(self, r: Tensor, cells: Tensor | None = None) -> Tensor:  # blind to the cells
         a = torch.relu(self.enter(self.stem(r)))
         skip = torch.relu(self.leave(self.fine(a)))
-        a = self.coarse(self.pool(skip))
+        a = self.coarse(pooled(skip))
         a = nn.functional.interpolate(a, scale_factor=2.0, mode="nearest") + skip
         return self.head(self.last(a))
 
@@ -87,3 +86,12 @@ def padded(v: Tensor, multiple: int) -> Tensor:
     """Return fields ``(..., *shape)`` of 2 or 3 axes after two, zeros added at the high ends of each."""
     room = [n for side in reversed(v.shape[2:]) for n in (0, -side % multiple)]
     return nn.functional.pad(v, room) if any(room) else v
+
+
+def pooled(v: Tensor) -> Tensor:
+    """Return the means of 2^d cells of fields ``(batch, channels, *shape)``, sides even, in their dtype."""
+    if v.ndim == 4:
+        return nn.functional.avg_pool2d(v, 2)
+    if v.device.type == "cpu" and v.itemsize == 2:  # torch has that of three axes for longer numbers alone
+        return nn.functional.avg_pool3d(v.float(), 2).to(v.dtype)
+    return nn.functional.avg_pool3d(v, 2)

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import FormatError, GridError, ShapeError, StructureError
+from neuralsolve.errors import FormatError, GridError, OptionError, ShapeError, StructureError
 from neuralsolve.models.direction import DEPTHS, DirectionNet, memory_format, padded
 from neuralsolve.models.npsdo import StencilNet
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, output_like, shallow
 from neuralsolve.operators.grid import AIR
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
 from neuralsolve.preconditioners.weights import read_tensors, weights_file
 
 LARGEST = 2**28  # bytes of a weights file: beyond it, it is something else
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class NeuralDirection(Recipe):
 
     Two kinds. "dcdm": the convolutional network of Kaneda et al. (2023), nonlinear, blind to geometry: its
     output is masked to the fluid. "npsdo": stencils made from the cells (Lan et al. 2024), linear, made once
-    a geometry in `build` and `update`. Both see r / ||r|| in float32; the result is scaled back. Grids may
-    have any size.
+    a geometry in `build` and `update`. Both see r / ||r|| in float32, or less; the result is scaled back.
+    Grids may have any size.
 
     Parameters
     ----------
     weights : name of shipped weights ("dcdm2d", "dcdm3d", "npsdo2d", ...), path of a safetensors file, or
         a network itself; None is "dcdm2d" or "dcdm3d", as the grid has dimensions
+    precision : "float32", "bfloat16" or "float16", or that torch dtype, which weights and fields are rounded
+        to; None is float32, and leaves the weights of a network as they are. All else is as precise as ever.
 
     Raises
     ------
+    OptionError
+        An unknown precision; in a solve: one that the network's layers have not on this device.
     OptionError, FileNotFoundError, FormatError
         From `build`: no such weights, those of `NeuralMultigrid`, or a file that holds something else.
     StructureError
@@ -58,6 +63,15 @@ class NeuralDirection(Recipe):
     """
 
     weights: str | os.PathLike[str] | nn.Module | None = None
+    precision: str | torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and self.precision not in (*PRECISIONS, *PRECISIONS.values()):
+            msg = (
+                f"precision is {self.precision!r}; one of {', '.join(PRECISIONS)} is needed, as in "
+                "ns.NeuralDirection(precision='bfloat16')"
+            )
+            raise OptionError(msg)
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Read the weights; make what depends on the geometry of A."""
@@ -68,7 +82,8 @@ class NeuralDirection(Recipe):
             path = weights_file(usual if self.weights is None else self.weights, "NeuralDirection")
             net, name = load_network(path)[0], path.stem
         grid_bound(A, getattr(net, "dim", None), name)
-        return (_Stencils if isinstance(net, StencilNet) else _Network)(net, name, A)
+        dtype = PRECISIONS.get(self.precision, self.precision)  # type: ignore[arg-type]
+        return (_Stencils if isinstance(net, StencilNet) else _Network)(net, name, A, dtype)
 
 
 def grid_bound(A: LinearOperator, dim: int | None, name: str) -> PoissonStencil:
@@ -135,13 +150,29 @@ def make_network(network: str, dim: int, **options: Any) -> nn.Module:
 
 
 class _Directions(Preconditioner):
-    """What both kinds share: unit fields in float32, the mask of A's rows, several columns as a batch."""
+    """What both kinds share: unit fields, the mask of A's rows, several columns as a batch.
 
-    dtype = torch.float32
+    `dtype` is the one asked for, `precision` that of the fields.
+    """
 
-    def __init__(self, net: nn.Module, name: str, A: LinearOperator):
+    def __init__(self, net: nn.Module, name: str, A: LinearOperator, dtype: torch.dtype | None):
         self.net, self.name = copy.deepcopy(net).eval(), name  # the mode of the caller's own stays as it is
+        self.dtype, self.precision, self.device = dtype, dtype or torch.float32, torch.device("cpu")
         self.update(A)
+
+    def to(self, device: torch.device) -> _Directions:
+        """Return M for vectors on another device: all that `apply` needs lives there."""
+        if device == self.device:
+            return self
+        moved = shallow(self)
+        moved.device, moved.stays = device, device.type != "cpu"
+        moved.acts = self.acts.to(device)
+        moved._bring()
+        return moved
+
+    @abstractmethod
+    def _bring(self) -> None:
+        """Bring what the network is made of to the device, into tensors of this object's own."""
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         with torch.no_grad():
@@ -153,8 +184,9 @@ class _Directions(Preconditioner):
         columns = r.reshape(len(r), -1)
         size = torch.linalg.vector_norm(columns, dim=0)
         unit = torch.where(size > 0, columns / size, 0.0)
-        fields = torch.where(self.acts, unit.T.float().reshape(-1, 1, *self.A.grid.shape), 0.0)
-        d = function(fields)
+        given = unit.T.to(self.precision).reshape(-1, 1, *self.A.grid.shape)
+        fields = torch.where(self.acts, given, 0.0)
+        d = self._evaluated(function, fields)
         if not isinstance(d, Tensor):
             msg = f"the network {self.name} returned a {type(d).__name__}; a tensor like its input is needed"
             raise ShapeError(msg)
@@ -164,23 +196,43 @@ class _Directions(Preconditioner):
         d = torch.where(self.acts, d, 0.0).reshape(len(fields), -1)
         return out.copy_((d.T.to(r.dtype) * size).reshape(r.shape))
 
+    def _evaluated(self, function: Callable[[Tensor], Tensor], fields: Tensor) -> Tensor:
+        try:
+            return function(fields)
+        except RuntimeError as error:
+            if self.precision == torch.float32 or "implemented" not in str(error):
+                raise
+            msg = (
+                f"the network {self.name} has layers that torch does not evaluate in {self.precision} on "
+                f"{self.device.type} ({error}); leave precision out, or pass precision='bfloat16'"
+            )
+            raise OptionError(msg) from error
+
     def update(self, A_next: LinearOperator) -> None:
         self.A = grid_bound(A_next, getattr(self.net, "dim", None), self.name)
-        self.acts = (self.A.diagonal() != 0).reshape(self.A.grid.shape)
+        self.acts = (self.A.diagonal() != 0).reshape(self.A.grid.shape).to(self.device)
 
     def describe(self) -> str:
-        return f"the network {self.name}"
+        how = "" if self.precision == torch.float32 else f" in {str(self.precision).removeprefix('torch.')}"
+        return f"the network {self.name}{how}"
 
     @abstractmethod
     def _propose(self, fields: Tensor) -> Tensor:
-        """Return a direction for each field, in float32."""
+        """Return a direction for each field, in its precision."""
 
 
 class _Network(_Directions):
+    def __init__(self, net: nn.Module, name: str, A: LinearOperator, dtype: torch.dtype | None):
+        super().__init__(net, name, A, dtype)
+        self.net.to(dtype=dtype)
+
+    def _bring(self) -> None:
+        self.net = copy.deepcopy(self.net).to(self.device)
+
     def _propose(self, fields: Tensor) -> Tensor:
         shape = fields.shape[2:]
         v = padded(fields, getattr(self.net, "multiple", 1))
-        if len(v) == 1 and len(shape) == 3:  # torch's fast convolutions in 3D take no batch of one
+        if len(v) == 1 and len(shape) == 3 and v.device.type == "cpu":  # its fast ones take no batch of one
             v = torch.cat([v, v])
         d = self.net(v.to(memory_format=memory_format(len(shape))))
         if not isinstance(d, Tensor) or d.ndim != fields.ndim:
@@ -189,7 +241,7 @@ class _Network(_Directions):
 
 
 class _Stencils(_Directions):
-    """Stencils made of the cells; a Dirichlet wall is shown to the network as a layer of air."""
+    """Stencils made of the cells, in float32; a Dirichlet wall is shown to the network as a layer of air."""
 
     net: StencilNet
 
@@ -213,6 +265,10 @@ class _Stencils(_Directions):
         room = [n for pair in reversed(self.layers) for n in pair]
         with torch.no_grad():
             self.frozen = self.net.freeze(nn.functional.pad(cells, room, value=AIR))
+        self._bring()
+
+    def _bring(self) -> None:
+        self.frozen = self.frozen.to(self.device, self.precision)
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self._on_fields(self._transposed, r, out)

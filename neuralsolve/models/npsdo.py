@@ -38,7 +38,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.models.direction import padded
+from neuralsolve.models.direction import padded, pooled
 from neuralsolve.operators.grid import AIR, FLUID, SOLID
 
 WIDENING = 4.0  # of A^-1, where cells are twice as wide
@@ -52,6 +52,11 @@ class Frozen:
     post: list[Tensor]  # of levels 0 .. n-1
     keep: list[Tensor]  # c0
     add: list[Tensor]  # c1
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Frozen:
+        """Return them on a device, in a precision."""
+        parts = (self.pre, self.post, self.keep, self.add)
+        return Frozen(*([field.to(device, dtype) for field in part] for part in parts))
 
 
 class StencilNet(nn.Module):
@@ -92,7 +97,7 @@ class StencilNet(nn.Module):
             frozen.post.append(self.post[level](flags))
             frozen.keep.append(self.keep[level](flags).mean(axes, keepdim=True))
             frozen.add.append(self.add[level](flags).mean(axes, keepdim=True))
-            flags = self._pool(flags)
+            flags = pooled(padded(flags, 2))
         frozen.pre.append(self.bottom(flags))
         return frozen
 
@@ -100,16 +105,12 @@ class StencilNet(nn.Module):
         """Return z = P r for the geometry of `frozen`: linear in r, on all cells."""
         left = [varying(frozen.pre[0], r)]
         for K in frozen.pre[1:]:
-            left.append(varying(K, self._pool(left[-1])))
+            left.append(varying(K, pooled(padded(left[-1], 2))))
         x = left.pop()
         for level in reversed(range(len(left))):
             correction = varying(frozen.post[level], self._up(x, left[level].shape))
             x = frozen.keep[level] * left[level] + WIDENING * frozen.add[level] * correction
         return x
-
-    def _pool(self, v: Tensor) -> Tensor:
-        v = padded(v, 2)
-        return nn.functional.avg_pool2d(v, 2) if self.dim == 2 else nn.functional.avg_pool3d(v, 2)
 
     def _up(self, v: Tensor, shape: torch.Size) -> Tensor:
         if self.dim == 2:

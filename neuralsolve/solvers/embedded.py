@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import GridError
-from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.base import LinearOperator, shallow
 from neuralsolve.operators.grid import Grid
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
@@ -65,7 +65,7 @@ class EmbeddedBoxInverse(Preconditioner):
     symmetric = True
 
     def __init__(self, A: LinearOperator, box: FastPoisson):
-        self._box = box
+        self._box, self.device = box, torch.device("cpu")
         self.update(A)
 
     def update(self, A_next: LinearOperator) -> None:
@@ -78,13 +78,27 @@ class EmbeddedBoxInverse(Preconditioner):
             raise GridError(msg)
         grid = A_next.grid
         spacing = [h / mean**0.5 for h, mean in zip(grid.spacing, _means(A_next), strict=True)]
-        self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, spacing, grid.walls)))
-        self._outside = None if A_next.active is None else ~A_next.active.numpy()
+        self._inverse = self._box.build(PoissonStencil(Grid(grid.shape, spacing, grid.walls))).to(self.device)
+        self._outside = None if A_next.active is None else (~A_next.active).to(self.device)
+
+    def to(self, device: torch.device) -> EmbeddedBoxInverse:
+        """Return M for vectors on another device; see `BoxInverse.to`."""
+        if device == self.device:
+            return self
+        moved = shallow(self)
+        moved.device, moved._inverse = device, self._inverse.to(device)
+        moved._outside = None if self._outside is None else self._outside.to(device)
+        moved.stays = moved._inverse.stays
+        return moved
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         z = self._inverse.apply(r, out)  # r is zero outside the fluid, as every product with A is
-        if self._outside is not None:
-            np.copyto(z.numpy(), 0.0, where=self._outside if z.ndim == 1 else self._outside[:, None])
+        if self._outside is None:
+            return z
+        outside = self._outside if z.ndim == 1 else self._outside.unsqueeze(1)
+        if z.device.type != "cpu":
+            return z.masked_fill_(outside, 0.0)
+        np.copyto(z.numpy(), 0.0, where=outside.numpy())
         return z
 
     def describe(self) -> str:

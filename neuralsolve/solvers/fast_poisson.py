@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import GridError, OptionError
-from neuralsolve.operators.base import LinearOperator, output_like
+from neuralsolve.operators.base import LinearOperator, output_like, shallow
 from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.solvers import fft_transforms
 from neuralsolve.solvers.lines import Uncoupled, line_solver
 from neuralsolve.solvers.recognise import box_stencil
 from neuralsolve.solvers.transforms import REMEDY, Axis, Transform, box_axes, has_fast_transform, transform
@@ -76,40 +77,56 @@ class BoxInverse(Preconditioner):
     """The inverse of a box, or its pseudo-inverse; made by `FastPoisson().build(A)`."""
 
     def __init__(self, A: LinearOperator, workers: int):
-        self.workers = workers
+        self.workers, self.device = workers, torch.device("cpu")
         self.update(A)
 
     def update(self, A_next: LinearOperator) -> None:
         """Take another box: eigenvalues and pivots are made anew, O(n)."""
-        stencil, multiple = _as_box(A_next)
-        axes = [Axis(1, diagonal=np.zeros(1))] * (3 - len(stencil.grid.shape)) + box_axes(stencil)
-        workers = 1 if stencil.grid.size < SERIAL_BELOW else self.workers
-        self.symmetric = multiple > 0  # the inverse of a negative definite box is of no use to CG
+        stencil, self._multiple = _as_box(A_next)
+        self._axes = [Axis(1, diagonal=np.zeros(1))] * (3 - len(stencil.grid.shape)) + box_axes(stencil)
+        self.symmetric = self._multiple > 0  # the inverse of a negative definite box is of no use to CG
+        self._set_up()
+
+    def to(self, device: torch.device) -> BoxInverse:
+        """Return the inverse for vectors on another device: the transforms there are those of torch.fft."""
+        if device == self.device:
+            return self
+        moved = shallow(self)
+        moved.device, moved.stays = device, device.type != "cpu"
+        moved._set_up()
+        return moved
+
+    def _set_up(self) -> None:
+        axes = self._axes
         self.shape3 = tuple(axis.size for axis in axes)
         coupled = [a for a in range(3) if axes[a].diagonal is None]
         self._kept = min(coupled, key=lambda a: (has_fast_transform(axes[a]), a), default=None)
-        self._transforms: list[Transform] = []
+        self._transforms = {a: self._transform(axes[a], a) for a in coupled if a != self._kept}
         eigenvalues = [np.zeros(1) if axis.diagonal is None else axis.diagonal for axis in axes]
-        for a in coupled:
-            if a != self._kept:
-                self._transforms.append(transform(axes[a], a, workers))
-                eigenvalues[a] = self._transforms[-1].eigenvalues
-        self._gain = float(np.prod([change.gain for change in self._transforms])) / multiple
+        for a, change in self._transforms.items():
+            eigenvalues[a] = change.eigenvalues
+        self._gain = math.prod(change.gain for change in self._transforms.values()) / self._multiple
         z, y, x = (torch.from_numpy(values) for values in eigenvalues)
         self._set_up_lines(axes, z[:, None, None] + y[:, None] + x)
+
+    def _transform(self, axis: Axis, a: int) -> Transform:
+        if self.device.type != "cpu":
+            return fft_transforms.transform(axis, a, self.device)
+        return transform(axis, a, 1 if math.prod(self.shape3) < SERIAL_BELOW else self.workers)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
         box = (*self.shape3, r.numel() // len(r))
-        v = answer = out.numpy().reshape(box)
-        np.copyto(answer, r.numpy().reshape(box))
-        for change in self._transforms:
+        answer = _copied(r.reshape(box), out.view(box))
+        v = answer if answer.dtype == torch.float64 else answer.double()
+        for change in self._transforms.values():
             v = change.forward(v)
-        self._lines.solve(torch.from_numpy(v).view(*self._modes, -1), self._gain)
-        for change in reversed(self._transforms):
+        v = v.contiguous()
+        self._lines.solve(v.view(*self._modes, -1), self._gain)
+        for change in reversed(self._transforms.values()):
             v = change.backward(v)
-        if not np.may_share_memory(v, answer):  # SciPy may, but need not, work in place
-            np.copyto(answer, v)
+        if v is not answer:
+            _copied(v, answer)
         return out
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
@@ -117,7 +134,7 @@ class BoxInverse(Preconditioner):
         return self.apply(r, out)
 
     def describe(self) -> str:
-        names = [change.name for change in self._transforms]
+        names = [change.name for change in self._transforms.values()]
         if self._kept is not None:
             names.append(f"tridiagonal along {'zyx'[self._kept]}")
         return f"exact inverse of a box: {', '.join(names) or 'diagonal'}"
@@ -125,14 +142,23 @@ class BoxInverse(Preconditioner):
     def _set_up_lines(self, axes: list[Axis], eigenvalues: Tensor) -> None:
         """Prepare the solves along the kept axis, given the eigenvalues (m0, m1, m2) of the others."""
         if self._kept is None:
-            self._lines, self._modes = Uncoupled(eigenvalues.reshape(1, 1, -1)), (1, 1, eigenvalues.numel())
+            self._lines = Uncoupled(eigenvalues.reshape(1, 1, -1)).to(self.device)
+            self._modes = (1, 1, eigenvalues.numel())
             return
         axis = axes[self._kept]
         lines = math.prod(eigenvalues.shape[: self._kept])
         shift = (eigenvalues / axis.coupling).reshape(lines, -1)
         self._gain /= axis.coupling
-        self._lines = line_solver(axis, shift)
+        self._lines = line_solver(axis, shift).to(self.device)
         self._modes = (lines, axis.size, shift.shape[1])
+
+
+def _copied(source: Tensor, to: Tensor) -> Tensor:
+    """Copy into `to` and return it; by NumPy on the CPU: its copies wake no threads that spin."""
+    if to.device.type == "cpu":
+        np.copyto(to.numpy(), source.numpy())
+        return to
+    return to.copy_(source)
 
 
 def _as_box(A: LinearOperator) -> tuple[PoissonStencil, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
+from neuralsolve.operators.base import shallow
 from neuralsolve.operators.vectors import empty
 from neuralsolve.solvers.transforms import Axis
 
@@ -17,6 +18,10 @@ class LineSolver(Protocol):
 
     def solve(self, v: Tensor, gain: float) -> None:
         """Overwrite v (outer, n, modes, w) with y."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Return the solver for modes on another device."""
         ...
 
 
@@ -46,8 +51,14 @@ class Tridiagonal:
     def solve(self, v: Tensor, gain: float) -> None:
         """Overwrite v (outer, n, modes, w) with y; where T is singular the constant leaves v and y."""
         self._drop_constant(v)
-        table().tridiagonal_solve(self.pivots, gain, v)
+        table(v.device).tridiagonal_solve(self.pivots, gain, v)
         self._drop_constant(v)
+
+    def to(self, device: torch.device) -> Tridiagonal:
+        """Return the solver for modes on another device."""
+        moved = shallow(self)
+        moved.pivots = self.pivots.to(device)
+        return moved
 
     def _drop_constant(self, v: Tensor) -> None:
         for line, mode in self.singular:
@@ -71,9 +82,16 @@ class Cyclic:
         apart = [self._solve_singular(v[line, :, mode], gain) for line, mode in self.singular]
         width = v.shape[3]
         decay, around = (part.repeat_interleave(width, 1) for part in (self.decay, self.around))
-        table().cyclic_solve(decay, around, gain, v.view(len(v), v.shape[1], -1))
+        table(v.device).cyclic_solve(decay, around, gain, v.view(len(v), v.shape[1], -1))
         for (line, mode), column in zip(self.singular, apart, strict=True):
             v[line, :, mode] = column
+
+    def to(self, device: torch.device) -> Cyclic:
+        """Return the solver for modes on another device."""
+        moved = shallow(self)
+        moved.decay, moved.around = self.decay.to(device), self.around.to(device)
+        moved.pseudo_inverse = self.pseudo_inverse.to(device)
+        return moved
 
     def _solve_singular(self, column: Tensor, gain: float) -> Tensor:
         spectrum = torch.fft.rfft(column, dim=0) * (gain * self.pseudo_inverse)
@@ -89,3 +107,9 @@ class Uncoupled:
     def solve(self, v: Tensor, gain: float) -> None:
         """Overwrite v (1, 1, modes, w) with y."""
         v *= gain * self.weights
+
+    def to(self, device: torch.device) -> Uncoupled:
+        """Return the solver for modes on another device."""
+        moved = shallow(self)
+        moved.weights = self.weights.to(device)
+        return moved

@@ -43,7 +43,7 @@ REAL = {  # walls: name, SciPy's function, type, type of the inverse, theta_k = 
     (2, 0): ("DST-IV", "dst", 4, 4, 0.5, 0),
 }
 
-Step = Callable[[np.ndarray], np.ndarray]
+Step = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ def has_fast_transform(axis: Axis) -> bool:
     return axis.walls is None or axis.walls in REAL
 
 
-def _eigenvalues(axis: Axis, theta: np.ndarray) -> np.ndarray:
+def eigenvalues_of(axis: Axis, theta: np.ndarray) -> np.ndarray:
+    """Return those of c T at the angles theta."""
     return 4 * axis.coupling * np.sin(theta / 2) ** 2
 
 
@@ -189,7 +190,9 @@ def _real(axis: Axis, a: int, workers: int) -> Transform:
 
     length = axis.size + longer
     theta = math.pi * (np.arange(axis.size) + first) / length
-    return Transform(name, forward, backward, 1 / (2 * length), _eigenvalues(axis, theta))
+    return Transform(
+        name, _on_tensors(forward), _on_tensors(backward), 1 / (2 * length), eigenvalues_of(axis, theta)
+    )
 
 
 def _fourier(axis: Axis, a: int, workers: int) -> Transform:
@@ -205,25 +208,37 @@ def _fourier(axis: Axis, a: int, workers: int) -> Transform:
             return packed.irfft(v, axis=a, overwrite_x=True)
 
     k = (np.arange(axis.size) + 1) // 2
-    return Transform("real FFT", forward, backward, 1.0, _eigenvalues(axis, 2 * math.pi * k / axis.size))
+    eigenvalues = eigenvalues_of(axis, 2 * math.pi * k / axis.size)
+    return Transform("real FFT", _on_tensors(forward), _on_tensors(backward), 1.0, eigenvalues)
 
 
-def _odd(axis: Axis, a: int, workers: int) -> Transform:
-    """Return the sine transform with one Dirichlet end: B_jm = 2 sin(2 pi j m / L), L = 2n + 1, j, m = 1..n.
+def odd_basis(axis: Axis) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Return what the sine transform with one Dirichlet end needs: B_jm = 2 sin(2 pi j m / L), j, m = 1..n.
 
-    It is minus the imaginary part of the FFT of the odd extension (0, f, -reversed f); B B = L I. Cell j
-    counts from the Dirichlet wall. Towards a face Dirichlet wall its columns are the eigenvectors; towards a
-    Neumann wall those are sin(pi (2k + 1) j / L) = (-1)^(j + 1) sin(2 pi j m / L), m = n - k: the same with
-    alternating signs (DST-VII; Reznik, ICASSP 2013).
+    L = 2n + 1. It is minus the imaginary part of the FFT of the odd extension (0, f, -reversed f); B B = L I.
+    Cell j counts from the Dirichlet wall. Towards a face Dirichlet wall its columns are the eigenvectors;
+    towards a Neumann wall those are sin(pi (2k + 1) j / L) = (-1)^(j + 1) sin(2 pi j m / L), m = n - k: the
+    same with alternating signs (DST-VII; Reznik, ICASSP 2013).
+
+    Returns
+    -------
+    reverse : whether the Dirichlet wall is the high one
+    signs, theta : (n,)
     """
     assert axis.walls is not None
-    fft, n, length = _scipy("fft"), axis.size, 2 * axis.size + 1
-    from_dirichlet = slice(None) if axis.walls[0] == 1 else slice(None, None, -1)
-    m = np.arange(1, n + 1)
+    n, m, length = axis.size, np.arange(1, axis.size + 1), 2 * axis.size + 1
     if 0 in axis.walls:
         signs, theta = np.where(m % 2, 1.0, -1.0), math.pi * (2 * (n - m) + 1) / length
     else:
         signs, theta = np.ones(n), 2 * math.pi * m / length
+    return axis.walls[0] != 1, signs, theta
+
+
+def _odd(axis: Axis, a: int, workers: int) -> Transform:
+    """Return the transform of `odd_basis`."""
+    fft, n, length = _scipy("fft"), axis.size, 2 * axis.size + 1
+    reverse, signs, theta = odd_basis(axis)
+    from_dirichlet = slice(None, None, -1) if reverse else slice(None)
 
     def sines(f: np.ndarray) -> np.ndarray:
         extended = np.zeros((*f.shape[:-1], length), f.dtype)
@@ -241,7 +256,19 @@ def _odd(axis: Axis, a: int, workers: int) -> Transform:
         lines[..., from_dirichlet] = sines(lines) * signs
         return v
 
-    return Transform("odd FFT", forward, backward, 1 / length, _eigenvalues(axis, theta))
+    eigenvalues = eigenvalues_of(axis, theta)
+    return Transform("odd FFT", _on_tensors(forward), _on_tensors(backward), 1 / length, eigenvalues)
+
+
+def _on_tensors(step: Callable[[np.ndarray], np.ndarray]) -> Step:
+    """Return a step of NumPy's for tensors, the given one where it worked in place: SciPy need not."""
+
+    def taken(v: Tensor) -> Tensor:
+        before = v.numpy()
+        after = step(before)
+        return v if np.may_share_memory(after, before) else torch.from_numpy(after)
+
+    return taken
 
 
 def _scipy(module: str) -> Any:

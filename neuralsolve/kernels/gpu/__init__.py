@@ -1,7 +1,8 @@
 """Kernels in Triton for CUDA devices, under the names and signatures of `kernels.reference`.
 
 Only what an iteration needs is here. Hierarchies, factors and colours are made on the CPU, once, and moved:
-asking for one of those kernels is an error that says so.
+asking for one of those kernels is an error that says so. Sums that are few large products of matrices, and
+the attention of patches, are plain torch here as in the reference: cuBLAS serves them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from neuralsolve.kernels.gpu.padded import (
     level_store_scaled,
     level_wrap,
 )
+from neuralsolve.kernels.gpu.scan import diagonal_scan, diagonal_scan_backward
 from neuralsolve.kernels.gpu.smoothing import level_relax, level_residual, level_start
+from neuralsolve.kernels.gpu.spectral import cyclic_solve, tridiagonal_solve
 from neuralsolve.kernels.gpu.stencil import stencil_direction_dot, stencil_matvec, stencil_matvec_dot
 from neuralsolve.kernels.gpu.sweeps import csr_color_sweep, faces_redblack_sweep
 from neuralsolve.kernels.gpu.transfers import level_prolong, level_restrict
@@ -37,9 +40,21 @@ from neuralsolve.kernels.gpu.vector import (
     transposed_copy,
     xpby,
 )
+from neuralsolve.kernels.reference.cauchy import cauchy, cauchy_adjoint
+from neuralsolve.kernels.reference.tokens import (
+    token_decode,
+    token_decode_backward,
+    token_encode,
+    token_encode_backward,
+    token_series,
+    token_series_backward,
+)
+from neuralsolve.kernels.reference.vandermonde import vandermonde, vandermonde_adjoint
 
 __all__ = [
     "axpy",
+    "cauchy",
+    "cauchy_adjoint",
     "cg_update",
     "columns_axpy",
     "columns_dot",
@@ -49,6 +64,9 @@ __all__ = [
     "csr_gram",
     "csr_matvec",
     "csr_matvec_dot",
+    "cyclic_solve",
+    "diagonal_scan",
+    "diagonal_scan_backward",
     "dot",
     "faces_direction_dot",
     "faces_matvec",
@@ -72,7 +90,16 @@ __all__ = [
     "stencil_matvec",
     "stencil_matvec_dot",
     "subtract_means",
+    "token_decode",
+    "token_decode_backward",
+    "token_encode",
+    "token_encode_backward",
+    "token_series",
+    "token_series_backward",
     "transposed_copy",
+    "tridiagonal_solve",
+    "vandermonde",
+    "vandermonde_adjoint",
     "xpby",
 ]
 

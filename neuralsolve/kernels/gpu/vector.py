@@ -32,7 +32,7 @@ def _combine(
     """ADD: y += alpha x; otherwise y = x + alpha y."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     column, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-    if NUMBER:
+    if NUMBER:  # noqa: SIM108 - a branch of the compiler
         a = number
     else:
         a = tl.load(alpha + column * step, mask=column < k, other=0.0)[None, :]
