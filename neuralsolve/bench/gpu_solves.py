@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import neuralsolve as ns
 from neuralsolve.bench.bars import BarRow, Bars, Settings, listed, missing, named, row
@@ -19,11 +19,9 @@ from neuralsolve.bench.clock import interleaved, timed
 from neuralsolve.bench.device_measures import STEPS, box, noise, step_seconds
 from neuralsolve.bench.device_rivals import CUPY, TORCH, cupy_cg, cupy_missing, torch_cg
 from neuralsolve.bench.gpu_bytes import cube
-from neuralsolve.models.neural import load_network
 from neuralsolve.operators.convert import as_operator
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.pde.scenes import free_surface
-from neuralsolve.preconditioners.weights import weights_file
 
 RTOL, LOOSE, QUICK = 1e-8, 1e-6, 0.1  # of networks, and of batches and networks at toy sizes
 COLUMNS = 64
@@ -111,11 +109,10 @@ def networks(settings: Settings) -> Iterator[BarRow]:
     shape, (seed, *_) = settings.cells(128, 128, 128), settings.seeds(1)
     A, b = _scene(shape, seed)
     rtol = QUICK if settings.quick else LOOSE
-    net, _ = load_network(weights_file("dcdm3d", "NeuralDirection"))
     placed, there = A.to(settings.device), torch.from_numpy(b).to(settings.device)
     solvers = {
-        name: ns.prepare(placed, ns.DCDM(), M=ns.NeuralDirection(each), rtol=rtol)
-        for name, each in (("float32", net), ("bfloat16", InHalf(net)))
+        name: ns.prepare(placed, ns.DCDM(), M=ns.NeuralDirection(precision=name), rtol=rtol)
+        for name in ("float32", "bfloat16")
     }
     results = {name: solver.solve(there, throw=False) for name, solver in solvers.items()}
     calls = {name: lambda s=solver: s.solve(there, throw=False) for name, solver in solvers.items()}
@@ -145,18 +142,6 @@ def networks(settings: Settings) -> Iterator[BarRow]:
     yield row(
         "networks", problem, "steps in bfloat16 / float32", "x", None, [share], residual=worst, note=what
     )
-
-
-class InHalf(nn.Module):
-    """A network of directions whose convolutions run in bfloat16, its weights and its answer in float32."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net, self.dim, self.multiple = net, net.dim, net.multiple
-
-    def forward(self, r: Tensor) -> Tensor:
-        with torch.autocast(r.device.type, torch.bfloat16):
-            return self.net(r).float()
 
 
 def _scene(shape: tuple[int, ...], seed: int) -> tuple[PoissonStencil, np.ndarray]:
