@@ -74,3 +74,30 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def check_known(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise OptionError of a word that is none of the known ones; the message begins with `what`.
+
+    >>> check_known("side =", "left", ("left", "right"))
+    >>> check_known("side =", "rigth", ("left", "right"))
+    Traceback (most recent call last):
+    neuralsolve.errors.OptionError: side = 'rigth'; did you mean 'right'?
+    """
+    words = list(known)
+    if value not in words:
+        msg = f"{what} {value!r}{nearest(str(value), words)}"
+        raise OptionError(msg)
+
+
+def check_kind(value: object, kind: type, needed: str) -> None:
+    """Raise OptionError of what is no object of a kind; the message ends with what is needed, and the call.
+
+    >>> check_kind(2, str, "a name is needed: name='lsm'")
+    Traceback (most recent call last):
+    neuralsolve.errors.OptionError: got 2; a name is needed: name='lsm'
+    """
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.60}"
+        msg = f"got {given}; {needed}"
+        raise OptionError(msg)

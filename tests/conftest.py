@@ -38,6 +38,14 @@ def generator(request: pytest.FixtureRequest) -> torch.Generator:
 
 
 @pytest.fixture
+def double_precision() -> Iterator[None]:
+    """Parameters in float64, so that dense references take the same numbers."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """One thread for torch, hence for the kernels too: small dense algebra gains nothing by two."""
     before = torch.get_num_threads()

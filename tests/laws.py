@@ -241,6 +241,8 @@ KERNELS_ELSEWHERE = {
     "token_series_backward": "test_kernels_spectral",
     "stencil_regions": "test_kernels_regions",
     "csr_kaczmarz": "test_kernels_kaczmarz",
+    "hadamard_sketch": "test_kernels_mixing",
+    "hadamard_sketch_columns": "test_kernels_mixing",
     "cauchy": "test_kernels_ssm",
     "cauchy_adjoint": "test_kernels_ssm",
     "columns_axpy": "test_kernels_ssm",

@@ -39,6 +39,7 @@ def test_the_peer_and_ours_are_the_same_function():
         assert all((each - theirs).abs().max() <= 1e-5 * theirs.abs().max() for each in ours)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:`torch.jit")  # of the peer
 def test_the_suite_runs_and_every_row_was_measured(tmp_path):
     pytest.importorskip("sklearn")
     groups = ["starts", "delay", "learning", "parity", "lists", "robustness"]

@@ -116,7 +116,9 @@ def test_the_last_pivot_of_a_singular_system_is_left_out(all_kernels):
 
 
 @pytest.mark.parametrize(("outer", "n", "inner"), [(1, 2, 7), (3, 9, 2), (2, 5, 1030), (1, 40, 3)])
-def test_cyclic_kernel_solves_its_systems(every_room, outer, n, inner):
+def test_cyclic_kernel_solves_its_systems(every_room, request, outer, n, inner):
+    if request.node.callspec.params["every_room"] == "gpu":
+        inner = min(inner, 40)  # blocks are smaller there, and programs interpreted
     shift = torch.logspace(-7, 3, outer * inner, dtype=torch.float64).reshape(outer, inner)
     rate = 2 * torch.asinh(shift.sqrt() / 2)
     v = random(73, outer, n, inner)

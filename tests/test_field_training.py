@@ -64,6 +64,21 @@ def same(whole, parts):
     assert rows[0] == rows[1]
 
 
+def cut_off(folder, one, pressed):
+    """Train until Ctrl-C is pressed within a step."""
+    advance = one.advance
+
+    def pressing():
+        row = advance()
+        if one.step == pressed:
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    one.advance = pressing
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, one)
+
+
 # resume
 
 
@@ -81,21 +96,7 @@ def test_a_run_cut_off_at_any_step_is_the_whole_one_bit_for_bit(net, options, tm
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, trainer(net, **options))
     for pressed in (5, 9, 13) if options is EVERYTHING else (7,):  # within epochs of 3 steps, at an end
-
-        def press(one=None, pressed=pressed):
-            advance = one.advance
-
-            def pressing():
-                row = advance()
-                if one.step == pressed:
-                    os.kill(os.getpid(), signal.SIGINT)
-                return row
-
-            one.advance = pressing
-            return one
-
-        with pytest.raises(KeyboardInterrupt):
-            run(parts, press(trainer(net, **options)))
+        cut_off(parts, trainer(net, **options), pressed)
         state = json.loads(read_tensors(parts / CHECKPOINT)[1]["state"])
         assert state["step"] == pressed
         assert len(state["gathered"]) == pressed % 3

@@ -10,6 +10,7 @@ import torch
 from test_cli import answer, run
 from test_fields_cli import CASE
 
+from neuralsolve.cases.field_data import Data
 from neuralsolve.lowrank.adapters import load_adapter
 from neuralsolve.models import Surrogate
 from neuralsolve.preconditioners.weights import read_tensors
@@ -93,3 +94,21 @@ def test_sequences_take_no_adapter(tmp_path):
     result = run("train", "train_ssm_digits", "--adapter", "lora", "--out-dir", tmp_path / "out")
     assert result.exit_code == 2
     assert "no model of fields" in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--start", "no.safetensors"), ("--start", "START")])
+def test_a_start_is_refused_before_data_are_made_and_no_folder_stays(folder, tmp_path, monkeypatch, options):
+    case = tmp_path / "train_other.toml"
+    case.write_text(OTHER.replace("width = 8", "width = 16"))
+    monkeypatch.setattr(Data, "samples", lambda *_: pytest.fail("the data are made"))
+    given = [folder / "small" / "small.safetensors" if each == "START" else each for each in options]
+    result = run("train", case, *given, "--out-dir", tmp_path / "some" / "where")
+    assert result.exit_code == 2
+    assert [each.name for each in tmp_path.iterdir()] == [case.name]
+
+
+def test_a_folder_that_was_there_stays(folder, tmp_path):
+    given = ("--start", tmp_path / "no.safetensors", "--out-dir", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    assert run("train", folder / "train_other.toml", *given).exit_code == 2
+    assert not list((tmp_path / "out").iterdir())

@@ -7,6 +7,8 @@ import dataclasses
 
 import pytest
 import torch
+from lowrank_adapter_models import DTYPES, EACH, METHODS, Single, drawn, m, n, p, put, r, train
+from lowrank_laws import eps
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -16,11 +18,8 @@ from neuralsolve.lowrank.adapters import (
     OSF,
     SALT,
     Effort,
-    LoLDU,
     LoRA,
     LoRASB,
-    LoRAXS,
-    SVFit,
     attach,
     deltas_of,
     detach,
@@ -28,86 +27,12 @@ from neuralsolve.lowrank.adapters import (
     make_adapter,
     merge,
     merged_copy,
-    penalty,
     save_adapter,
     summary,
     trainable_parameters,
 )
-from neuralsolve.lowrank.adapters.loldu import ldu
-from neuralsolve.lowrank.adapters.options import Adapter
+from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.views import MatrixView
-
-m, n, r = 12, 9, 3
-p = min(m, n)
-METHODS: dict[str, tuple[Adapter, int]] = {  # and the real numbers trained for a real matrix (m, n)
-    "lora": (LoRA(rank=r, alpha=2.0), r * (m + n)),
-    "lora-xs": (LoRAXS(rank=r), r * r),
-    "lora-sb": (LoRASB(rank=r), r * r),
-    "lora-sb raw": (LoRASB(rank=r, signed=False), r * r),
-    "svfit": (SVFit(energy=1.0), p),
-    "svfit of a rank": (SVFit(rank=r), r),
-    "salt": (SALT(rank=r, keep=5 / 9), 2 * 5 + 2 * r * (p - 5)),
-    "salt nonnegative": (SALT(rank=2, keep=2 / 9, nonnegative=True), 2 * 2 + 2 * 2 * (p - 2)),
-    "loldu": (LoLDU(rank=r, alpha=2.0), r + 1),
-    "loldu rank-revealing": (LoLDU(rank=r, pivot="rank-revealing"), r + 1),
-    "osf": (OSF(keep=4 / 9), (p - 4) * (m + n + 1)),
-    "gpm": (GPM(keep=0.3), m * n),
-    "effort": (Effort(tail=2), 2 * (m + n + 1)),
-    "effort soft": (Effort(tail=2, hard=False), 2 * (m + n + 1)),
-}
-EACH = pytest.mark.parametrize("adapter", [each for each, _ in METHODS.values()], ids=METHODS)
-DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
-
-
-class Single(nn.Module):
-    """One weight of any dtype and shape."""
-
-    def __init__(self, weight: Tensor, view: MatrixView | None = None):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-        self.matrix_views = {} if view is None else {"weight": view}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.mH
-
-
-def drawn(generator, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=generator, dtype=dtype)
-
-
-def put(model: nn.Module, adapter: Adapter, generator: torch.Generator) -> nn.Module:
-    """Attach; the loss is linear, so that its gradient is any matrix at all."""
-    where = {name: drawn(generator, *p.shape, dtype=p.dtype) for name, p in model.named_parameters()}
-
-    def loss() -> Tensor:
-        found = sum((where[k] * p).real.sum() for k, p in model.named_parameters())
-        return torch.stack([found]) if adapter.wants_losses else found  # type: ignore[list-item, return-value]
-
-    return attach(model, adapter, loss if adapter.wants_loss() else None)
-
-
-def train(model: nn.Module, steps: int, generator: torch.Generator, rate: float = 0.05) -> None:
-    """Draw the weights to other ones by AdamW, with decay."""
-    optimizer = torch.optim.AdamW(trainable_parameters(model), rate, weight_decay=0.1)
-    goals = {
-        name: drawn(generator, *d.shape, dtype=d(_base(model, name)).dtype)
-        for name, d in deltas_of(model).items()
-    }
-    for _ in range(steps):
-        optimizer.zero_grad()
-        made = {name: d(_base(model, name)) for name, d in deltas_of(model).items()}
-        loss = sum((made[k] - goals[k]).abs().square().sum() for k in made)
-        loss.backward()  # type: ignore[union-attr]
-        optimizer.step()
-
-
-def _base(model: nn.Module, name: str) -> Tensor:
-    path, _, key = name.rpartition(".")
-    return model.get_submodule(path).parametrizations[key].original  # type: ignore[index, union-attr]
-
-
-def eps(dtype: torch.dtype) -> float:
-    return torch.finfo(dtype).eps
 
 
 @EACH
@@ -191,206 +116,6 @@ def test_the_state_of_a_model_is_that_of_its_adapter_too(adapter, generator):
     other = put(Single(weights[1]), adapter, generator)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.weight, model.weight)
-
-
-@pytest.mark.parametrize("name", ["svfit", "svfit of a rank"])
-def test_svfit_changes_singular_values_alone(name, generator):
-    W = drawn(generator, m, n)
-    model = put(Single(W), METHODS[name][0], generator)
-    train(model, 20, generator)
-    U, _, Vh = torch.linalg.svd(W, full_matrices=False)
-    core = U.mH @ (model.weight - W) @ Vh.mH
-    off = core - torch.diag(core.diagonal())
-    assert off.norm() <= 100 * eps(W.dtype) * W.norm()
-
-
-def test_salt_keeps_its_blocks_apart(generator):
-    W = drawn(generator, m, n)
-    model = put(Single(W), SALT(rank=2, keep=5 / 9), generator)
-    delta = deltas_of(model)["weight"]
-    (model.weight * drawn(generator, m, n)).sum().backward()
-    assert not delta.X.grad.any()  # Y = 0
-    assert delta.Y.grad.norm() > 0.1
-    train(model, 20, generator)
-    U, _, Vh = torch.linalg.svd(W, full_matrices=False)
-    core = U.mH @ (model.weight - W) @ Vh.mH
-    bound = 100 * eps(W.dtype) * W.norm()
-    assert core[:5, 5:].norm() <= bound
-    assert core[5:, :5].norm() <= bound
-    assert (core[:5, :5] - torch.diag(core.diagonal()[:5])).norm() <= bound
-    assert torch.linalg.matrix_rank(core[5:, 5:], tol=1e-8) == 2
-
-
-def test_salt_cuts_singular_values_at_zero_where_asked(generator):
-    W = drawn(generator, m, n)
-    model = put(Single(W), SALT(rank=1, keep=5 / 9, nonnegative=True), generator)
-    delta = deltas_of(model)["weight"]
-    with torch.no_grad():
-        delta.shift[0] = -2 * delta.s[0]
-    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
-    assert abs(U[:, 0].dot(model.weight @ Vh[0])) <= 100 * eps(W.dtype) * s[0]
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-def test_lora_sb_begins_with_the_best_low_rank_step(dtype, generator):
-    W, G = drawn(generator, m, n, dtype=dtype), drawn(generator, m, n, dtype=dtype)
-    model = Single(W)
-    attach(model, LoRASB(rank=r, step=0.01), lambda: (G.conj() * model.weight).real.sum())
-    sign = torch.complex(G.real.sign(), G.imag.sign()) if dtype.is_complex else G.sign()
-    U, s, Vh = torch.linalg.svd(-0.01 * sign, full_matrices=False)
-    best = (U[:, :r] * s[:r]) @ Vh[:r]
-    assert (model.weight - W - best).norm() <= 100 * eps(dtype) * W.norm()
-    assert (G.conj() * (model.weight - W)).real.sum() < 0  # the loss falls
-    delta = deltas_of(model)["weight"]
-    eye = torch.eye(r, dtype=dtype)
-    assert (delta.left.mH @ delta.left - eye).norm() <= 50 * eps(dtype)
-    assert (delta.right @ delta.right.mH - eye).norm() <= 50 * eps(dtype)
-    (G.conj() * model.weight).real.sum().backward()  # and its gradient is the projected one
-    through = delta.left @ delta.core.grad @ delta.right
-    wanted = delta.left @ (delta.left.mH @ G @ delta.right.mH) @ delta.right
-    assert (through - wanted).norm() <= 50 * eps(dtype) * G.norm()
-
-
-@pytest.mark.parametrize("pivot", ["partial", "rank-revealing"])
-@pytest.mark.parametrize("shape", [(m, n), (n, m), (1, 5), (4, m, n), (6, 6)])
-def test_ldu_is_the_matrix(pivot, shape, generator):
-    for dtype in (torch.float64, torch.complex128):
-        W = drawn(generator, *shape, dtype=dtype)
-        for each in (W, torch.zeros_like(W), (W[..., :1] @ W[..., :1, :])):
-            left, pivots, right = ldu(each, pivot)
-            made = (left * pivots[..., None, :]) @ right
-            # growth of elimination with partial pivoting is at most 2^(p - 1), in practice about p
-            assert (made - each).norm() <= 100 * eps(dtype) * max(float(each.norm()), 1.0)
-
-
-def test_a_pivoted_order_makes_leading_pivots_count(generator):
-    decay = torch.logspace(0, -4, 20, dtype=torch.float64)
-    Q, P = (torch.linalg.qr(drawn(generator, 20, 20)).Q for _ in range(2))
-    W = (Q * decay) @ P
-    lost = {}
-    for pivot in ("partial", "rank-revealing"):
-        left, pivots, right = ldu(W, pivot)
-        lost[pivot] = float((W - (left[:, :6] * pivots[:6]) @ right[:6]).norm())
-    assert lost["rank-revealing"] <= 10 * float(decay[6:].norm())
-    assert lost["rank-revealing"] < lost["partial"]
-
-
-@pytest.mark.parametrize("start", ["lu", "uniform", "normal", "constant", "ones", "zeros"])
-def test_loldu_begins_with_the_weight_whatever_its_pivots_are(start, generator):
-    W = drawn(generator, m, n)
-    model = put(Single(W), LoLDU(rank=r, start=start), generator)
-    assert torch.equal(model.weight, W)
-    train(model, 3, generator)
-    assert not torch.equal(model.weight, W)
-
-
-HARD = pytest.mark.parametrize("adapter", [OSF(keep=4 / 9), Effort(tail=5)], ids=["osf", "effort"])
-
-
-@HARD
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-@pytest.mark.parametrize("shape", [(m, n), (n, m)])
-def test_nothing_leaks_into_the_protected_subspaces(adapter, dtype, shape, generator):
-    # under AdamW, whose steps are turned out of any subspace by their scaling of single entries
-    W = drawn(generator, *shape, dtype=dtype)
-    model = put(Single(W), adapter, generator)
-    train(model, 60, generator)
-    change = model.weight - W
-    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
-    assert change.norm() > 0.3 * W.norm()
-    bound = 4 * p * eps(dtype) * change.norm()
-    assert (U[:, :4].mH @ change).norm() <= bound
-    assert (change @ Vh[:4].mH).norm() <= bound
-    assert (U[:, :4].mH @ model.weight - s[:4, None] * Vh[:4]).norm() <= bound  # triplets stay triplets
-
-
-def test_a_projected_gradient_would_leak():
-    """Why the map itself projects: the same training with projected gradients alone."""
-    generator = torch.Generator().manual_seed(11)
-    W = drawn(generator, 40, 30)
-    model = attach(Single(W), Effort(tail=20, hard=False))
-    delta = deltas_of(model)["weight"]
-    optimizer = torch.optim.Adam(trainable_parameters(model), 0.02)
-    goal = drawn(generator, 40, 30)
-    for _ in range(50):
-        optimizer.zero_grad()
-        (model.weight - goal).square().sum().backward()
-        delta.left.grad -= delta.U @ (delta.U.mH @ delta.left.grad)
-        delta.right.grad -= (delta.right.grad @ delta.Vh.mH) @ delta.Vh
-        optimizer.step()
-    change = model.weight - W
-    assert (delta.U.mH @ change).norm() > 0.01 * change.norm()
-
-
-@HARD
-def test_projecting_in_the_map_is_projecting_after_every_step(adapter, generator):
-    W, goal = drawn(generator, m, n), drawn(generator, m, n)
-    ways = []
-    for after in (False, True):
-        model = attach(Single(W), adapter)
-        delta = deltas_of(model)["weight"]
-        optimizer = torch.optim.AdamW(trainable_parameters(model), 0.02, weight_decay=0.1)
-        for _ in range(20):
-            optimizer.zero_grad()
-            (model.weight - goal).square().sum().backward()
-            optimizer.step()
-            if after:
-                with torch.no_grad():
-                    for held, projected in zip((delta.left, delta.right), delta.outside(), strict=True):
-                        held.copy_(projected)
-        ways.append(model.weight.detach())
-    # rounding may turn the sign of an entry of Adam's first step where a gradient is zero: none is
-    assert (ways[0] - ways[1]).norm() <= 1e-9 * W.norm()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-def test_gpm_leaves_an_older_task_alone(dtype, generator):
-    old = drawn(generator, 40, 3, dtype=dtype) @ drawn(generator, 3, n, dtype=dtype)  # few kinds of inputs
-    model = Single(drawn(generator, m, n, dtype=dtype))
-    W, before = model.weight.detach().clone(), model(old).detach()
-    aim = drawn(generator, 40, m, dtype=dtype)
-    attach(model, GPM(keep=4 / 9), lambda: (model(old) - aim).abs().square().sum(1))
-    assert torch.equal(model.weight, W)
-    assert deltas_of(model)["weight"].protected.norm() ** 2 == pytest.approx(3, abs=1e-4)  # no more are used
-    train(model, 60, generator)
-    change = model.weight - W
-    assert change.norm() > 0.3 * W.norm()
-    assert (model(old) - before).norm() <= 100 * eps(dtype) * old.norm() * (W.norm() + change.norm())
-
-
-def test_penalties_are_zero_at_first_and_positive_after(generator):
-    for adapter in (SALT(rank=2), OSF(), Effort(tail=2), Effort(tail=2, hard=False)):
-        model = put(Single(drawn(generator, n, n)), adapter, generator)
-        first = float(penalty(model).detach())
-        assert abs(first) <= 200 * eps(torch.float64) * n**2
-        train(model, 5, generator)
-        assert float(penalty(model).detach()) > 0.01
-    with pytest.raises(OptionError, match="LoRA has no penalty"):
-        penalty(attach(nn.Linear(4, 4), LoRA(rank=1)))
-
-
-def test_the_soft_penalty_draws_back(generator):
-    W, goal = drawn(generator, n, n), drawn(generator, n, n)
-    leaks = {}
-    for weight in (0.0, 30.0):
-        model = attach(Single(W), Effort(tail=3, hard=False))
-        delta = deltas_of(model)["weight"]
-        optimizer = torch.optim.Adam(trainable_parameters(model), 0.01)
-        for _ in range(150):
-            optimizer.zero_grad()
-            ((model.weight - goal).square().sum() + weight * penalty(model)).backward()
-            optimizer.step()
-        leaks[weight] = float((delta.U.mH @ delta.left.detach()).norm())
-    assert leaks[30.0] < 0.3 * leaks[0.0]
-
-
-def test_lora_is_its_formula_and_begins_as_torch_does(generator):
-    model = attach(nn.Linear(n, m), LoRA(rank=r, alpha=6.0, seed=77))
-    delta = deltas_of(model)["weight"]
-    A = nn.init.kaiming_uniform_(torch.empty(r, n), a=5**0.5, generator=torch.Generator().manual_seed(77))
-    assert torch.allclose(delta.right, A, atol=4 * eps(torch.float32))
-    train(model, 3, generator)
-    assert torch.allclose(model.weight, _base(model, "weight") + 6.0 / r * delta.left @ delta.right)
 
 
 def test_half_precision_keeps_factors_in_float32(generator):
@@ -491,6 +216,34 @@ def test_what_cannot_be_is_told_and_nothing_is_touched(call, told):
     assert list(net.state_dict()) == ["weight", "bias"]
     assert net.training
     assert all(p.requires_grad for p in net.parameters())
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_no_more_numbers_are_free_than_the_weight_has_and_no_fewer_than_the_change(adapter, dtype, generator):
+    model = put(Single(drawn(generator, m, n, dtype=dtype)), adapter, generator)
+    train(model, 3, generator)  # away from factors of zero, beside which others change nothing
+    found, delta = summary(model), deltas_of(model)["weight"]
+    dimensions = torch.linalg.matrix_rank(jacobian(delta, dtype), rtol=1e-9)
+    assert dimensions <= found.free <= found.total
+    if isinstance(adapter, GPM | OSF | Effort) and getattr(adapter, "hard", True):
+        assert dimensions == found.free
+
+
+def jacobian(delta: Delta, dtype: torch.dtype) -> Tensor:
+    """Return the derivatives of a change by all that is trained, all as real numbers."""
+    trained = {name: value.detach() for name, value in delta.trained().items()}
+
+    def change(*parts: Tensor) -> Tensor:
+        pairs = zip(trained.items(), parts, strict=True)
+        held = {name: torch.view_as_complex(x) if v.is_complex() else x for (name, v), x in pairs}
+        found = torch.func.functional_call(delta, held, (torch.zeros(m, n, dtype=dtype),))
+        return torch.view_as_real(found) if found.is_complex() else found
+
+    real = [torch.view_as_real(v) if v.is_complex() else v for v in trained.values()]
+    found = torch.autograd.functional.jacobian(change, tuple(real))
+    rows = 2 * m * n if dtype.is_complex else m * n
+    return torch.cat([each.reshape(rows, -1) for each in found], 1)
 
 
 def test_no_more_than_all_is_trained():

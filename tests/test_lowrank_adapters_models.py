@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrize
 
-from neuralsolve.errors import FormatError, NonFiniteError, OptionError
+from neuralsolve.errors import FormatError, NonFiniteError, OptionError, ShapeError
 from neuralsolve.lowrank.adapters import (
     GPM,
     OSF,
@@ -28,7 +28,6 @@ from neuralsolve.lowrank.adapters import (
     deltas_of,
     detach,
     disabled,
-    export_to_peft_lora,
     load_adapter,
     merge,
     save_adapter,
@@ -108,7 +107,10 @@ def test_every_model_takes_every_adapter(name, adapter):
     z = model(x).detach()
     assert not torch.equal(z, y)
     with disabled(model), torch.no_grad():
-        assert torch.equal(model(x), y)
+        for name in deltas_of(model):
+            path, _, key = name.rpartition(".")
+            assert torch.equal(getattr(model.get_submodule(path), key), before[name])
+        assert torch.allclose(model(x), y, rtol=1e-5, atol=1e-6)  # products may be others without gradients
     with torch.no_grad():
         assert torch.allclose(model(x), z, rtol=1e-4, atol=1e-5)  # frozen steps of layers are made anew
     merged = merge(copy.deepcopy(model))
@@ -285,40 +287,38 @@ def _rewrite(file: Path, to: Path, change) -> None:
     save_file(load_file(file), to, {"adapter": json.dumps(facts)})
 
 
+@pytest.mark.parametrize(
+    ("adapter", "other"),
+    [
+        (LoRA(rank=2), LoRA(rank=3)),
+        (TensorLoRA(rank=2), TensorLoRA(rank=3)),
+        (LoRAXS(rank=2), LoRAXS(rank=3)),
+        (SVFit(rank=2), SVFit(rank=3)),
+        (LoLDU(rank=2), LoLDU(rank=3)),
+        (Effort(tail=2), Effort(tail=3)),
+    ],
+    ids=lambda adapter: type(adapter).__name__,
+)
+def test_a_state_of_another_rank_is_refused(adapter, other):
+    model, again = attach(nn.Linear(6, 8), adapter), attach(nn.Linear(6, 8), other)
+    for strict in (True, False):
+        with pytest.raises(
+            ShapeError, match=r"of rank 2, here .* of rank 3; attach the adapter of that state"
+        ):
+            again.load_state_dict(model.state_dict(), strict=strict)
+
+
+def test_a_state_of_another_model_is_told_by_torch():
+    model, other = (attach(nn.Linear(*sides), LoRA(rank=2)) for sides in ((6, 8), (5, 7)))
+    with pytest.raises(RuntimeError, match=r"size mismatch for parametrizations\.weight\.original"):
+        other.load_state_dict(model.state_dict())
+
+
 def test_a_failed_write_leaves_the_older_file(tmp_path):
     model = attach(nn.Linear(4, 4), LoRA(rank=1))
     with pytest.raises(OSError, match="none"):
         save_adapter(model, tmp_path / "none" / "a.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("adapter", [LoRA(rank=2, alpha=3), LoRAXS(rank=2), SVFit(rank=3), OSF(keep=0.7)])
-def test_peft_takes_what_is_exported(adapter, tmp_path):
-    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Conv1d(8, 5, 1))
-    base = copy.deepcopy(model)
-    attach(model, adapter)
-    with torch.no_grad():
-        for p in trainable_parameters(model):
-            p.add_(0.1 * torch.arange(p.numel()).view(p.shape).cos())
-    export_to_peft_lora(model, tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    tensors = load_file(tmp_path / "adapter_model.safetensors")
-    for name in ("0", "2"):
-        A, B = (tensors[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
-        rank = config["rank_pattern"].get(name, config["r"])
-        assert A.shape[0] == B.shape[1] == rank
-        assert config["alpha_pattern"].get(name, config["lora_alpha"]) == rank  # scale 1
-        change = model.get_submodule(name).weight - base.get_submodule(name).weight
-        assert torch.allclose((B.flatten(1) @ A.flatten(1)).view_as(change), change, atol=1e-5)
-    peft = pytest.importorskip("peft")
-    theirs = peft.PeftModel.from_pretrained(base, tmp_path).merge_and_unload()
-    assert torch.allclose(theirs[0].weight, merge(model)[0].weight, atol=1e-6)
-
-
-def test_export_tells_what_peft_does_not_know(tmp_path):
-    model, _ = made("fourier")
-    with pytest.raises(OptionError, match=r"weights\.pairs"):
-        export_to_peft_lora(attach(model, LoRA(rank=2)), tmp_path)
 
 
 def test_twice_is_refused_with_the_way_out():

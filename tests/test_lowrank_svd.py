@@ -353,11 +353,30 @@ def test_what_cannot_be_decomposed_is_told(generator):
     for wrong in ({"tol": 1.0}, {"tol": -0.1}, {"energy": 0.0}, {"rank": 3, "tol": 0.1}, {"oversample": -1}):
         with pytest.raises(OptionError):
             svd(A, **wrong)
+    for wrong in ({"tol": "a"}, {"tol": [0.1]}, {"energy": "a"}, {"energy": np.ones(2)}):
+        with pytest.raises(OptionError, match=r"is needed: (tol|energy)="):
+            svd(A, **wrong)
+    for wrong in (7, "seed", np.random.default_rng(7)):
+        with pytest.raises(OptionError, match=r"torch\.Generator\(\)"):
+            svd(A, 3, generator=wrong)
     with pytest.raises(OptionError, match="got str"):
         svd("A", 3)
     untouched = A.clone()
     svd(A, 3)
     assert torch.equal(A, untouched)
+
+
+def test_masked_arrays_are_refused():
+    A = np.ma.masked_invalid(np.array([[1.0, np.nan], [2.0, 3.0], [0.5, 1.0]]))
+    for call in (
+        svd,
+        singular_values,
+        lambda given: svd(lambda: iter([given]), 1),
+        lambda x: svd(iter([x]), 1),
+    ):
+        with pytest.raises(OptionError, match=r"A\.filled"):
+            call(A)
+    assert svd(A.filled(0.0)).rank == 2
 
 
 def test_numpy_arrays_that_are_read_only_are_read(generator):

@@ -1,4 +1,4 @@
-"""Trainings with low-rank optimizers: by name from cases and the command line, cut off and gone on from."""
+"""Trainings of low rank, of optimizers and of adapters: by name, from cases, cut off and gone on from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 from test_cli import answer, run
-from test_field_training import same, samples, trainer
+from test_field_training import cut_off, same, samples, trainer
+from test_field_training import run as fit
 from test_fields_cli import CASE
 
 from neuralsolve.data.sequences import Sequences
 from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.adapters import GPM, attach, deltas_of, make_adapter
+from neuralsolve.lowrank.adapters.methods import METHODS as ADAPTERS
 from neuralsolve.lowrank.optim import METHODS, ProjectedOptimizer
-from neuralsolve.models import FieldTraining
+from neuralsolve.models import FieldTraining, Surrogate
+from neuralsolve.models.field_training import FieldTrainer
 from neuralsolve.models.optimizers import LOW_RANK, Optimizing
 from neuralsolve.models.sequence_model import SequenceModel
 from neuralsolve.models.sequence_training import SequenceTrainer, SequenceTraining
@@ -29,15 +33,48 @@ def test_names_are_those_of_the_methods():
 def test_a_training_of_fields_goes_on_bit_for_bit(name, tmp_path):
     rank = {} if name in ("adam8bit", "tensor-galore") else {"rank": 4}
     options = {"optimizer": name, "refresh": 3, "epochs": 3} | rank
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
-    train(trainer(LSM, **options), tmp_path / "whole")
-    train(trainer(LSM, **options), tmp_path / "parts", stop_at=6)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(whole, trainer(LSM, **options))
+    for pressed in (4, 6):  # within an epoch, between two refreshes, and at an end of both
+        cut_off(parts, trainer(LSM, **options), pressed)
     one = trainer(LSM, **options)
     assert isinstance(one.adam, ProjectedOptimizer)
-    train(one, tmp_path / "parts")
+    fit(parts, one)
     assert one.step == 9
-    same(tmp_path / "whole", tmp_path / "parts")
+    same(whole, parts)
+
+
+def adapted(name: str, **options) -> FieldTrainer:
+    """Return a trainer of an adapter on a model that was drawn at random."""
+    data, plan = samples(), FieldTraining(**({"epochs": 3, "batch": 4, "seed": 77} | options))
+    with torch.random.fork_rng():
+        torch.manual_seed(91)
+        model = Surrogate.of({"name": "unet", "width": 8, "levels": 1}, data)
+    adapter = make_adapter(name, also=["bias"])
+    x, y = (torch.from_numpy(np.ascontiguousarray(v[:4])) for v in (data.inputs, data.outputs))
+
+    def loss():
+        each = (model(x) - y).square().flatten(1).mean(1)
+        return each if isinstance(adapter, GPM) else each.mean()
+
+    attach(model, adapter, loss if adapter.wants_loss() else None)
+    return FieldTrainer(model, data, data.take(slice(0, 4)), plan)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_training_of_an_adapter_goes_on_bit_for_bit(name, tmp_path):
+    options = {"ema": 0.9, "symmetry": "square"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(whole, adapted(name, **options))
+    for pressed in (3, 5):  # at the end of an epoch, and within one
+        cut_off(parts, adapted(name, **options), pressed)
+    one = adapted(name, **options)
+    fit(parts, one)
+    assert one.step == 9
+    same(whole, parts)
+    before, after = (deltas_of(each.model) for each in (adapted(name, **options), one))
+    moved = [not torch.equal(after[key].matrix(), before[key].matrix()) for key in before]
+    assert all(moved)
 
 
 def test_rates_of_a_schedule_reach_every_group():

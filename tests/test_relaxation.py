@@ -10,8 +10,11 @@ import pytest
 import recipe_laws as laws
 import scipy.sparse as sp
 import torch
+from simulated_gpu import CUDA, gpu
 
 import neuralsolve as ns
+
+__all__ = ["gpu"]  # a fixture
 
 RECIPES = [
     ns.Jacobi(),
@@ -224,6 +227,31 @@ def test_a_function_is_refused():
     assert float(ns.Jacobi().build(A).apply(torch.ones(5, dtype=torch.float64))[0]) == 0.5
     with pytest.raises(ns.StructureError, match=r"needs the entries of A.*pass a matrix"):
         ns.SSOR().build(A)
+
+
+@pytest.mark.parametrize("scene", [laws.graph, laws.masked_2d, laws.convection], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "recipe",
+    [ns.Jacobi(0.7), ns.SSOR(1.3, order="multicolor"), ns.SOR(1.2, order="multicolor", sweeps=2)],
+    ids=repr,
+)
+def test_what_needs_no_order_moves_to_a_device(gpu, recipe, scene):
+    A = scene()
+    M, r = recipe.build(A), torch.sin(torch.arange(A.shape[0], dtype=torch.float64))
+    moved = M.to(CUDA)
+    assert moved.describe() == M.describe()
+    for name in ("apply", "apply_transpose"):
+        expected, z = getattr(M, name)(r), getattr(moved, name)(r.to(CUDA))
+        assert z.device == CUDA
+        assert (z.cpu() - expected).norm() <= 1e-14 * A.shape[0] * expected.norm()
+
+
+def test_an_order_row_by_row_stays_on_the_cpu(gpu):
+    A = laws.graph()
+    M, r = ns.SSOR(1.3).build(A), torch.ones(A.shape[0], dtype=torch.float64)
+    moved = M.to(CUDA)
+    assert "applied on the CPU" in moved.describe()
+    assert torch.equal(moved.apply(r.to(CUDA)).cpu(), M.apply(r))
 
 
 @pytest.mark.parametrize("recipe", [ns.Jacobi(), ns.SOR(), ns.SSOR()], ids=repr)

@@ -83,8 +83,50 @@ def test_what_stands_at_missing_samples_is_not_looked_at(layer, pool):
     with torch.no_grad():
         assert torch.equal(model(other, mask=mask), model(x, mask=mask))
         ends = torch.arange(17) < torch.tensor([17, 5, 1])[:, None]  # padding is missing samples at the end
-        if pool == "mean":
-            assert torch.allclose(model(x, mask=ends), model(x, torch.tensor([17, 5, 1])), atol=1e-12)
+        assert torch.allclose(model(x, mask=ends), model(x, torch.tensor([17, 5, 1])), atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("lengths", [None, [17, 12, 9]])
+def test_the_last_sample_is_the_last_that_is_there(layer, lengths):
+    model, x = made(layer=layer, pool="last"), sequences()
+    every = made(layer=layer, pool="none")
+    every.load_state_dict(model.state_dict())
+    mask = torch.ones(3, 17, dtype=torch.bool)
+    mask[0, 15:], mask[1, 4:], mask[1, 7] = False, False, True
+    with torch.no_grad():
+        answers, found = every(x, lengths, mask=mask), model(x, lengths, mask=mask)
+        for k, place in enumerate((14, 7, 16 if lengths is None else 8)):
+            assert torch.allclose(found[k], answers[k, place], atol=1e-12)
+        for pool in ("mean", "last"):  # where there is no sample at all, the answer is that of zero
+            model = made(layer=layer, pool=pool)
+            nothing = model.decoder(torch.zeros(6, dtype=torch.float64))
+            assert torch.allclose(model(x, mask=torch.zeros_like(mask)), nothing.expand(3, -1), atol=1e-12)
+
+
+def test_lengths_may_be_lists_and_arrays():
+    model, x = made(pool="last"), sequences()
+    with torch.no_grad():
+        found = model(x, torch.tensor([17, 5, 1]))
+        for lengths in ([17, 5, 1], (17, 5, 1), np.array([17, 5, 1], np.int32)):
+            assert torch.equal(model(x, lengths), found)
+    for lengths in ([17.0, 5.0, 1.0], "abc", [True] * 3, [[1], [2, 3]], 5j):
+        with pytest.raises(OptionError, match="need whole numbers"):
+            model(x, lengths)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_step_without_a_state_is_the_first(layer):
+    model, x = made(layer=layer, pool="none"), sequences()
+    with torch.no_grad():
+        first, state = model.step(x[:, 0])
+        again, expected = model.step(x[:, 0], model.initial_state(3))
+        assert torch.equal(first, again)
+        assert torch.equal(model.step(x[:, 0], None)[0], again)
+        assert all(map(torch.equal, state, expected))
+        one = model.each_block[0].layer
+        u = torch.ones(3, one.channels)
+        assert torch.equal(one.step(u)[0], one.step(u, one.initial_state(3))[0])
 
 
 def test_steps_of_varying_length_reach_every_layer():

@@ -152,7 +152,8 @@ def _measure(base: nn.Module, name: str, contender: Contender, sets: Sets, seed:
     into.seconds.append(seconds / len(contender.rates))
     into.share = parameters_of(best[2]) / parameters_of(base)
     if contender.adapter is not None:
-        into.share = summary(best[2]).share
+        found = summary(best[2])
+        into.share = found.trained / found.total
         into.leaks += _leaks(best[2])
 
 

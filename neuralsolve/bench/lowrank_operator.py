@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import check_known
 from neuralsolve.models.fourier_layer import FourierLayer
 
 NODES, FINE = 48, 4
@@ -84,9 +84,7 @@ def family(name: str, count: int, seed: int, nodes: int = NODES) -> Pairs:
     >>> family("B", 3, seed=7).outputs.shape
     torch.Size([3, 1, 48])
     """
-    if name not in FAMILIES:
-        msg = f"family {name!r}{nearest(name, FAMILIES)}"
-        raise OptionError(msg)
+    check_known("family", name, FAMILIES)
     random = np.random.default_rng([seed, FAMILIES.index(name)])
     h = 1 / (nodes * FINE)
     faces, middles = np.arange(nodes * FINE + 1) * h, (np.arange(nodes * FINE) + 0.5) * h

@@ -44,7 +44,7 @@ class PeerLayer(StateSpaceLayer):
         """Return y, the shape of u."""
         return self.peer(u)
 
-    def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+    def step(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Raise OptionError: whole sequences are all that is asked."""
         raise OptionError(WHOLE)
 

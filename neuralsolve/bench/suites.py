@@ -10,7 +10,7 @@ import torch
 from neuralsolve.bench import fields, gpu, learned, lowrank, multigrid, optimize, ssm, tuned
 from neuralsolve.bench.bars import BarRow, Settings, missing
 from neuralsolve.bench.clock import CPU
-from neuralsolve.errors import InputError, OptionError, SolveError, nearest
+from neuralsolve.errors import InputError, OptionError, SolveError, check_known
 
 Groups = Mapping[str, Callable[[Settings], Iterable[BarRow]]]
 SUITES: dict[str, Groups] = {
@@ -51,15 +51,11 @@ def take_suite(
     OptionError
         An unknown suite or group, or a device that the suite does not measure.
     """
-    if suite not in SUITES:
-        msg = f"no suite {suite!r}{nearest(suite, list(SUITES))}"
-        raise OptionError(msg)
+    check_known("no suite", suite, SUITES)
     check_place(suite, device)
     groups = SUITES[suite]
     for name in only:
-        if name not in groups:
-            msg = f"the suite {suite} has no group {name!r}{nearest(name, list(groups))}"
-            raise OptionError(msg)
+        check_known(f"the suite {suite} has no group", name, groups)
     settings, rows = Settings(repeats, quick, device), []
     for name in only or groups:
         if progress is not None:
@@ -85,8 +81,8 @@ def take_suite(
 def check_place(suite: str, device: torch.device) -> None:
     """Refuse a device that a suite does not measure."""
     if suite in ON_A_GPU and device.type != "cuda":
-        msg = f"the suite {suite} measures a CUDA device, given {device}; leave --device out, or give cuda"
+        msg = f"the suite {suite} measures a CUDA device, given {device}: give cuda, or leave --device out"
         raise OptionError(msg)
     if suite not in ON_A_GPU and device.type != "cpu":
-        msg = f"the suite {suite} runs on the CPU, given {device}; leave --device out, or take --suite gpu"
+        msg = f"the suite {suite} runs on the CPU, given {device}: leave --device out, or take --suite gpu"
         raise OptionError(msg)

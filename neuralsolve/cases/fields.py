@@ -23,7 +23,7 @@ from neuralsolve.lowrank.adapters.options import Adapter
 from neuralsolve.models.evaluation import errors, evaluated
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.field_training import FieldTrainer
-from neuralsolve.models.fine_tuning import adapt, begun, mark
+from neuralsolve.models.fine_tuning import adapt, begun, check_fits, mark
 from neuralsolve.models.frames import on_frames, seen_by
 from neuralsolve.models.networks import parameters_of
 from neuralsolve.models.optimizers import PLAIN
@@ -148,19 +148,31 @@ class FieldCase(CaseTable):
             )
         return seen_by(network, parts[0]), seen_by(network, parts[1]), tests
 
+    def begun(self) -> Surrogate | None:
+        """Return the model to begin with; None: one that is drawn at random."""
+        if self.start is None:
+            return None
+        return begun(referenced_file(self.path, self.start), {"name": self.network} | self.options)
+
     def trainer(
-        self, samples: Samples, validation: Samples, *, parallel: Parallel | None = None
+        self,
+        samples: Samples,
+        validation: Samples,
+        *,
+        parallel: Parallel | None = None,
+        model: Surrogate | None = None,
     ) -> FieldTrainer:
-        """Return the model before its first step, with its data."""
+        """Return the model before its first step, with its data; `model` is what `begun` has found."""
         plan, parallel = self.plan(), parallel or Parallel(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             network = {"name": self.network} | self.options
             prior = len(self._equation(samples).prior_names) if self.prior else int(plan.rollout > 0)
-            if self.start is None:
+            model = self.begun() if model is None else model
+            if model is None:
                 model = Surrogate.of(network, samples, self.normaliser, 1 if plan.rollout else None, prior)
             else:
-                model = begun(referenced_file(self.path, self.start), network, prior, samples)
+                check_fits(str(self.start), model, prior, samples)
         about = self.model_dump(mode="json", include={"data", "normaliser"})
         if self.start is not None:
             about |= {"start": mark(*model.state_dict().values())}
@@ -186,10 +198,11 @@ class FieldCase(CaseTable):
         """
         parallel = Parallel(self.device)
         first = parallel.rank == 0
+        model = self.begun()  # what cannot be is refused before the data are made
         sets = self.sets(folder, tell) if first else None
         parallel.wait()
         samples, validation, tests = sets or self.sets(folder, tell)
-        trainer = self.trainer(samples, validation, parallel=parallel)
+        trainer = self.trainer(samples, validation, parallel=parallel, model=model)
 
         def saved() -> None:
             facts = self._facts(trainer) | {"steps": str(trainer.step)}

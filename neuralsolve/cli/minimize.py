@@ -13,7 +13,7 @@ import typer
 
 from neuralsolve.cases import find_case, load_case
 from neuralsolve.cases.control import ControlCase
-from neuralsolve.cli.report import answered, json_text, print_json, progress, told_of
+from neuralsolve.cli.report import answered, in_folders, json_text, print_json, progress, told_of
 from neuralsolve.errors import OptionError
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
@@ -39,13 +39,13 @@ def run(name: str, given: dict[str, Any], out_dir: Path | None, *, json: bool, f
         case = case.changed(**given)
         folder = out_dir if out_dir is not None else Path("out") / "minimize" / path.stem
         targets = {kind: folder / f"{path.stem}{kind}" for kind in (".json", ".csv", ".png", ".npz")}
-        with told_of("--out-dir"):
-            folder.mkdir(parents=True, exist_ok=True)
-            for target in targets.values():
-                check_target(target, force)
-        result = _minimised(case, quiet=json)
-        facts = _facts(case, result) | {"files": [str(target) for target in targets.values()]}
-        _write(case, result, facts, targets, force)
+        with in_folders(folder):
+            with told_of("--out-dir"):
+                for target in targets.values():
+                    check_target(target, force)
+            result = _minimised(case, quiet=json)
+            facts = _facts(case, result) | {"files": [str(target) for target in targets.values()]}
+            _write(case, result, facts, targets, force)
         if json:
             print_json(facts)
         else:

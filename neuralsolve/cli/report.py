@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,22 @@ def told_of(option: str) -> Iterator[None]:
         what = f"{error.filename} cannot be made ({error.strerror})" if error.strerror else str(error)
         msg = f"{option}: {what}"
         raise type(error)(msg) from None
+
+
+@contextmanager
+def in_folders(*folders: Path) -> Iterator[None]:
+    """Make the folders of --out-dir; where the work is refused, those that nothing was put into go again."""
+    made = [each for folder in folders for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        with told_of("--out-dir"):
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in sorted(set(made), key=lambda path: -len(path.parts)):
+            with suppress(OSError):  # something is in it
+                each.rmdir()
+        raise
 
 
 def json_text(content: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from neuralsolve.cases import find_case, load_case
 from neuralsolve.cli.names import method_from, recipe_from
-from neuralsolve.cli.report import answered, print_json, progress, seconds, told_of
+from neuralsolve.cli.report import answered, in_folders, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
@@ -54,16 +54,16 @@ def run(
         folder = out_dir if out_dir is not None else Path("out") / path.stem
         kinds = [".png", ".csv", ".md", *(["_tuning.png"] if tune else [])]
         targets = {kind: folder / f"{path.stem}{kind}" for kind in kinds}
-        with told_of("--out-dir"):
-            folder.mkdir(parents=True, exist_ok=True)
-            for target in targets.values():
-                check_target(target, force)
-        method, M = method_from(solver[0]), recipe_from(solver[1])
-        if tune:
-            method, M = CG(), _choices(case, solver)
-        with progress(f"{path.stem} {' x '.join(map(str, case.shape))}", case.steps, quiet=json) as tell:
-            result = simulate_smoke(case, progress=_teller(tell), compare=compare, method=method, M=M)
-        _write(result, targets, force)
+        with in_folders(folder):
+            with told_of("--out-dir"):
+                for target in targets.values():
+                    check_target(target, force)
+            method, M = method_from(solver[0]), recipe_from(solver[1])
+            if tune:
+                method, M = CG(), _choices(case, solver)
+            with progress(f"{path.stem} {' x '.join(map(str, case.shape))}", case.steps, quiet=json) as tell:
+                result = simulate_smoke(case, progress=_teller(tell), compare=compare, method=method, M=M)
+            _write(result, targets, force)
         if json:
             print_json(_facts(path.stem, result) | {"files": [str(target) for target in targets.values()]})
         else:

@@ -11,7 +11,7 @@ import typer
 from neuralsolve.cases import find_case, load_case
 from neuralsolve.cases.fields import FieldCase
 from neuralsolve.cases.training import Trained
-from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
+from neuralsolve.cli.report import answered, going_on_from, in_folders, print_json, progress, seconds, told_of
 from neuralsolve.errors import OptionError
 from neuralsolve.models.heap import keep_freed_memory
 from neuralsolve.models.parallel import processes, rank
@@ -43,15 +43,15 @@ def run(
         case = _changed(case, {key: value for key, value in changes.items() if value is not None})
         label = path.stem.removeprefix("train_")
         folder = out_dir if out_dir is not None else Path("out") / "train" / label
-        with told_of("--out-dir"):
-            for each in case.folders(folder):
-                each.mkdir(parents=True, exist_ok=True)
-                for old in (CHECKPOINT, LOG) if restart and not rank() else ():
-                    (each / old).unlink(missing_ok=True)
         keep_freed_memory()
         quiet = json or rank() > 0
-        with going_on_from(folder, json), progress(f"train {label}", case.steps, quiet=quiet) as tell:
-            trained = case.train(folder, tell)
+        with in_folders(*case.folders(folder)), going_on_from(folder, json):
+            with told_of("--out-dir"):
+                for each in case.folders(folder) if restart and not rank() else ():
+                    for old in (CHECKPOINT, LOG):
+                        (each / old).unlink(missing_ok=True)
+            with progress(f"train {label}", case.steps, quiet=quiet) as tell:
+                trained = case.train(folder, tell)
         if rank():  # the first process tells and writes
             return
         weights = folder / f"{label}{SUFFIX}"

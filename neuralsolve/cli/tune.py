@@ -17,7 +17,7 @@ import typer
 from neuralsolve.cases import find_case, load_case
 from neuralsolve.cases.sequence import SequenceCase
 from neuralsolve.cli.names import learner_from, method_from, recipe_from
-from neuralsolve.cli.report import answered, going_on_from, print_json, progress, seconds, told_of
+from neuralsolve.cli.report import answered, going_on_from, in_folders, print_json, progress, seconds, told_of
 from neuralsolve.errors import FormatError, OptionError, nearest
 from neuralsolve.io import replacing
 from neuralsolve.io.files import check_target
@@ -68,10 +68,9 @@ def run(
         folder = out_dir if out_dir is not None else Path("out") / "tune" / path.stem
         targets = {kind: folder / f"{path.stem}{kind}" for kind in (".json", ".csv", ".png")}
         identity = _identity(case, method, M)
-        with told_of("--out-dir"):
-            folder.mkdir(parents=True, exist_ok=True)
-            done = Progress() if force else _went_before(targets, identity, case.steps)
-        with going_on_from(folder, json):
+        with in_folders(folder), going_on_from(folder, json):
+            with told_of("--out-dir"):
+                done = Progress() if force else _went_before(targets, identity, case.steps)
             try:
                 with progress(f"tune {path.stem}", case.steps, quiet=json) as tell:
                     go_on(case, method, M, done, tell)

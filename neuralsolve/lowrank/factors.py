@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,12 +183,27 @@ def check_part(rank: Any, tol: float | None, energy: float | None, *, none: bool
         many = "at most" if none else "exactly"
         msg = f"got {given or 'nothing'}; {many} one of rank=, tol= and energy= is needed"
         raise OptionError(msg)
-    if tol is not None and not 0 <= tol < 1:
+    if tol is not None and not _within(tol, lambda value: 0 <= value < 1):
         msg = f"got tol={tol!r}, a relative Frobenius error; 0 <= tol < 1 is needed: tol=0.1"
         raise OptionError(msg)
-    if energy is not None and not 0 < energy <= 1:
+    if energy is not None and not _within(energy, lambda value: 0 < value <= 1):
         msg = f"got energy={energy!r}, a part of ||A||_F^2; 0 < energy <= 1 is needed: energy=0.99"
         raise OptionError(msg)
+
+
+def refuse_masked(A: object) -> None:
+    """Raise OptionError of a masked array: a decomposition has no missing entries."""
+    if isinstance(A, np.ma.MaskedArray):
+        msg = "got a masked array, and a decomposition has no missing entries; fill them: A.filled(0.0)"
+        raise OptionError(msg)
+
+
+def _within(number: Any, fits: Callable[[Any], bool]) -> bool:
+    """Return whether a number fits; what is no number does not."""
+    try:
+        return bool(fits(number))
+    except (TypeError, ValueError, RuntimeError):  # text, arrays, tensors of several numbers
+        return False
 
 
 def part_lost(tol: float | None, energy: float | None) -> float:

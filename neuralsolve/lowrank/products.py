@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy as shallow
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from neuralsolve.lowrank.decompositions import check_finite
 
 HALF = (torch.bfloat16, torch.float16)
 BLOCK = 1024  # rows that are rounded at a time
+LARGE = 2**22  # entries from which on products with A are what it costs
 
 
 class Product(ABC):
@@ -44,6 +45,9 @@ class Product(ABC):
     def squared_norm(self) -> Tensor | None:
         """Return ||A||_F^2, (...), float64; None where the entries are not at hand."""
         return None
+
+    def check(self) -> None:  # noqa: B027
+        """Refuse NaN and infinity where that has not been done."""
 
     @property
     def H(self) -> Product:
@@ -76,17 +80,35 @@ class Adjoint(Product):
 class Dense(Product):
     """A tensor (..., m, n); half precision is multiplied in float32.
 
+    Attributes
+    ----------
+    norm : ||A||_F (...), inf where it overflows: taken when it is asked for, or noted by who has it
+
     Raises
     ------
     NonFiniteError
+        By `norm`, where an entry is NaN or infinite.
     """
 
     def __init__(self, A: Tensor):
         self.A = A.float() if A.dtype in HALF else A
         super().__init__(tuple(A.shape), self.A.dtype, A.device)
-        self.norm = torch.linalg.matrix_norm(self.A.detach())
-        if not bool(torch.isfinite(self.norm).all()):
+        self._norm: Tensor | None = None
+
+    @property
+    def norm(self) -> Tensor:
+        if self._norm is None:
+            self.norm = torch.linalg.matrix_norm(self.A.detach())
+        return cast("Tensor", self._norm)
+
+    @norm.setter
+    def norm(self, value: Tensor) -> None:
+        if not bool(torch.isfinite(value).all()):
             check_finite(self.A)  # or it overflowed
+        self._norm = value
+
+    def check(self) -> None:
+        _ = self.norm
 
     def times(self, X: Tensor) -> Tensor:
         if X.ndim == 2 and self.A.stride(-1) == 1:  # half the time for BLAS, of few columns
@@ -120,7 +142,7 @@ class Coarse(Dense):
 
     def __init__(self, fine: Dense, precision: torch.dtype):
         Product.__init__(self, fine.shape, fine.dtype, fine.device)
-        self.A, self.norm, self.precision = fine.A, fine.norm, precision
+        self.A, self._norm, self.precision = fine.A, fine.norm, precision
 
     def gram_times(self, X: Tensor) -> Tensor:
         x, out = X.to(self.precision), torch.zeros_like(X)
@@ -277,13 +299,14 @@ def as_tensor(A: Any) -> Tensor:
     return X
 
 
-def product(A: Any) -> Product:
+def product(A: Any, check: bool = True) -> Product:
     """Return A as a product.
 
     Parameters
     ----------
     A : tensor or array (..., m, n); SciPy sparse; an operator with `shape`, `dtype`, `@` and an adjoint; or a
         product already, such as `streams.Rows`
+    check : whether to look at the entries of a dense one now; else `check` or `norm` of the product does
 
     Raises
     ------
@@ -296,7 +319,10 @@ def product(A: Any) -> Product:
         if X.ndim < 2 or 0 in X.shape:
             msg = f"got A of shape {tuple(X.shape)}; (..., m, n) with m >= 1 and n >= 1 is needed"
             raise ShapeError(msg)
-        return Dense(X)
+        P = Dense(X)
+        if check:
+            P.check()
+        return P
     if 0 in getattr(A, "shape", ()):
         msg = f"got A of shape {tuple(A.shape)}; m >= 1 and n >= 1 are needed"
         raise ShapeError(msg)

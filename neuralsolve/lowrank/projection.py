@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, OptionError
-from neuralsolve.lowrank.decompositions import dense_eigh, dense_svd
+from neuralsolve.lowrank.condensed import Condensed, condensed
 from neuralsolve.lowrank.factors import SVD, phases, smallest_rank
-from neuralsolve.lowrank.orthonormal import orthonormalize
-from neuralsolve.lowrank.products import Coarse, Dense, Product, Sparse, as_tensor, fresh
+from neuralsolve.lowrank.products import LARGE, Coarse, Dense, Product, Sparse, as_tensor
 from neuralsolve.lowrank.range_finder import SEED, gram_basis, krylov_basis, subspace_basis
+from neuralsolve.lowrank.tall import tall_svd
 
 SMALL = 128  # LAPACK is done with such a matrix before anything else has begun
-LARGE = 2**22  # entries from which on products with A are what it costs
 FITS = 2**27  # entries of a matrix that may be formed from its products, 1 GB
 FIRST = 32  # columns that the search for a tolerance begins with
 PROBES = 10  # random vectors that estimate the norm of what cannot be seen
@@ -83,12 +82,33 @@ def magnitude(P: Product) -> Tensor | None:
     return None if bool(well.all()) else torch.where(well, torch.ones_like(largest), largest)
 
 
-def fixed_rank(P: Product, rank: int, method: str, options: Options) -> SVD:
-    """Return the SVD of a rank."""
+def condense(P: Product, rank: int | None, method: str, options: Options) -> Condensed | None:
+    """Return A condensed, and its norm noted, where that finds the range of it; None elsewhere."""
+    asked = (options.iterations, options.warm, options.precision)
+    if rank is None or method != "randomized" or any(option is not None for option in asked):
+        return None
+    if not isinstance(P, Dense):
+        return None
+    return condensed(P, _kept(rank, options), options.random())
+
+
+def _kept(rank: int, options: Options) -> int:
+    """Return the columns of a basis whose product with A costs more than all before: few, by eights."""
+    return -(-(rank + options.oversample // 3) // 8) * 8
+
+
+def fixed_rank(P: Product, rank: int, method: str, options: Options, small: Condensed | None = None) -> SVD:
+    """Return the SVD of a rank; the range is found from A condensed where that is given."""
     width = min(rank + options.oversample, min(P.shape[-2:]))
-    coarse = lowered(P, options.precision) if method == "randomized" else None
-    found = _cut(P, _basis(P, width, method, options, coarse), rank, method)
-    if coarse is None or not _hidden(found, P, coarse):
+    if small is not None:
+        Z, tail = small.basis(rank, _kept(rank, options), options.random())
+        found = _cut(P, Basis(small.matrix, Z, small.matrix.times(Z)), rank, method)
+        fine = small.trusted(found, tail)
+    else:
+        coarse = lowered(P, options.precision) if method == "randomized" else None
+        found = _cut(P, _basis(P, width, method, options, coarse), rank, method)
+        fine = coarse is None or not _hidden(found, P, coarse)
+    if fine:
         return found
     again = replace(options, warm=right_of(found), iterations=1)
     return _cut(P, _basis(P, width, method, again, None), rank, method)
@@ -209,65 +229,13 @@ def _cut(P: Product, basis: Basis, rank: int, method: str) -> SVD:
     if not bool(torch.isfinite(basis.Y.sum())):
         msg = f"products with A {P.shape} give NaN or infinity; mend its entries, or the operator"
         raise NonFiniteError(msg)
-    U, s, X = _leading(basis.Y, rank)
+    U, s, X = tall_svd(basis.Y, rank)
     Vh = X.mH @ basis.Z.mH
     if basis.tall is not P:
         U, Vh = Vh.mH.resolve_conj(), U.mH.resolve_conj()
     phase = phases(U)
     U, Vh = U.mul_(phase), Vh.mul_(phase.conj().mT)  # both are new, and large
     return SVD(U, s, Vh, _error(P, U, s, Vh), method)
-
-
-def _leading(Y: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return U (..., m, rank), s and X (..., k, rank) of the SVD of tall Y (..., m, k).
-
-    By the eigenvectors of Y^H Y, which take two products of tall matrices where Householder QR takes many
-    steps: U = Y X/s is orthonormal up to eps (s_1/s_r)^2. Past 100 eps it is corrected as in Cholesky QR
-    twice: with U = Q R, R near I, the SVD of R diag(s) is that of Y X. Where squares lose the last
-    singular values to rounding, QR it is.
-    """
-    eps = torch.finfo(Y.dtype).eps
-    G = Y.mH @ Y
-    values, X = dense_eigh(G)
-    values, X = values[..., :rank], X[..., :rank]
-    s = values.sqrt()
-    if bool((values[..., 0] < 100 * values[..., -1]).all()):
-        return _times(Y, X / s[..., None, :]), s, X
-    found = _graded(Y, G, rank)
-    if found is not None:
-        return found
-    if not bool((values[..., -1] > 1e4 * eps * values[..., 0]).all()):
-        Q = orthonormalize(Y)
-        W, s, Xh = dense_svd(Q.mH @ Y)
-        return Q @ W[..., :rank], s[..., :rank], Xh[..., :rank, :].mH
-    U = Y @ (X / s[..., None, :])
-    R = torch.linalg.cholesky(U.mH @ U, upper=True)
-    W, s, Th = dense_svd(R * s[..., None, :])
-    return U @ torch.linalg.solve_triangular(R, W, upper=True), s, X @ Th.mH
-
-
-def _graded(Y: Tensor, G: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return what `_leading` does, for Y D^-1 well conditioned, D the lengths of the columns; None else.
-
-    With G = D S D, S = R^H R near I, Y (R D)^-1 is orthonormal up to eps cond(S), however much the lengths
-    differ: so it is where the basis was sorted by singular values.
-    """
-    lengths = G.diagonal(dim1=-2, dim2=-1).real.sqrt().clamp_min(torch.finfo(G.dtype).tiny ** 0.4)
-    S = G / (lengths[..., :, None] * lengths[..., None, :])
-    spread = dense_eigh(S)[0]
-    if not bool((spread[..., 0] < 100 * spread[..., -1]).all()):
-        return None
-    R = torch.linalg.cholesky(S, upper=True)
-    W, s, Th = dense_svd(R * lengths[..., None, :])
-    turn = torch.linalg.solve_triangular(R, W[..., :rank], upper=True) / lengths[..., :, None]
-    return _times(Y, turn), s[..., :rank], Th[..., :rank, :].mH
-
-
-def _times(Y: Tensor, X: Tensor) -> Tensor:
-    """Return Y X in fresh memory."""
-    if Y.ndim > 2 or Y.is_conj() or X.is_conj():
-        return Y @ X
-    return torch.mm(Y, X, out=fresh((len(Y), X.shape[1]), Y))
 
 
 def _error(P: Product, U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:

@@ -273,7 +273,7 @@ class SparseSign(Sketch):
         if rows < self.per_column:
             msg = f"{self.per_column} nonzeros per column do not fit in rows={rows}; SparseSign({rows}) does"
             raise OptionError(msg)
-        places = _distinct(self.per_column, rows, n, generator).to(device)
+        places = distinct(self.per_column, rows, n, generator).to(device)
         signs = _signs((self.per_column, n), generator, dtype, device) / math.sqrt(self.per_column)
         return SparseSketch(rows, places, signs)
 
@@ -329,7 +329,7 @@ def _signs(
     return (2 * heads - 1).to(device=device, dtype=dtype)
 
 
-def _distinct(count: int, rows: int, n: int, generator: torch.Generator) -> Tensor:
+def distinct(count: int, rows: int, n: int, generator: torch.Generator) -> Tensor:
     """Return uniformly random subsets of range(rows), one a column: (count, n).
 
     Floyd's algorithm (Bentley, Comm. ACM 30 (1987) 754-757): O(count^2 n), whatever the number of rows.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuralsolve.errors import OptionError, ShapeError
 from neuralsolve.lowrank.decompositions import check_finite, dense_eigh
+from neuralsolve.lowrank.factors import refuse_masked
 from neuralsolve.lowrank.orthonormal import orthonormalize
 from neuralsolve.lowrank.products import HALF, Product, as_tensor, squares_of
 
@@ -82,6 +83,7 @@ def tensors(blocks: Iterable[Any]) -> Iterator[Tensor]:
     """Yield blocks of rows as tensors, checked, half precision as float32."""
     width, height, kind = None, 0, None
     for block in blocks:
+        refuse_masked(block)
         rows = as_tensor(block.toarray() if hasattr(block, "toarray") else block)
         kind = kind or rows.dtype
         if rows.dtype != kind:

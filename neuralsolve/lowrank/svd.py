@@ -2,7 +2,8 @@
 
     exact          LAPACK, all singular values, then cut; the one that autograd goes through
     gram           eigenvectors of A^H A in float64, where one side is short
-    randomized     subspace iteration from a random start, or a warm one
+    randomized     subspace iteration from a random start, or a warm one; of large dense matrices on random
+                   mixtures of their rows (`condensed`)
     block-krylov   all blocks of that iteration kept: more accurate for as many products with A
 
 All but the first project A to the span of an orthonormal Z, in the smaller of the two spaces: with
@@ -34,10 +35,19 @@ from neuralsolve.lowrank.factors import (
     part_lost,
     rank_for_energy,
     rank_for_tol,
+    refuse_masked,
     smallest_rank,
 )
 from neuralsolve.lowrank.products import HALF, Dense, Product, Sparse, as_tensor, fresh, product
-from neuralsolve.lowrank.projection import Options, choose, fixed_precision, fixed_rank, in_full, magnitude
+from neuralsolve.lowrank.projection import (
+    Options,
+    choose,
+    condense,
+    fixed_precision,
+    fixed_rank,
+    in_full,
+    magnitude,
+)
 from neuralsolve.lowrank.range_finder import check_count, start
 from neuralsolve.lowrank.streams import Rows, single_pass, streamed
 
@@ -78,7 +88,8 @@ def svd(
     energy : the smallest rank that keeps this part of ||A||_F^2, in (0, 1]
     method : "auto", by shape and rank, or one of "exact", "randomized", "block-krylov", "gram"
     oversample : columns that the random start has beyond the rank
-    iterations : products with A^H A; by default 2, 1 for matrices of more than 4 million entries
+    iterations : products with A^H A; by default 2, 1 for matrices of more than 4 million entries; of dense
+        real ones on the CPU, whose rank is far below their sides, none where random mixtures of rows do
     warm : a basis (..., n, k) of right singular vectors, `Vh.mH` of a matrix nearby, to start from
     generator : of random numbers; one of a fixed seed by default
     precision : of the products with A^H A that find the range of a dense real A; the last one with A, from
@@ -94,7 +105,8 @@ def svd(
     Raises
     ------
     OptionError, ShapeError, NonFiniteError
-        A rank above min(m, n), an integer A, an empty one, NaN; a method that A or autograd does not allow.
+        A rank above min(m, n), an integer A, a masked or an empty one, NaN; a method that A or autograd does
+        not allow.
 
     Examples
     --------
@@ -106,14 +118,15 @@ def svd(
     (1, 3)
     """
     check_part(rank, tol, energy)
-    _check(method, oversample, iterations)
+    _check(method, oversample, iterations, generator)
+    refuse_masked(A)
     options = Options(oversample, iterations, warm, generator, precision)
     if hasattr(A, "__next__"):
         if method not in ("auto", "randomized"):
             msg = f'an iterator can be read once, and method="{method}" reads more often: pass a callable'
             raise OptionError(msg)
         return _read_once(A, rank, tol, energy, options)
-    P = Rows(cast("Callable[[], Iterable[Any]]", A)) if streamed(A) else product(A)
+    P = Rows(cast("Callable[[], Iterable[Any]]", A)) if streamed(A) else product(A, check=False)
     if rank is not None:
         check_count("rank", rank, min(P.shape[-2:]))
     part = None if tol is None and energy is None else part_lost(tol, energy)
@@ -133,6 +146,7 @@ def singular_values(A: Any) -> Any:
     >>> singular_values(np.array([[0.0, 2.0], [-3.0, 0.0]])).round(9).tolist()
     [3.0, 2.0]
     """
+    refuse_masked(A)
     P = product(A)
     if not isinstance(P, Dense):
         msg = f"got {type(A).__name__}; all singular values need a dense matrix: singular_values(A.toarray())"
@@ -148,11 +162,13 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
     if method == "auto":
         method = "exact" if traced else choose(P, rank, part, options)
     if method == "exact":
+        P.check()
         return _exact(P, p if rank is None else rank, part)
     if traced:
         msg = f'method="{method}" is no function of A to autograd; method="exact" is, or pass A.detach()'
         raise OptionError(msg)
     with torch.no_grad():
+        small = condense(P, rank, method, options)  # before the norm, which comes with it
         scale = magnitude(P)
         if isinstance(P, Dense) and scale is not None:
             found = _found(Dense(P.A / scale[..., None, None]), rank, part, method, options)
@@ -165,7 +181,7 @@ def _found(P: Product, rank: int | None, part: float | None, method: str, option
         ):
             return _spread(P, inner, rank, part, method, options)
         if part is None:
-            return fixed_rank(P, p if rank is None else rank, method, options)
+            return fixed_rank(P, p if rank is None else rank, method, options, small)
         return fixed_precision(P, part, method, options) or _exact(P, p, part)
 
 
@@ -235,10 +251,13 @@ def _given_back(found: SVD, A: Any) -> SVD:
     return SVD(U, s, Vh, error, found.method)
 
 
-def _check(method: str, oversample: int, iterations: int | None) -> None:
+def _check(method: str, oversample: int, iterations: int | None, generator: object) -> None:
     if method not in METHODS:
         msg = f"got method={method!r}{nearest(str(method), METHODS)}"
         raise OptionError(msg)
     check_count("oversample", oversample, least=0)
     if iterations is not None:
         check_count("iterations", iterations, least=0)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        msg = f"got generator={generator!r:.60}; torch.Generator().manual_seed(7) is needed, or None"
+        raise OptionError(msg)

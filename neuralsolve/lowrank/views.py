@@ -97,6 +97,15 @@ class MatrixView:
         return tuple(known)
 
 
+def real_numbers(x: Tensor) -> int:
+    """Return the entries of a tensor, a complex one counted as two.
+
+    >>> real_numbers(torch.zeros(2, 3, dtype=torch.complex64))
+    12
+    """
+    return x.numel() * (2 if x.is_complex() else 1)
+
+
 @dataclass(frozen=True)
 class MatrixParameter:
     """A parameter that is a matrix, and where it is.

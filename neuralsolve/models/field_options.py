@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.models import symmetry
 from neuralsolve.models.field_losses import FIELD_LOSSES
 from neuralsolve.models.optimizers import Optimizing
@@ -82,13 +82,9 @@ class FieldTraining:
             "precision": ("float32", "bfloat16"),
         }
         for name, known in words.items():
-            if getattr(self, name) not in known:
-                msg = f"{name} = {getattr(self, name)!r}{nearest(str(getattr(self, name)), known)}"
-                raise OptionError(msg)
+            check_known(f"{name} =", getattr(self, name), known)
         for name in self.loss:
-            if name not in (*FIELD_LOSSES, RESIDUAL):
-                msg = f"loss {name!r}{nearest(name, (*FIELD_LOSSES, RESIDUAL))}"
-                raise OptionError(msg)
+            check_known("loss", name, (*FIELD_LOSSES, RESIDUAL))
         weights = self.loss.values()
         fits = {
             "at least 1": {

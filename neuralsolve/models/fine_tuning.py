@@ -20,25 +20,40 @@ from neuralsolve.models.surrogate import Surrogate, mesh_of
 SEEN = 64  # samples of the gradient that an adapter begins with
 
 
-def begun(path: Path, network: dict[str, Any], prior: int, samples: Samples) -> Surrogate:
+def begun(path: Path, network: dict[str, Any]) -> Surrogate:
     """Return the model of a file, to be trained on.
 
     Parameters
     ----------
     network : {"name": ..., option: ...} that it must have
-    prior : cheap solutions among its inputs
-    samples : what it is to be trained on
 
     Raises
     ------
     OptionError
-        A model of another network, other inputs or another grid.
+        A model of another network.
     FileNotFoundError, FormatError
         No file of a model.
     """
     model = Surrogate.load(path)
-    wanted = network | {"prior": prior}
-    held = model.network | {"prior": model.prior}
+    _same(path, model.network, network)
+    return model
+
+
+def check_fits(path: Path | str, model: Surrogate, prior: int, samples: Samples) -> None:
+    """Raise OptionError where a model of a file is of another grid than samples, or of other inputs.
+
+    prior : cheap solutions among the inputs of the samples
+    """
+    _same(path, {"prior": model.prior}, {"prior": prior})
+    if samples.points is None and model.layout.shape != samples.layout.shape:
+        msg = (
+            f"{path} was trained on {model.layout.shape} nodes, the samples have {samples.layout.shape}; "
+            "samples on the same grid are needed: stride, or another data set"
+        )
+        raise OptionError(msg)
+
+
+def _same(path: Path | str, held: dict[str, Any], wanted: dict[str, Any]) -> None:
     other = [f"{key} = {held.get(key)!r}" for key, value in wanted.items() if held.get(key) != value]
     if other:
         msg = (
@@ -46,13 +61,6 @@ def begun(path: Path, network: dict[str, Any], prior: int, samples: Samples) -> 
             "does not name are those of the model"
         )
         raise OptionError(msg)
-    if samples.points is None and model.layout.shape != samples.layout.shape:
-        msg = (
-            f"{path} was trained on {model.layout.shape} nodes, the samples have {samples.layout.shape}; "
-            "samples on the same grid are needed: stride, or another data set"
-        )
-        raise OptionError(msg)
-    return model
 
 
 def adapt(model: Surrogate, adapter: Adapter, samples: Samples) -> Surrogate:

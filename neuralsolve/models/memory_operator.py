@@ -135,7 +135,6 @@ class MemoryOperator(nn.Module):
         seen = self.norm(z[:, 0])
         if isinstance(self.memory, S4D):
             rows = seen.reshape(-1, self.width)
-            state = self.memory.initial_state(len(rows)) if state is None else state
             found, state = self.memory.step(rows, state)
             found = found.reshape(seen.shape)
         else:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
+from neuralsolve.lowrank.views import real_numbers
 from neuralsolve.models.fno import FNO
 from neuralsolve.models.lsm import LatentSpectral
 from neuralsolve.models.memory_operator import MemoryOperator
@@ -41,16 +42,12 @@ def make_network(name: str, **options: Any) -> nn.Module:
     >>> type(make_network("unet", dim=1, inputs=1, outputs=1, width=8)).__name__
     'UNet'
     """
-    if name not in NETWORKS:
-        msg = f"no network {name!r}{nearest(name, NETWORKS)}"
-        raise OptionError(msg)
+    check_known("no network", name, NETWORKS)
     parameters = inspect.signature(NETWORKS[name]).parameters
     open_ = any(each.kind is each.VAR_KEYWORD for each in parameters.values())  # those of another library
     known = [key for key, each in parameters.items() if each.kind is not each.VAR_KEYWORD]
-    for key in options:
-        if key not in known and not open_:
-            msg = f"network {name!r}: unknown option {key!r}{nearest(key, known)}"
-            raise OptionError(msg)
+    for key in () if open_ else options:
+        check_known(f"network {name!r}: unknown option", key, known)
     try:
         return NETWORKS[name](**options)
     except TypeError as error:
@@ -64,4 +61,4 @@ def parameters_of(module: nn.Module) -> int:
     >>> parameters_of(nn.Linear(3, 2))
     8
     """
-    return sum(p.numel() * (2 if p.is_complex() else 1) for p in module.parameters() if p.requires_grad)
+    return sum(real_numbers(p) for p in module.parameters() if p.requires_grad)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 
 KINDS = ("pointwise", "channel", "none")
 EPS = 1e-5  # added to a deviation, relative to that of all nodes
@@ -50,9 +50,7 @@ class Normaliser(nn.Module):
         OptionError
             An unknown kind; a pointwise one of less than two samples.
         """
-        if kind not in KINDS:
-            msg = f"normaliser {kind!r}{nearest(kind, KINDS)}"
-            raise OptionError(msg)
+        check_known("normaliser", kind, KINDS)
         if kind == "none":
             ones = torch.ones(fields.shape[1], *[1] * (fields.ndim - 2))
             return cls(0 * ones, ones)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 
 PLAIN = ("adamw", "adam")
 LOW_RANK = ("galore", "tensor-galore", "q-galore", "dct", "frugal", "adam8bit")
@@ -40,9 +40,7 @@ class Optimizing:
     seed: int = 1905
 
     def __post_init__(self) -> None:
-        if self.optimizer not in (*PLAIN, *LOW_RANK):
-            msg = f"optimizer = {self.optimizer!r}{nearest(str(self.optimizer), (*PLAIN, *LOW_RANK))}"
-            raise OptionError(msg)
+        check_known("optimizer =", self.optimizer, (*PLAIN, *LOW_RANK))
         given = {name: value for name in ("rank", "refresh", "scale") if (value := getattr(self, name))}
         if self.optimizer in PLAIN and given:
             msg = f"{next(iter(given))} = {next(iter(given.values()))} with optimizer = {self.optimizer!r}, "

@@ -183,14 +183,14 @@ class S4(StateSpaceLayer):
                 y = y + convolve(given, *self.kernel(u.shape[1], rate).to(given.dtype))
         return (y.to(u.dtype), last) if return_state else y.to(u.dtype)
 
-    def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+    def step(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return y (batch, channels) for u (batch, channels), and the next state (batch, channels, 2 N)."""
-        self._check_step(u, state, (self.channels, 2 * self.log_decay.shape[1]))
+        before = self._state_before(u, state, (self.channels, 2 * self.log_decay.shape[1]))
         check_rate(rate)
         system = self._frozen(self._system, rate)
-        state = torch.einsum("hij,bhj->bhi", system.A, state.double()) + system.B * u.double()[..., None]
-        y = (system.C[0] * state).sum(2) + self.D.double() * u.double()
-        return y.to(u.dtype), state
+        after = torch.einsum("hij,bhj->bhi", system.A, before.double()) + system.B * u.double()[..., None]
+        y = (system.C[0] * after).sum(2) + self.D.double() * u.double()
+        return y.to(u.dtype), after
 
     def _system(self, rate: float) -> _System:
         """Return the dense step: (1 - Delta A / 2)^-1 (1 + Delta A / 2) and (1 - Delta A / 2)^-1 Delta B."""

@@ -53,7 +53,8 @@ class S4D(StateSpaceLayer):
     ----------
     channels : H
     state : real states n of each channel
-    init : name of a start, or a `Start` of `state` states, the same for all channels
+    init : name of a start, or a `Start` of `state` states, the same for all channels. "ptd" ships for 8, 16,
+        32, 64 and 128 states; for others it is computed, once a process, in minutes ("legs": no time)
     discretisation : {"zoh", "bilinear"}
     bidirectional : a second kernel for what comes later, with a C of its own
     step_range : Delta is drawn log-uniformly from it, one for each channel
@@ -164,9 +165,9 @@ class S4D(StateSpaceLayer):
                 y, last = act(self._system(rate), given, state, return_state)
         return (y.to(u.dtype), last) if return_state else y.to(u.dtype)
 
-    def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+    def step(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return y (batch, channels) for u (batch, channels), and the next state (batch, channels, N)."""
-        self._check_step(u, state, tuple(self.log_decay.shape))
+        state = self._state_before(u, state, tuple(self.log_decay.shape))
         check_rate(rate)
         factors, inputs, outputs = self._frozen(self._maps, rate)
         given = u.double()

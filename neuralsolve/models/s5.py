@@ -53,7 +53,8 @@ class S5(StateSpaceLayer):
     channels : H
     state : real states n, those of all blocks
     blocks : copies of the start along the diagonal, dividing `state`
-    init : name of a start, or a `Start` of state / blocks states
+    init : name of a start, or a `Start` of state / blocks states. "ptd" ships for 8, 16, 32, 64 and 128 of
+        them; for others it is computed, once a process, in minutes ("legs": no time)
     discretisation : {"zoh", "bilinear"}
     bidirectional : a second scan from the end, with a C of its own
     step_range : Delta is drawn log-uniformly from it, one for each state
@@ -157,12 +158,12 @@ class S5(StateSpaceLayer):
             y, last = self._mapped(working(u), state, mode, rate, steps)
         return (y.to(u.dtype), last) if return_state else y.to(u.dtype)
 
-    def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+    def step(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return y (batch, channels) for u (batch, channels), and the next state (batch, P).
 
         A sample that came after c times Delta has rate = 1 / c; a missing one is a sample of zeros.
         """
-        self._check_step(u, state, (len(self.weights),))
+        state = self._state_before(u, state, (len(self.weights),))
         check_rate(rate)
         factors, inputs, outputs = self._frozen(self._maps, rate)
         given = u.double()

@@ -5,7 +5,8 @@
 
 Dropout takes whole channels: one mask along time. Where the norm comes after a block ("post"), it is that of
 the sum. Sequences of different lengths are padded at their ends, `lengths` saying how long each is, and a
-`mask` tells which samples are missing: layers see zeros there, and means leave them out.
+`mask` tells which samples are missing: layers see zeros there, means leave them out, and the last sample is
+the last that is there.
 
 Sources: Gu, Goel, Re, S4, ICLR 2022 (arXiv 2111.00396), app. D; Smith, Warrington, Linderman, S5, ICLR 2023
 (arXiv 2208.04933), app. B.
@@ -19,63 +20,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 from neuralsolve.models.s4 import S4
 from neuralsolve.models.s4d import S4D
 from neuralsolve.models.s5 import S5, check_steps
+from neuralsolve.models.sequence_block import SequenceBlock, over_channels
 from neuralsolve.models.state_space import StateSpaceLayer, check_count, check_tensor
 
 LAYERS: dict[str, Callable[..., StateSpaceLayer]] = {"s4d": S4D, "s5": S5, "s4": S4}
 POOLS = ("mean", "last", "none")
 NORMS = ("layer", "batch", "none")
-
-
-class SequenceBlock(nn.Module):
-    """One layer between norm, gate and residual, of sequences (batch, length, channels).
-
-    Parameters
-    ----------
-    layer : its sequences are those of the block
-    norm : of channels, "layer", "batch" or "none"; `before` the layer, or after the sum
-    residual : whether what came in is added
-    dropout : part of the channels
-    """
-
-    def __init__(self, layer: StateSpaceLayer, norm: str, before: bool, residual: bool, dropout: float):
-        super().__init__()
-        channels = layer.channels
-        self.layer, self.before, self.residual, self.dropout = layer, before, residual, dropout
-        self.norm = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}.get(norm, nn.Identity)(channels)
-        self.gate = nn.Linear(channels, 2 * channels)
-
-    def forward(self, x: Tensor, valid: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
-        """Return the block's sequences; valid : (batch, length, 1), 0 where there is no sample."""
-        seen = self._normed(x, valid) if self.before else x
-        given = seen if valid is None else seen * valid
-        y = self._gated(self.layer(given) if steps is None else self.layer(given, steps=steps))
-        return self._joined(x, y, valid)
-
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the block's output for one sample (batch, channels), and the layer's next state."""
-        y, state = self.layer.step(self._normed(x) if self.before else x, state)
-        return self._joined(x, self._gated(y)), state
-
-    def _gated(self, y: Tensor) -> Tensor:
-        return self._dropped(F.glu(self.gate(self._dropped(F.gelu(y))), -1))
-
-    def _joined(self, x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
-        out = x + y if self.residual else y
-        return out if self.before else self._normed(out, valid)
-
-    def _normed(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        return over_channels(self.norm, x, valid)
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        if not (self.training and self.dropout):
-            return x
-        return x * F.dropout(x.new_ones(len(x), *[1] * (x.ndim - 2), x.shape[-1]), self.dropout)
 
 
 class SequenceModel(nn.Module):
@@ -93,7 +48,8 @@ class SequenceModel(nn.Module):
         padded far
     feedthrough : whether layers have D u; without it D is zero and stays so
     vocabulary : words, where sequences are of whole numbers below it
-    options : of the layers: state, init, bidirectional, step_range, ...
+    options : of the layers: state, init, bidirectional, step_range, ...; `state` as in the layer: with the
+        start "ptd" of others, other sizes than 8, 16, 32, 64 and 128 take minutes to make
 
     Raises
     ------
@@ -108,7 +64,7 @@ class SequenceModel(nn.Module):
     >>> model(torch.zeros(4, 20, 1)).shape
     torch.Size([4, 10])
     >>> words = SequenceModel(None, 10, channels=8, layers=1, vocabulary=16, state=8)
-    >>> words(torch.ones(4, 20, dtype=torch.int64), lengths=torch.tensor([20, 3, 1, 7])).shape
+    >>> words(torch.ones(4, 20, dtype=torch.int64), lengths=[20, 3, 1, 7]).shape
     torch.Size([4, 10])
     """
 
@@ -130,9 +86,7 @@ class SequenceModel(nn.Module):
     ):
         super().__init__()
         for name, value, known in (("layer", layer, LAYERS), ("pool", pool, POOLS), ("norm", norm, NORMS)):
-            if value not in known:
-                msg = f"{name} = {value!r}{nearest(str(value), list(known))}"
-                raise OptionError(msg)
+            check_known(f"{name} =", value, known)
         counts = {"outputs": outputs, "channels": channels, "layers": layers}
         counts |= {"inputs": inputs} if vocabulary is None else {"vocabulary": vocabulary}
         for name, count in counts.items():
@@ -164,14 +118,14 @@ class SequenceModel(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         steps: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """Return answers (batch, outputs), or (batch, length, outputs) where nothing is pooled.
 
         x : (batch, length, inputs), or (batch, length) of words
-        lengths : (batch,) samples of each sequence that are none of the padding; None: all
+        lengths : (batch,) whole numbers, samples of each sequence that are none of the padding; None: all
         steps : (batch, length) factors > 0 of Delta, the time from the sample before, where layers are "s5"
         mask : (batch, length) bool, False where a sample is missing; time goes on there
         """
@@ -180,6 +134,7 @@ class SequenceModel(nn.Module):
             msg = "steps of varying length, which layer='s5' alone takes; make the model with it"
             raise OptionError(msg)
         check_steps(x, steps, mask, "auto")
+        lengths = None if lengths is None else _whole(lengths, x)
         x, valid = self._seen(x), self._valid(x, lengths, mask)
         if lengths is not None and self.pool != "none":  # padding that all of them have is no work
             longest = int(lengths.max())
@@ -194,15 +149,17 @@ class SequenceModel(nn.Module):
         if self.pool == "mean":
             h = h.mean(1) if valid is None else (h * valid).sum(1) / valid.sum(1).clamp(min=1)
         elif self.pool == "last":
-            h = h[:, -1] if lengths is None else h[torch.arange(len(h), device=h.device), lengths - 1]
+            h = h[:, -1] if valid is None else _last(h * valid, valid)
         return self.decoder(h)
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Return the state of rest, of every block."""
         return [block.layer.initial_state(batch) for block in self.each_block]
 
-    def step(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def step(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Return the answer (batch, outputs) for one sample (batch, inputs) or (batch,), and the next state.
+
+        Without a state it is the first sample of a sequence.
 
         Raises
         ------
@@ -212,12 +169,12 @@ class SequenceModel(nn.Module):
         if self.pool == "mean":
             msg = "step of a model with pool = 'mean', which needs whole sequences; 'last' and 'none' do not"
             raise OptionError(msg)
-        if len(state) != len(self.blocks):
+        check_tensor(x)
+        if state is not None and len(state) != len(self.blocks):
             msg = f"got {len(state)} states for {len(self.blocks)} blocks; initial_state(batch) gives them"
             raise ShapeError(msg)
-        check_tensor(x)
         h, states = self.encoder(self._known(self._seen(x))), []
-        for block, before in zip(self.each_block, state, strict=True):
+        for block, before in zip(self.each_block, state or [None] * len(self.blocks), strict=True):
             h, after = block.step(h, before)
             states.append(after)
         return self.decoder(over_channels(self.norm, h)), states
@@ -259,30 +216,30 @@ class SequenceModel(nn.Module):
         """Return (batch, length, 1), 0 where there is no sample; None where there are all."""
         valid = mask
         if lengths is not None:
-            if not isinstance(lengths, Tensor) or lengths.is_floating_point():
-                msg = f"got lengths {lengths!r:.60}, need a tensor of whole numbers: torch.tensor([...])"
-                raise OptionError(msg)
-            if lengths.shape != x.shape[:1] or not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
-                msg = f"got lengths {tuple(lengths.shape)}, need one a sequence, from 1 to {x.shape[1]} each"
-                raise ShapeError(msg)
             before = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
             valid = before if mask is None else before & mask
         return None if valid is None else valid[..., None].to(self.decoder.weight.dtype)
 
 
-def over_channels(norm: nn.Module, x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the norm of (batch, channels) or (batch, length, channels) over the last axis.
+def _whole(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
+    """Return lengths as a tensor, one for each of the sequences; raise what does not fit."""
+    try:
+        found = torch.as_tensor(lengths, device=x.device)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        msg = f"got lengths {lengths!r:.60}, need whole numbers, one a sequence: lengths=[20, 3, 7]"
+        raise OptionError(msg)
+    if found.shape != x.shape[:1] or not bool(((found >= 1) & (found <= x.shape[1])).all()):
+        msg = f"got lengths {tuple(found.shape)}, need one a sequence, from 1 to {x.shape[1]} each"
+        raise ShapeError(msg)
+    return found
 
-    valid : (batch, length, 1), 0 in padding, which a batch's means leave out; it becomes zero there
-    """
-    if not isinstance(norm, nn.BatchNorm1d) or x.ndim == 2:
-        return norm(x)
-    if valid is None:
-        return norm(x.transpose(1, 2)).transpose(1, 2)
-    samples = valid[..., 0] > 0
-    out = torch.zeros_like(x)
-    out[samples] = norm(x[samples])
-    return out
+
+def _last(h: Tensor, valid: Tensor) -> Tensor:
+    """Return of each sequence (length, channels) what stands at its last sample; of one without any, zero."""
+    places = torch.arange(h.shape[1], device=h.device)
+    return h[torch.arange(len(h), device=h.device), ((valid[..., 0] > 0) * places).argmax(1)]
 
 
 def check_options(layer: str, options: Iterable[str]) -> None:
@@ -293,9 +250,7 @@ def check_options(layer: str, options: Iterable[str]) -> None:
     own = [name for name in inspect.signature(SequenceModel).parameters if name != "options"]
     known = [*own, *(name for name in inspect.signature(LAYERS[layer]).parameters if name not in own)]
     for key in options:
-        if key not in known:
-            msg = f"layer {layer!r}: unknown option {key!r}{nearest(key, known)}"
-            raise OptionError(msg)
+        check_known(f"layer {layer!r}: unknown option", key, known)
 
 
 def _layer(name: str, channels: int, options: dict[str, Any]) -> StateSpaceLayer:

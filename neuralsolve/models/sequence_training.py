@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralsolve.data.sequences import Sequences
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.models.optimizers import Optimizing
 from neuralsolve.models.rates import SCHEDULES, rate
 from neuralsolve.models.sequence_model import SequenceModel
@@ -75,9 +75,7 @@ class SequenceTraining:
 
     def __post_init__(self) -> None:
         _ = self.optimizing  # its checks
-        if self.schedule not in SCHEDULES:
-            msg = f"schedule = {self.schedule!r}{nearest(self.schedule, SCHEDULES)}"
-            raise OptionError(msg)
+        check_known("schedule =", self.schedule, SCHEDULES)
         fits = {
             "at least 1": {name: getattr(self, name) >= 1 for name in ("epochs", "batch", "period")},
             "more than 0": {

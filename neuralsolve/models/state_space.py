@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 from neuralsolve.ssm.starts import Start, start
 
 MODES = ("auto", "convolution", "scan")
@@ -52,8 +52,11 @@ class StateSpaceLayer(nn.Module, ABC):
         """Return y, the shape and dtype of u (batch, length, channels), and the last state if asked for."""
 
     @abstractmethod
-    def step(self, u: Tensor, state: Tensor, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return the output (batch, channels) for one sample u (batch, channels), and the next state."""
+    def step(self, u: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return the output (batch, channels) for one sample u (batch, channels), and the next state.
+
+        Without a state it is the first sample of a sequence.
+        """
 
     @abstractmethod
     def initial_state(self, batch: int) -> Tensor:
@@ -93,9 +96,7 @@ class StateSpaceLayer(nn.Module, ABC):
         return {**super().__getstate__(), "_remembered": None}  # copies of a layer form it for themselves
 
     def _check(self, u: Tensor, state: Tensor | None, state_shape: tuple[int, ...], mode: str) -> None:
-        if mode not in MODES:
-            msg = f"got mode = {mode!r}{nearest(str(mode), MODES)}"
-            raise OptionError(msg)
+        check_known("mode =", mode, MODES)
         check_tensor(u)
         if u.ndim != 3 or u.shape[2] != self.channels:
             msg = (
@@ -106,7 +107,8 @@ class StateSpaceLayer(nn.Module, ABC):
         self._check_kind(u)
         self._check_state(state, (u.shape[0], *state_shape))
 
-    def _check_step(self, u: Tensor, state: Tensor, state_shape: tuple[int, ...]) -> None:
+    def _state_before(self, u: Tensor, state: Tensor | None, state_shape: tuple[int, ...]) -> Tensor:
+        """Return the state before a sample, that of rest where there is none, or raise what does not fit."""
         if self.bidirectional:
             msg = "a bidirectional layer needs the whole sequence; make it with bidirectional=False to step"
             raise OptionError(msg)
@@ -116,6 +118,7 @@ class StateSpaceLayer(nn.Module, ABC):
             raise ShapeError(msg)
         self._check_kind(u)
         self._check_state(state, (u.shape[0], *state_shape))
+        return self.initial_state(len(u)) if state is None else state
 
     def _check_kind(self, u: Tensor) -> None:
         if not u.is_floating_point():

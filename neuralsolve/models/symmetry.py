@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.data.samples import Layout
-from neuralsolve.errors import OptionError, ShapeError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 
 KINDS = ("none", "square", "swaps", "shifts", "glides")
 EVEN = 1e-6  # of the box: how far the nodes may lie otherwise from one end than from the other
@@ -56,9 +56,7 @@ def motions(kind: str, shape: Sequence[int]) -> list[Motion]:
     """
     dim = len(shape)
     still = Motion(tuple(range(dim)), (False,) * dim, (0,) * dim)
-    if kind not in KINDS:
-        msg = f"symmetry {kind!r}{nearest(kind, KINDS)}"
-        raise OptionError(msg)
+    check_known("symmetry", kind, KINDS)
     if kind not in ("square", "swaps"):
         return [still]
     if len(set(shape)) > 1:

@@ -9,32 +9,31 @@ lower and upper in the order of the sweep) one sweep is
     SSOR      M = (2 - omega)/omega (D/omega + U)^-1 D (D/omega + L)^-1      Saad (2003), eq. 10.5
 
 Order of the rows: "lexicographic" is serial and converges best; "red-black" and "multicolor" update rows
-that do not couple at the same time, two threads and more. It is part of the recipe, never of the machine.
+that do not couple at the same time, two threads and more, or on a GPU. It is part of the recipe, never of the
+machine.
 Cost: a sweep is about a product with A. Difference from the sources: rows of zeros (cells outside the
 fluid) take no part, M is zero there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError, StructureError, nearest
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
-from neuralsolve.operators.csr import CSROperator, from_scipy
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.preconditioners.base import Preconditioner, Recipe
+from neuralsolve.preconditioners.coloring import Colors
 from neuralsolve.preconditioners.matrix import check_count, check_number, divisors, matrix_of
 
 ORDERS = ("lexicographic", "red-black", "multicolor")
 DIRECTIONS = ("forward", "backward")
-
-Sweep = Callable[[float, Tensor, Tensor, bool], None]  # omega, b, x (in place), reverse
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,11 @@ class _Scaling(Preconditioner):
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self.apply(r, out)
+
+    def to(self, device: torch.device) -> Preconditioner:
+        moved = copy.copy(self)
+        moved.inverse, moved.scale = self.inverse.to(device), self.scale.to(device)
+        return moved
 
     def describe(self) -> str:
         return "Jacobi" if self.omega == 1 else f"Jacobi, omega {self.omega:g}"
@@ -209,7 +213,8 @@ class _Relaxation(Preconditioner):
 
     def __init__(self, A: LinearOperator, name: str, omega: float, order: str, plan: tuple[bool, ...]):
         self.name, self.omega, self.order, self.plan = name, omega, order, plan
-        self._colors: _Colors | None = None
+        self._colors: Colors | None = None
+        self._device = torch.device("cpu")
         self.update(A)
 
     def retune(self, recipe: Recipe) -> bool:
@@ -224,8 +229,8 @@ class _Relaxation(Preconditioner):
         self._positive = not bool((divisors(A_next, self.name) < 0).any())
         self.A = A_next
         self._judge()
-        self._sweep = self._sweeper(A_next)
-        self._transposed: Sweep | None = self._sweep if A_next.symmetric else None
+        self._sweep = self._sweeper(A_next).to(self._device)
+        self._transposed: _Sweep | None = self._sweep if A_next.symmetric else None
 
     def _judge(self) -> None:
         """Say whether M is symmetric: the transpose of sweeps is those with A^T, in reverse."""
@@ -237,8 +242,16 @@ class _Relaxation(Preconditioner):
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         if self._transposed is None:
-            self._transposed = self._sweeper(matrix_of(self.A, self.name).transpose())
+            self._transposed = self._sweeper(matrix_of(self.A, self.name).transpose()).to(self._device)
         return self._run(self._transposed, self.transposed_plan, r, out)
+
+    def to(self, device: torch.device) -> Preconditioner:
+        if device.type == "cpu" or self.order == "lexicographic":  # row after row: no work for a GPU
+            return super().to(device)
+        moved = copy.copy(self)
+        moved._device, moved._sweep = device, self._sweep.to(device)
+        moved._transposed = moved._sweep if self._transposed is self._sweep else None
+        return moved
 
     def describe(self) -> str:
         words = [f"{self.name}, omega {self.omega:g}", self.order]
@@ -247,13 +260,13 @@ class _Relaxation(Preconditioner):
             words.append(f"{sweeps} sweeps")
         return ", ".join(words)
 
-    def _run(self, sweep: Sweep, plan: tuple[bool, ...], r: Tensor, out: Tensor | None) -> Tensor:
+    def _run(self, sweep: _Sweep, plan: tuple[bool, ...], r: Tensor, out: Tensor | None) -> Tensor:
         x = output_like(r, len(r), out).zero_()
         for reverse in plan:
             sweep(self.omega, r, x, reverse)
         return x
 
-    def _sweeper(self, A: LinearOperator) -> Sweep:
+    def _sweeper(self, A: LinearOperator) -> _Sweep:
         if isinstance(A, PoissonStencil):
             fits = all(
                 side % 2 == 0 for side, wraps in zip(A.grid.shape, A.grid.periodic, strict=True) if wraps
@@ -270,73 +283,31 @@ class _Relaxation(Preconditioner):
         rows = matrix_of(A, self.name)
         parts = (rows.indptr, rows.indices, rows.values.detach())
         if self.order == "lexicographic":
-            return lambda omega, b, x, reverse: table(x.device).csr_sor_sweep(*parts, omega, b, x, reverse)
+            return _Sweep("csr_sor_sweep", parts)
         if self._colors is None or not self._colors.fits(rows):
-            self._colors = _Colors(rows, self.order, self.name)
-        starts, members = self._colors.starts, self._colors.members
-        return lambda omega, b, x, reverse: table(x.device).csr_color_sweep(
-            *parts, omega, b, x, starts, members, reverse
+            self._colors = Colors(rows, self.order, self.name)
+        return _Sweep("csr_color_sweep", parts, (self._colors.starts, self._colors.members))
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """One sweep: a kernel's name, A as it takes it, and what it takes after the vectors, colours if any."""
+
+    kernel: str
+    matrix: tuple[Any, ...]
+    colors: tuple[Tensor, ...] = ()
+
+    def __call__(self, omega: float, b: Tensor, x: Tensor, reverse: bool) -> None:
+        getattr(table(x.device), self.kernel)(*self.matrix, omega, b, x, *self.colors, reverse)
+
+    def to(self, device: torch.device) -> _Sweep:
+        matrix = tuple(part.to(device) if isinstance(part, Tensor) else part for part in self.matrix)
+        # where colours begin stays with the host, which starts them one by one
+        return _Sweep(
+            self.kernel, matrix, self.colors[:1] + tuple(part.to(device) for part in self.colors[1:])
         )
 
 
-def _grid_sweep(A: PoissonStencil, checkerboard: bool) -> Sweep:
+def _grid_sweep(A: PoissonStencil, checkerboard: bool) -> _Sweep:
     diagonal, lower = (part.to(torch.float64) for part in A.faces())
-    shape = A.shape3
-    name = "faces_redblack_sweep" if checkerboard else "faces_sor_sweep"
-    return lambda omega, b, x, reverse: getattr(table(x.device), name)(
-        diagonal, lower, shape, omega, b, x, reverse
-    )
-
-
-class _Colors:
-    """The rows of a matrix by colour: `members[starts[c]:starts[c + 1]]` are not coupled to each other."""
-
-    def __init__(self, A: CSROperator, order: str, recipe: str):
-        self.indptr, self.indices = A.indptr, A.indices
-        graph = A if A.symmetric else _symmetric_pattern(A)
-        color = _two_colors(graph, recipe) if order == "red-black" else _greedy_colors(graph)
-        self.members = torch.argsort(color, stable=True).to(torch.int32)
-        counts = torch.bincount(color)
-        self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
-
-    def fits(self, A: CSROperator) -> bool:
-        return torch.equal(A.indptr, self.indptr) and torch.equal(A.indices, self.indices)
-
-
-def _greedy_colors(graph: CSROperator) -> Tensor:
-    color = torch.empty(graph.shape[0], dtype=torch.int32)
-    table(graph.device).csr_coloring(graph.indptr, graph.indices, color)
-    return color
-
-
-def _two_colors(graph: CSROperator, recipe: str) -> Tensor:
-    """Colour a bipartite graph, the first row of every component red.
-
-    In the double cover, where (i, 0) joins (j, 1) and (i, 1) joins (j, 0), the copies of a row meet exactly
-    where its component has an odd cycle; otherwise each component splits into two, by colour.
-    """
-    import scipy.sparse
-    from scipy.sparse.csgraph import connected_components
-
-    n = graph.shape[0]
-    rows, columns = graph.rows().numpy(), graph.indices.numpy()
-    off = rows != columns
-    i, j = rows[off], columns[off]
-    edges = np.concatenate([i, i + n]), np.concatenate([j + n, j])
-    cover = scipy.sparse.coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(2 * n, 2 * n))
-    _, side = connected_components(cover, directed=False)
-    meeting = np.flatnonzero(side[:n] == side[n:])
-    if len(meeting):
-        msg = (
-            f"{recipe}(order='red-black') on a matrix whose graph does not take two colours (an odd cycle "
-            f"through row {meeting[0]}); use order='multicolor' or order='lexicographic'"
-        )
-        raise StructureError(msg)
-    _, first, component = np.unique(np.minimum(side[:n], side[n:]), return_index=True, return_inverse=True)
-    return torch.from_numpy((side[:n] != side[first][component]).astype(np.int32))
-
-
-def _symmetric_pattern(A: CSROperator) -> CSROperator:
-    S = abs(A.to_scipy())
-    S.data[:] = 1.0
-    return from_scipy((S + S.T).tocsr())
+    return _Sweep("faces_redblack_sweep" if checkerboard else "faces_sor_sweep", (diagonal, lower, A.shape3))

@@ -64,7 +64,7 @@ def start(
     Parameters
     ----------
     name : "ptd", "legs", "s4d-lin", "s4d-inv", "lru" or "hippo"
-    n : state size, at least 1
+    n : state size, at least 1; of "ptd" others than 8, 16, 32, 64 and 128 are computed, which takes minutes
     seed : of the draws of "lru"; the others are deterministic
     ring : 0 < r_min < r_max < 1, of |exp l| in "lru"
     phase : the largest |Im l| of "lru", at most pi

@@ -43,6 +43,7 @@ from neuralsolve.kernels.cpu.grid import csr_grid_rows
 from neuralsolve.kernels.cpu.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.cpu.learned import level_adapt, level_inverse, level_volume
 from neuralsolve.kernels.cpu.level_faces import level_faces
+from neuralsolve.kernels.cpu.mixing import hadamard_sketch, hadamard_sketch_columns
 from neuralsolve.kernels.cpu.padded import (
     level_load,
     level_relax,
@@ -139,6 +140,8 @@ __all__ = [
     "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "hadamard_sketch",
+    "hadamard_sketch_columns",
     "largest",
     "level_adapt",
     "level_attach",

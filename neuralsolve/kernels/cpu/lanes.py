@@ -173,12 +173,31 @@ def _is_double(typing_context, a):
     return types.boolean(a), generate
 
 
+def _conversion(bits: int) -> Any:
+    """Return an operation that makes float32 or float64 of the numbers."""
+    target = types.float32 if bits == 32 else types.float64
+
+    def operation(typing_context, a):
+        def generate(context, builder, signature, arguments):
+            number = signature.args[0].number
+            if number == target:
+                return arguments[0]
+            change = builder.fptrunc if bits < number.bitwidth else builder.fpext
+            return change(arguments[0], _vector(target))
+
+        return Lanes(target)(a), generate
+
+    return intrinsic(operation)
+
+
 load: Any = intrinsic(_load)
 store: Any = intrinsic(_store)
 where_less: Any = intrinsic(_where_less)
 nearest: Any = intrinsic(_nearest)
 power_of_two: Any = intrinsic(_power_of_two)
 is_double: Any = intrinsic(_is_double)
+narrow: Any = _conversion(32)
+widen: Any = _conversion(64)
 
 # ln 2 as a number with few bits, whose multiples are exact, and the rest
 _LN2 = 0.693145751953125

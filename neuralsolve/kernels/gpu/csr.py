@@ -5,6 +5,9 @@ Garland 2009, the vector kernel); rows of very different lengths go by equal sha
 (`csr_shares`). Which of the two is decided once per pattern. Sums run in the dtype of `out`.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 import torch

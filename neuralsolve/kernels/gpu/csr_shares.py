@@ -6,6 +6,9 @@ is stored by it, as far as it goes; what a share holds of a row begun before is 
 second kernel, in a fixed order: no atomic operations.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 import torch

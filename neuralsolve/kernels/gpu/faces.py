@@ -4,6 +4,9 @@ Built like the constant stencil (`gpu.stencil`); a coupling of zero drops its ne
 In float64 a product moves 48 bytes a cell (x, out, the diagonal, three couplings), a direction 64.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -111,8 +114,8 @@ def _product(
     """Set out = A x, or, for a direction (beta, p, new p), new p = x + beta p and out = A new p."""
     w, (beta, p, new_p) = walk(shape, x), direction or (x, x, x)
     partial = new_partials(w.grid[0], w.k, x) if with_dot else x
-    couplings = lower[1 if w.flat else 0], lower[1], lower[2]
-    given = diagonal, *couplings, x, p, beta, new_p, out, partial
+    cz, cy, cx = lower.unbind()
+    given = diagonal, cy if w.flat else cz, cy, cx, x, p, beta, new_p, out, partial
     sizes = *w.sides, w.k, int(beta.ndim > 0), w.turns
     kind = {"DOT": with_dot, "DIRECTION": direction is not None}
     launch(_faces, w.grid, *given, *sizes, **kind, **w.constants)

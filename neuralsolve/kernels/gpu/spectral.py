@@ -33,14 +33,19 @@ def _tridiagonal(p, v, gain: fp64, modes, n, inner, w, BLOCK: tl.constexpr):
     at, pivot = v + line * n * row + column, p + line * n * inner + column // w
     g = tl.full((BLOCK,), gain, v.dtype.element_ty)
     y = tl.zeros((BLOCK,), v.dtype.element_ty)
-    for i in tl.range(0, n, num_stages=AHEAD):
-        y = (g * tl.load(at + i * row, mask=there) + y) * tl.load(pivot + i * inner, mask=there)
-        tl.store(at + i * row, y, mask=there)
+    for _ in tl.range(0, n, num_stages=AHEAD):
+        y = (g * tl.load(at, mask=there) + y) * tl.load(pivot, mask=there)
+        tl.store(at, y, mask=there)
+        at += row
+        pivot += inner
     tl.debug_barrier()
-    for j in tl.range(2, n + 1, num_stages=AHEAD):
-        i = n - j
-        y = tl.load(at + i * row, mask=there) + tl.load(pivot + i * inner, mask=there) * y
-        tl.store(at + i * row, y, mask=there)
+    at -= row
+    pivot -= inner
+    for _ in tl.range(1, n, num_stages=AHEAD):
+        at -= row
+        pivot -= inner
+        y = tl.load(at, mask=there) + tl.load(pivot, mask=there) * y
+        tl.store(at, y, mask=there)
 
 
 def tridiagonal_solve(reciprocal: Tensor, gain: float, v: Tensor) -> None:
@@ -61,22 +66,26 @@ def _cyclic(decay, around, v, gain: fp64, modes, n, inner, BLOCK: tl.constexpr):
     whole = tl.load(around + mode, mask=there, other=0.0)
     g = tl.full((BLOCK,), gain, v.dtype.element_ty)
     x = tl.zeros((BLOCK,), v.dtype.element_ty)
-    for i in tl.range(0, n, num_stages=AHEAD):
-        x = rate * x + tl.load(at + i * inner, mask=there)
+    first = at
+    for _ in tl.range(0, n, num_stages=AHEAD):
+        x = rate * x + tl.load(at, mask=there)
+        at += inner
     x = g * rate * whole * x
     back = tl.zeros((BLOCK,), v.dtype.element_ty)
     power = back + 1.0
-    for i in tl.range(0, n, num_stages=AHEAD):
-        x = rate * (g * tl.load(at + i * inner, mask=there) + x)
-        tl.store(at + i * inner, x, mask=there)
+    at = first
+    for _ in tl.range(0, n, num_stages=AHEAD):
+        x = rate * (g * tl.load(at, mask=there) + x)
+        tl.store(at, x, mask=there)
         back += power * x
         power *= rate
-    x = whole * back
+        at += inner
     tl.debug_barrier()
-    for j in tl.range(1, n + 1, num_stages=AHEAD):
-        i = n - j
-        x = rate * x + tl.load(at + i * inner, mask=there)
-        tl.store(at + i * inner, x, mask=there)
+    x = whole * back
+    for _ in tl.range(0, n, num_stages=AHEAD):
+        at -= inner
+        x = rate * x + tl.load(at, mask=there)
+        tl.store(at, x, mask=there)
 
 
 def cyclic_solve(decay: Tensor, around: Tensor, gain: float, v: Tensor) -> None:

@@ -5,6 +5,9 @@ selected away, since it may be NaN. In float64 a product moves 18 bytes a cell: 
 iteration of CG is `stencil_direction_dot`, 34 bytes (z, p, the code; new p, Ap), and `cg_update`, 48.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 from collections.abc import Sequence

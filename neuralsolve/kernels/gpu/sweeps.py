@@ -3,6 +3,9 @@
 One launch per colour: cells or rows of a colour are not coupled, so they go at the same time, in place.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,6 +32,7 @@ def _relax_rows(
     b,
     x,
     members,
+    start,
     count,
     k,
     ROWS: tl.constexpr,
@@ -38,7 +42,7 @@ def _relax_rows(
     i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = columns_of(COLS)
     wide = column < k
-    row = tl.load(members + i, mask=i < count, other=0).to(tl.int64)
+    row = tl.load(members + start + i, mask=i < count, other=0).to(tl.int64)
     first, stop, longest = entries_of(indptr, row, i < count, LANES)
     products = tl.zeros([ROWS, LANES, COLS], x.dtype.element_ty)
     diagonal = tl.zeros([ROWS, LANES], values.dtype.element_ty)
@@ -79,8 +83,8 @@ def csr_color_sweep(
     colors = range(len(starts) - 1)
     for c in reversed(colors) if reverse else colors:
         count = starts[c + 1] - starts[c]
-        grid, members = (blocks(count, rows), blocks(k, columns)), color_rows[starts[c] :]
-        given = indptr, indices, values, float(omega), b, x, members, count, k
+        grid = blocks(count, rows), blocks(k, columns)
+        given = indptr, indices, values, float(omega), b, x, color_rows, starts[c], count, k
         launch(_relax_rows, grid, *given, ROWS=rows, LANES=lanes, COLS=columns)
 
 

@@ -3,6 +3,9 @@
 All of them wait for memory: tiles are read and written once, adjacent numbers together.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (what Triton's compiler takes is no Python to it)
+
 from __future__ import annotations
 
 import torch
@@ -93,7 +96,7 @@ def _scale(
 def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
     """Out = alpha x, in the dtype of out; alpha a number or () for (n,), () or (k,) for (n, k)."""
     cut, given = tiles(x), isinstance(alpha, Tensor)
-    scalar, number = (alpha, 0.0) if given else (x, float(alpha))
+    scalar, number = (alpha, 0.0) if isinstance(alpha, Tensor) else (x, float(alpha))
     step = int(scalar.ndim > 0)
     launch(_scale, cut.grid, scalar, number, x, out, cut.n, cut.k, step, NUMBER=not given, **cut.constants)
 
@@ -173,7 +176,7 @@ def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Ten
 @triton.jit
 def _largest(active, x, out, partial, n, k, turns, COPY: tl.constexpr, BLOCK: tl.constexpr):
     """Largest of the bits without the sign: numbers in that order, NaN above infinity."""
-    whole: tl.constexpr = tl.int64 if x.dtype.element_ty == tl.float64 else tl.int32
+    whole = tl.int64 if x.dtype.element_ty == tl.float64 else tl.int32
     keep = (1 << (x.dtype.element_ty.primitive_bitwidth - 1)) - 1
     most = tl.zeros([BLOCK], whole)
     for turn in range(turns):

@@ -43,6 +43,7 @@ from neuralsolve.kernels.reference.factor import (
 from neuralsolve.kernels.reference.grid import csr_grid_rows
 from neuralsolve.kernels.reference.kaczmarz import csr_kaczmarz
 from neuralsolve.kernels.reference.learned import level_adapt, level_inverse, level_volume
+from neuralsolve.kernels.reference.mixing import hadamard_sketch, hadamard_sketch_columns
 from neuralsolve.kernels.reference.padded import (
     level_load,
     level_load_scaled,
@@ -162,6 +163,8 @@ __all__ = [
     "faces_outlets",
     "faces_redblack_sweep",
     "faces_sor_sweep",
+    "hadamard_sketch",
+    "hadamard_sketch_columns",
     "largest",
     "level_adapt",
     "level_attach",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from neuralsolve.errors import NonFiniteError, OptionError
+from neuralsolve.errors import NonFiniteError, OptionError, check_kind
 from neuralsolve.lowrank.adapters.options import Adapter, matches
 from neuralsolve.lowrank.adapters.record import RECORD, Record, refuse_attached
 from neuralsolve.lowrank.adapters.removal import take_off
@@ -52,7 +52,9 @@ def attach(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None = None)
     >>> sum(p.numel() for p in trainable_parameters(net))
     192
     """
-    _check_kinds(model, adapter)
+    check_kind(model, nn.Module, "a torch.nn.Module is needed: attach(model, LoRA(rank=4))")
+    needed = "an adapter is needed: attach(model, LoRA(rank=4)), or make_adapter('lora')"
+    check_kind(adapter, Adapter, needed)
     if adapter.wants_loss() and loss is None:
         name = type(adapter).__name__
         msg = f"{name} begins with gradients: attach(model, {name}(...), loss=lambda: loss of some samples)"
@@ -93,16 +95,6 @@ def put_on(model: M, adapter: Adapter, loss: Callable[[], Tensor] | None) -> M:
         take_off(model, record)
         raise
     return model
-
-
-def _check_kinds(model: object, adapter: object) -> None:
-    if not isinstance(model, nn.Module):
-        msg = f"got {type(model).__name__}; a torch.nn.Module is needed: attach(model, LoRA(rank=4))"
-        raise OptionError(msg)
-    if not isinstance(adapter, Adapter):
-        given = f"the class {adapter.__name__}" if isinstance(adapter, type) else repr(adapter)
-        msg = f"got {given}; an adapter is needed: attach(model, LoRA(rank=4)), or make_adapter('lora')"
-        raise OptionError(msg)
 
 
 def _also(model: nn.Module, adapter: Adapter, taken: set[str]) -> dict[str, nn.Parameter]:

@@ -9,11 +9,13 @@ the weight shall begin as W0: at that moment the difference is zero exactly, in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuralsolve.lowrank.views import MatrixView
+from neuralsolve.errors import ShapeError
+from neuralsolve.lowrank.views import MatrixView, real_numbers
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -49,9 +51,37 @@ class Delta(nn.Module, ABC):
         else:
             self.register_buffer(name, tensor)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take a state; raise ShapeError of one of another rank. What else does not fit, torch tells."""
+        sides = {*self.shape, *self.view.sizes(self.shape)}
+        for name, held in (*self.named_parameters(), *self.named_buffers()):
+            given = state_dict.get(prefix + name)
+            if not isinstance(given, Tensor) or given.ndim != held.ndim:
+                continue
+            other = [
+                (there, here) for there, here in zip(given.shape, held.shape, strict=True) if there != here
+            ]
+            if other and not any(here in sides for _, here in other):  # otherwise the weight is another
+                there, here = other[0]
+                msg = (
+                    f"{prefix}{name} of the state is {tuple(given.shape)}, of rank {there}, here "
+                    f"{tuple(held.shape)}, of rank {here}; attach the adapter of that state, or "
+                    "load_adapter(model, file)"
+                )
+                raise ShapeError(msg)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def trained(self) -> dict[str, Tensor]:
         """Return what is trained, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def free(self) -> int:
+        """Return how many of the trained real numbers are free: no more than the weight itself has."""
+        trained = self.trained().values()
+        twice = any(value.is_complex() for value in trained) and not self.view.pairs
+        return min(sum(map(real_numbers, trained)), self.shape.numel() * (2 if twice else 1))
 
 
 class LowRankDelta(Delta):

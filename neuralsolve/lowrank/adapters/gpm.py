@@ -26,6 +26,7 @@ from torch import Tensor
 from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.adapters.options import Adapter, Site, share
 from neuralsolve.lowrank.svd import svd
+from neuralsolve.lowrank.views import real_numbers
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ class GPMDelta(Delta):
         super().__init__(site.view, site.shape)
         self.hold("Z", site.matrix.new_zeros(site.matrix.shape), trained=True)
         self.hold("protected", protected, trained=False)
+
+    def free(self) -> int:
+        """Return the entries of what is outside of the protected inputs, m (n - k)."""
+        inputs = self.Z[..., 0, :].numel()
+        protected = int(self.protected.ne(0).any(-1).sum())  # what no sample has is zero there
+        return real_numbers(self.Z) // inputs * (inputs - protected)
 
     def matrix(self) -> Tensor:
         change, V = self.Z, self.protected

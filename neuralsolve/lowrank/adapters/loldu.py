@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.lowrank.adapters.delta import Delta, LowRankDelta
 from neuralsolve.lowrank.adapters.options import Ranked, Site
 
@@ -53,9 +53,7 @@ class LoLDU(Ranked):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in {"start": STARTS, "pivot": PIVOTS}.items():
-            if getattr(self, name) not in known:
-                msg = f"got {name}={getattr(self, name)!r}{nearest(str(getattr(self, name)), known)}"
-                raise OptionError(msg)
+            check_known(f"{name} =", getattr(self, name), known)
         if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
             msg = f"got alpha={self.alpha!r}; a positive number is needed, or None for the rank"
             raise OptionError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import check_known
 from neuralsolve.lowrank.adapters.effort import Effort
 from neuralsolve.lowrank.adapters.gpm import GPM
 from neuralsolve.lowrank.adapters.loldu import LoLDU
@@ -45,14 +45,10 @@ def make_adapter(name: str, **options: Any) -> Adapter:
     >>> make_adapter("lora", rank=2).rank
     2
     """
-    if name not in METHODS:
-        msg = f"no adapter {name!r}{nearest(name, METHODS)}"
-        raise OptionError(msg)
+    check_known("no adapter", name, METHODS)
     known = [each.name for each in dataclasses.fields(METHODS[name])]
     for option in options:
-        if option not in known:
-            msg = f"adapter {name!r} has no option {option!r}{nearest(option, known)}"
-            raise OptionError(msg)
+        check_known(f"adapter {name!r} has no option", option, known)
     return METHODS[name](**options)
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known, nearest
 from neuralsolve.lowrank.adapters.delta import Delta
 from neuralsolve.lowrank.views import EXCLUDED, MatrixView
 
@@ -95,9 +95,7 @@ class Adapter(ABC):
             except re.error as error:
                 msg = f"got targets={self.targets!r}, no regular expression ({error}); parts of paths: a list"
                 raise OptionError(msg) from None
-        if self.modes not in MODES:
-            msg = f"got modes={self.modes!r}{nearest(str(self.modes), MODES)}"
-            raise OptionError(msg)
+        check_known("modes =", self.modes, MODES)
         if self.min_dim < 1:
             msg = f"got min_dim={self.min_dim}; at least 1 is needed: min_dim=2"
             raise OptionError(msg)

@@ -17,6 +17,7 @@ from torch import Tensor
 from neuralsolve.lowrank.adapters.delta import Penalised
 from neuralsolve.lowrank.adapters.options import Site
 from neuralsolve.lowrank.svd import svd
+from neuralsolve.lowrank.views import real_numbers
 
 
 class SubspaceDelta(Penalised):
@@ -70,6 +71,13 @@ class SubspaceDelta(Penalised):
             change = change - self.U @ (self.U.mH @ change)
             change = change - (change @ self.Vh.mH) @ self.Vh
         return change
+
+    def free(self) -> int:
+        """Return the entries of what is outside of the leading subspaces, (m - k)(n - k), if P and Q act."""
+        if not self.hard:
+            return super().free()
+        rows, columns = self.left.shape[-2] - self.U.shape[-1], self.right.shape[-1] - self.U.shape[-1]
+        return real_numbers(self.left[..., 0, 0]) * rows * columns
 
     def penalty(self) -> Tensor:
         """Return how far all singular vectors are from orthonormal, and the energy from what it was.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.adapters.delta import Penalised
 from neuralsolve.lowrank.adapters.record import base_of, deltas_of, record_of
+from neuralsolve.lowrank.views import real_numbers
 
 
 @contextmanager
@@ -50,20 +51,24 @@ class Summary:
     ----------
     trained, total : of the adapter and what is trained as it is, and of the model without adapter; with it,
         where adapted weights are trained themselves
+    free : of those trained, what is left where some say the same change over again: `Delta.free`
     layers : by the path of a weight, the trained numbers of its adapter
     """
 
     trained: int
+    free: int
     total: int
     layers: dict[str, int]
 
     @property
     def share(self) -> float:
-        """Of the trained numbers in those of the model; OSF and Effort may have more than a weight."""
-        return self.trained / self.total
+        """Of the free numbers in those of the model; an optimiser holds moments of all `trained` ones."""
+        return self.free / self.total
 
     def __str__(self) -> str:
-        return f"{self.trained} of {self.total} numbers are trained: {100 * self.share:.2f} %"
+        what = f"{self.free} of {self.total} numbers are "
+        how = "trained" if self.free == self.trained else f"free, by {self.trained} that are trained"
+        return f"{what}{how}: {100 * self.share:.2f} %"
 
 
 def summary(model: nn.Module) -> Summary:
@@ -75,13 +80,14 @@ def summary(model: nn.Module) -> Summary:
     >>> print(summary(attach(nn.Linear(8, 8), LoRA(rank=1))))
     16 of 72 numbers are trained: 22.22 %
     """
-    layers = {name: sum(map(_numbers, d.trained().values())) for name, d in deltas_of(model).items()}
-    trained = sum(map(_numbers, trainable_parameters(model)))
-    adapters = sum(_numbers(p) for delta in deltas_of(model).values() for p in delta.parameters())
-    total = sum(map(_numbers, model.parameters()))
+    deltas = deltas_of(model)
+    layers = {name: sum(map(real_numbers, delta.trained().values())) for name, delta in deltas.items()}
+    trained = free = sum(map(real_numbers, trainable_parameters(model)))
+    total = sum(map(real_numbers, model.parameters()))
     if not any(base_of(model, name).requires_grad for name in layers):
-        total -= adapters
-    return Summary(trained, total, layers)
+        total -= sum(real_numbers(p) for delta in deltas.values() for p in delta.parameters())
+        free -= sum(layers[name] - delta.free() for name, delta in deltas.items())
+    return Summary(trained, free, total, layers)
 
 
 def penalty(model: nn.Module) -> Tensor:
@@ -97,7 +103,3 @@ def penalty(model: nn.Module) -> Tensor:
         msg = f"{type(record_of(model).adapter).__name__} has no penalty; SALT, OSF and Effort have one"
         raise OptionError(msg)
     return torch.stack(each).mean()
-
-
-def _numbers(tensor: Tensor) -> int:
-    return tensor.numel() * (2 if tensor.is_complex() else 1)

@@ -28,7 +28,7 @@ from neuralsolve.lowrank.compress.factored import (
     conv_view,
 )
 from neuralsolve.lowrank.compress.spectral import FactoredSpectral
-from neuralsolve.lowrank.views import EXCLUDED, MatrixView
+from neuralsolve.lowrank.views import EXCLUDED, MatrixView, real_numbers
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Target:
     def parameters(self) -> int:
         """Real numbers that the weight takes now."""
         parts = self.module.factors() if isinstance(self.module, Factored) else [self.weight]
-        return sum(part.numel() * (2 if part.is_complex() else 1) for part in parts)
+        return sum(map(real_numbers, parts))
 
 
 def targets(

@@ -11,6 +11,7 @@ from neuralsolve.lowrank.compress.compensated import Compensated
 from neuralsolve.lowrank.compress.factored import Factored, FactoredConv, FactoredLinear
 from neuralsolve.lowrank.compress.layers import replace, targets
 from neuralsolve.lowrank.compress.spectral import FactoredSpectral
+from neuralsolve.lowrank.views import real_numbers
 
 Structure = dict[str, dict[str, Any]]
 
@@ -96,4 +97,4 @@ def real_parameters(model: nn.Module) -> int:
     >>> real_parameters(nn.Linear(3, 2))
     8
     """
-    return sum(each.numel() * (2 if each.is_complex() else 1) for each in model.parameters())
+    return sum(map(real_numbers, model.parameters()))

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.errors import OptionError
+from neuralsolve.lowrank.views import real_numbers
 
 Parts = dict[str, Tensor]
 BLOCK = 256
@@ -43,11 +44,6 @@ class Codec(ABC):
     def elements(self, parts: Parts) -> int:
         """Return how many real numbers are kept, what describes the blocks apart."""
         return real_numbers(parts[""])
-
-
-def real_numbers(x: Tensor) -> int:
-    """Return the entries of a tensor, a complex one counted as two."""
-    return x.numel() * (2 if x.is_complex() else 1)
 
 
 @dataclass(frozen=True)

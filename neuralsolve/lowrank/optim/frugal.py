@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.lowrank.optim.complements import Complement, Descent, Factored, Scaled, Sign
 from neuralsolve.lowrank.optim.groups import Method
 from neuralsolve.lowrank.optim.plan import Plan
@@ -64,9 +64,7 @@ class Frugal(Method):
 
     def plan(self) -> Plan:
         for name, known in (("space", SPACES), ("rest", REST)):
-            if getattr(self, name) not in known:
-                msg = f"{name} = {getattr(self, name)!r}{nearest(getattr(self, name), known)}"
-                raise OptionError(msg)
+            check_known(f"{name} =", getattr(self, name), known)
         if self.space == "blocks" and self.transport != "reset":
             msg = f"transport = {self.transport!r} of blocks, whose moments end with their turn: 'reset'"
             raise OptionError(msg)

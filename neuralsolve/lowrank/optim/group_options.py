@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, ShapeError, check_known
 from neuralsolve.lowrank.optim.projectors import Projector
 from neuralsolve.lowrank.views import MatrixView
 
@@ -34,16 +34,27 @@ def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: 
 
 def check_group(group: dict[str, Any], views: list[MatrixView | None] | None) -> None:
     """Raise OptionError of options that a projected group cannot have; the rank depends on its parameters."""
-    side, gap, count = group["proj_type"], group["update_proj_gap"], len(group["params"])
-    if side not in SIDES:
-        msg = f"proj_type = {side!r}{nearest(str(side), SIDES)}"
-        raise OptionError(msg)
+    gap, count = group["update_proj_gap"], len(group["params"])
+    check_known("proj_type =", group["proj_type"], SIDES)
     if isinstance(gap, bool) or not isinstance(gap, int) or gap < 1:
         msg = f"update_proj_gap = {gap!r}; steps between refreshes, at least 1, are needed"
         raise OptionError(msg)
     if views is not None and len(views) != count:
         msg = f"{len(views)} views of {count} parameters; one for each is needed, or None"
         raise OptionError(msg)
+
+
+def check_same_ranks(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
+    """Raise ShapeError where the state of a group is of another rank; None is that of one not projected."""
+    for number, pair in enumerate(zip(saved, groups, strict=False)):  # of other numbers of groups torch tells
+        ranks = [group.get("rank") for group in pair]
+        there, here = (tuple(rank) if isinstance(rank, list) else rank for rank in ranks)
+        if there != here:
+            msg = (
+                f"group {number} of the state has rank {there}, that of this optimizer rank {here}; make the "
+                "optimizer with the rank of the state, or begin without the state"
+            )
+            raise ShapeError(msg)
 
 
 def turned(group: dict[str, Any], projector: Projector, view: MatrixView | None, shape: torch.Size) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuralsolve.errors import OptionError
+from neuralsolve.errors import OptionError, check_kind
 from neuralsolve.lowrank.optim.plan import Plan
 from neuralsolve.lowrank.optim.projected import ProjectedOptimizer
 from neuralsolve.lowrank.optim.projectors import Rank
@@ -98,13 +98,8 @@ def build_param_groups(
     >>> [(group.get("rank"), group["params"][0][0]) for group in groups]
     [(4, '0.weight'), (None, '0.bias')]
     """
-    if not isinstance(model, nn.Module):
-        msg = f"got {type(model).__name__}; the model itself is needed, whose modules tell what is a matrix"
-        raise OptionError(msg)
-    if not isinstance(method, Method):
-        given = f"the class {method.__name__}" if isinstance(method, type) else repr(method)
-        msg = f"got {given}; a method is needed: GaLore(rank=16), or METHODS['galore']()"
-        raise OptionError(msg)
+    check_kind(model, nn.Module, "the model itself is needed, whose modules tell what is a matrix")
+    check_kind(method, Method, "a method is needed: GaLore(rank=16), or METHODS['galore']()")
     chosen = _chosen(model, method, min_dim, exclude)
     names = {p: name for name, p in model.named_parameters()}
     given = [{"params": list(names)}] if groups is None else groups

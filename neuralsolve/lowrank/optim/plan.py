@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.lowrank.optim.codecs import Codec, Full, Int8Weights
 from neuralsolve.lowrank.optim.complements import Complement
 from neuralsolve.lowrank.optim.projectors import Projector, SVDProjector
@@ -54,9 +54,7 @@ class Plan:
     seed: int = 1905
 
     def __post_init__(self) -> None:
-        if self.transport not in TRANSPORTS:
-            msg = f"transport = {self.transport!r}{nearest(self.transport, TRANSPORTS)}"
-            raise OptionError(msg)
+        check_known("transport =", self.transport, TRANSPORTS)
         if self.feedback and self.complement is not None:
             msg = "feedback keeps what no step is taken for, a complement takes one: one of both is needed"
             raise OptionError(msg)

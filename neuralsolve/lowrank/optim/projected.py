@@ -28,18 +28,24 @@ from torch.optim.adamw import adamw
 from torch.utils.hooks import RemovableHandle
 
 from neuralsolve.errors import OptionError
-from neuralsolve.lowrank.optim.codecs import real_numbers
-from neuralsolve.lowrank.optim.group_options import DEFAULTS, check_adam, check_group, turned
+from neuralsolve.lowrank.optim.group_options import (
+    DEFAULTS,
+    check_adam,
+    check_group,
+    check_same_ranks,
+    turned,
+)
 from neuralsolve.lowrank.optim.plan import Plan
 from neuralsolve.lowrank.optim.projected_step import (
     COUNTS,
+    dense_gradient,
     elements,
     projected_step,
     stackable,
     stacked_step,
 )
 from neuralsolve.lowrank.optim.projectors import Place, Projector, TwoSided
-from neuralsolve.lowrank.views import MatrixView, plain_view
+from neuralsolve.lowrank.views import MatrixView, plain_view, real_numbers
 
 KEPT = ("plan", "_views", "_places", "_sizes", "_warned")  # in copies, beside what torch copies
 SMALL = 2**16  # entries of a matrix that is stacked with others: of larger ones, copies would cost more
@@ -190,7 +196,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
     def _plain(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """AdamW of torch."""
         for p in parameters:
-            _dense(p)
+            dense_gradient(p)
             if not self.state[p]:
                 zeros = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[p] = {"step": torch.tensor(0.0), **zeros}
@@ -219,7 +225,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         projector, alike = self._projector(group), {}
         for parameter in parameters:
             view, turned = self._views[parameter], self._turned(group, parameter)
-            A = projector.seen(_dense(parameter), view, turned)
+            A = projector.seen(dense_gradient(parameter), view, turned)
             A = self._constrained(A.float() if A.dtype in HALF else A, parameter, turned)
             state = self.state[parameter]
             kind = parameter, int(state.get("step", 0))
@@ -276,7 +282,14 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         return sum(value.nbytes for state in self.state.values() for value in state.values())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state; tensors keep their dtypes, which torch would make those of the parameters."""
+        """Take a state; tensors keep their dtypes, which torch would make those of the parameters.
+
+        Raises
+        ------
+        ShapeError
+            Of another rank, whose bases and moments are others.
+        """
+        check_same_ranks(self.param_groups, state_dict["param_groups"])
         super().load_state_dict({**state_dict, "state": {}})
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         parameters = [p for group in self.param_groups for p in group["params"]]
@@ -289,13 +302,3 @@ class ProjectedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {name: getattr(self, name) for name in KEPT}
-
-
-def _dense(parameter: Tensor) -> Tensor:
-    """Return the gradient."""
-    gradient = parameter.grad
-    assert gradient is not None
-    if gradient.layout != torch.strided:
-        msg = "got a sparse gradient; dense ones are needed: nn.Embedding(..., sparse=False), or SparseAdam"
-        raise OptionError(msg)
-    return gradient

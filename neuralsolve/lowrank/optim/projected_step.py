@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.optim.codecs import Codec, Full
 from neuralsolve.lowrank.optim.plan import Plan
 from neuralsolve.lowrank.optim.projectors import Place, Projector
@@ -20,6 +21,16 @@ from neuralsolve.lowrank.optim.refresh import Every, Once
 State = dict[str, Tensor]
 COUNTS = ("step", "age", "gap", "due", "cosines")  # what counts steps, and holds no gradients
 SUBSPACE, FEEDBACK = "to.", "feedback"
+
+
+def dense_gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter that has one; raise OptionError of a sparse one."""
+    gradient = parameter.grad
+    assert gradient is not None
+    if gradient.layout != torch.strided:
+        msg = "got a sparse gradient; dense ones are needed: nn.Embedding(..., sparse=False), or SparseAdam"
+        raise OptionError(msg)
+    return gradient
 
 
 def projected_step(

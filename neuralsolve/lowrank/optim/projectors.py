@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.lowrank.orthonormal import orthonormalize
 from neuralsolve.lowrank.range_finder import range_basis
 from neuralsolve.lowrank.svd import svd
@@ -166,10 +166,7 @@ class SVDProjector(Orthonormal):
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        known = ("exact", "randomized", "warm")
-        if self.method not in known:
-            msg = f"method = {self.method!r}{nearest(self.method, known)}"
-            raise OptionError(msg)
+        check_known("method =", self.method, ("exact", "randomized", "warm"))
         if self.iterations < 1:
             msg = f"iterations = {self.iterations}; at least 1 is needed"
             raise OptionError(msg)

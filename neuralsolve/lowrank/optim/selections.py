@@ -23,7 +23,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from neuralsolve.errors import OptionError, nearest
+from neuralsolve.errors import OptionError, check_known
 from neuralsolve.lowrank.optim.projectors import Basis, Identity, Place, Projector, Rank
 
 INDICES = "indices"
@@ -81,9 +81,7 @@ class BasisSelect(Projector):
 
     def __post_init__(self) -> None:
         for name, known in (("basis", ("dct", "identity")), ("choice", ("longest", "random"))):
-            if getattr(self, name) not in known:
-                msg = f"{name} = {getattr(self, name)!r}{nearest(getattr(self, name), known)}"
-                raise OptionError(msg)
+            check_known(f"{name} =", getattr(self, name), known)
 
     @property
     def ordered(self) -> bool:  # type: ignore[override]
