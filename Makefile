@@ -54,9 +54,11 @@ bench: $(READY)
 	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
 
-# Needs a CUDA device, and torch built for it; a quarter of an hour. First the tests that only a GPU can run, and
-# the kernels' laws, compiled there instead of interpreted; then the suite, its rows and its picture. CuPy takes part where it is installed (pip install cupy-cuda12x).
+# Needs a CUDA device, and a torch built for it; without them it ends at its first line, which says what is missing.
+# Then the tests that only a GPU can run, the kernels' laws compiled there instead of interpreted, and the suite, its
+# rows and its picture. CuPy takes part where it is installed (pip install cupy-cuda12x).
 bench-gpu: $(READY)
+	$(BIN)/neuralsolve bench --suite gpu --quick --only bandwidth
 	$(BIN)/python -m pytest -q -m gpu
 	$(BIN)/python -m pytest -q tests/laws.py tests/test_kernels*.py
 	$(BIN)/neuralsolve bench --suite gpu --csv data/bench/gpu.csv --plot docs/images/bench_gpu.png --force

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,11 +70,3 @@ def copying(entries: int, device: torch.device) -> Callable[[], Any]:
     source = torch.ones(entries, dtype=torch.float64, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
-
-
-def copy_bandwidth(entries: int, device: torch.device, repeats: int, count: int = LAUNCHES) -> float:
-    """Return the bytes a second that a copy on a CUDA device moves, reads and writes counted."""
-    times = [
-        seconds_each({COPY: copying(entries, device)}, device, 1, count)[COPY] for _ in range(max(1, repeats))
-    ]
-    return 16 * entries / statistics.median(times)

@@ -62,10 +62,11 @@ def batch(settings: Settings) -> Iterator[BarRow]:
     B = torch.from_numpy(generator.standard_normal((A.shape[0], count))).to(device)
     columns = list(B.T.contiguous())
     for name, M in (("CG", None), ("CG with multigrid", ns.Multigrid())):
-        prepared = ns.prepare(A.to(device), ns.CG(), M=M, rtol=rtol)
+        # one for each shape of b: its graph is kept
+        whole, single = (ns.prepare(A.to(device), ns.CG(), M=M, rtol=rtol) for _ in range(2))
         what = f"{count} right sides, one by one / at once, {name}"
-        alone = partial(_one_by_one, [prepared] * count, columns)
-        yield _gain(settings, problem, what, None if M else GAIN, partial(prepared.solve, B), alone)
+        alone = partial(_one_by_one, [single] * count, columns)
+        yield _gain(settings, problem, what, None if M else GAIN, partial(whole.solve, B), alone)
     what = f"{count} systems, one by one / at once, CG"
     BatchedStencil = getattr(ns, "BatchedStencil", None)
     if BatchedStencil is None:
