@@ -30,7 +30,8 @@ def compiled(
     """Return the compiled kernel of one launch."""
     kernel = getattr(importlib.import_module(module), name)
     attributes = {(i,): [["tt.divisibility", 16]] for i in divisible}
-    source = ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes)
+    known = {key: tuple(v) if isinstance(v, list) else v for key, v in constants.items()}
+    source = ASTSource(kernel, signature=types, constexprs=known, attrs=attributes)
     return triton.compile(source, target=TARGET, options={"enable_fp_fusion": True} | options)
 
 

@@ -11,8 +11,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from laws import GPU, KERNELS
@@ -21,6 +24,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+import neuralsolve as ns
 from neuralsolve.kernels import use
 from neuralsolve.kernels.gpu.launch import INTERPRETED
 
@@ -75,6 +79,26 @@ def long_vectors(t: torch.dtype, count: int, columns: tuple[int, ...]) -> list[T
     return [zeros(100_000, *columns, dtype=t) for _ in range(count)]
 
 
+def cycles(t: torch.dtype) -> list[tuple[Any, ...]]:
+    """Return what cycles are told on grids of two and three axes: constant, periodic, with conductors."""
+    calls: list[tuple[Any, ...]] = []
+    values = np.ones((24, 24, 40))
+    values[3:9, 4:9, 5:30] = values[12:20, 3:20, 8:30] = 1e4
+    box, disc = ns.Grid(values.shape), ns.Grid((96, 140), walls=("periodic", "neumann"))
+    matrices = [
+        (ns.PoissonStencil(box, ns.face_coefficients(values, box)), ns.Multigrid()),
+        (ns.PoissonStencil(ns.Grid((130, 64, 70), walls="dirichlet")), ns.Multigrid()),
+        (ns.PoissonStencil(disc), ns.Multigrid("F", "red-black", sweeps=1)),
+        (ns.PoissonStencil(disc), ns.Multigrid("full", sweeps=3)),
+    ]
+    cycles = [recipe.build(A) for A, recipe in matrices] if t == F32 else []
+    recorder = SimpleNamespace(levels_cycle=lambda *given: calls.append(given))
+    with patch("neuralsolve.preconditioners.grid_cycle.table", lambda device: recorder):
+        for M in cycles:
+            M.cycle()
+    return calls
+
+
 def scans(t: torch.dtype, backward: bool) -> list[tuple[Any, ...]]:
     """Scans with constant and varying factors, cut into chunks or not, both ways."""
     calls: list[tuple[Any, ...]] = []
@@ -107,6 +131,7 @@ MORE: dict[str, Any] = {
     "diagonal_scan_backward": lambda t: scans(t, True),
     "dot": lambda t: [long_vectors(t, 2, c) for c in ((), (4,), (3,))],
     "largest": lambda t: [long_vectors(t, 1, ())],
+    "levels_cycle": cycles,
     "masked_copy": lambda t: [(zeros(100_000, dtype=torch.bool), *long_vectors(t, 2, c)) for c in ((), (3,))],
     "scaled_copy": lambda t: [(0.5, *long_vectors(t, 1, ()), *long_vectors(F32, 1, ()))],
     "subtract_means": lambda t: [
@@ -127,19 +152,19 @@ def launched(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any])
 
     Integers of 1 are constants to Triton, and numbers have the type that their annotation says.
     """
-    function = kernel.fn
+    function, as_they_are = kernel.fn, kernel.kwargs.get("do_not_specialize") or ()
     types, known, divisible = {}, {}, []
     for i, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
         if isinstance(value, Tensor):
             types[name] = TYPES[value.dtype]
-            divisible += [i] * (value.data_ptr() % 16 == 0)
+            divisible += [i] * (value.data_ptr() % 16 == 0 and name not in as_they_are)
         elif isinstance(value, float):
             types[name] = "fp64" if function.__annotations__.get(name) == "fp64" else "fp32"
-        elif value is None or value == 1:
+        elif value is None or (value == 1 and name not in as_they_are):
             types[name], known[name] = "constexpr", value
         else:
             types[name] = "i32" if abs(value) < 2**31 else "i64"
-            divisible += [i] * (value % 16 == 0)
+            divisible += [i] * (value % 16 == 0 and name not in as_they_are)
     known |= {name: value for name, value in constants.items() if name in kernel.arg_names}
     types |= dict.fromkeys(known, "constexpr")
     types = {name: types[name] for name in kernel.arg_names}

@@ -98,7 +98,7 @@ def test_compressed_models_are_trained_as_all_others(tmp_path):
     small = compress(dense, calls(dense, given), Plan(kept=0.6)).model
     before = copy.deepcopy(small.state_dict())
     options = FieldTraining(epochs=2, batch=5)
-    better = tuned(small, given, held, options)
+    better = tuned(small, given, held)
     assert structure_of(better) == structure_of(small)
     assert all(torch.equal(a, b) for a, b in zip(before.values(), small.state_dict().values(), strict=True))
     moved = [name for name, p in better.named_parameters() if not torch.equal(p, before[name])]

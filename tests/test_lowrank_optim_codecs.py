@@ -57,6 +57,17 @@ def test_stochastic_rounding_is_fair(generator):
     assert ((mean - x).abs() <= 4 * scale / 2 / count**0.5).all()
 
 
+def test_steps_below_a_level_add_up():
+    # Denjoy and Koksma: of q golden turns, q Fibonacci, any arc holds its part of q, up to its variation, 2
+    grid, turns, parts = Int8Weights(), 89, torch.linspace(-0.9, 0.9, 255)
+    W = torch.zeros(256)
+    W[0] = 100.0  # holds the scale of the block at 1
+    for turn in range(turns):
+        W[1:] += parts
+        W = grid.rounded(W, torch.Generator().manual_seed(77), turn)
+    assert (W[1:] - turns * parts).abs().max() <= 2 + 1e-3
+
+
 @SHAPES
 def test_weights_on_the_grid_stay_and_need_a_byte(shape, generator):
     grid = Int8Weights()

@@ -31,7 +31,7 @@ def test_names_are_those_of_the_methods():
 
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_a_training_of_fields_goes_on_bit_for_bit(name, tmp_path):
-    rank = {} if name in ("adam8bit", "tensor-galore") else {"rank": 4}
+    rank = {} if name in ("adam8bit", "tensor-galore", "muon") else {"rank": 4}
     options = {"optimizer": name, "refresh": 3, "epochs": 3} | rank
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(whole, trainer(LSM, **options))

@@ -31,7 +31,7 @@ from neuralsolve.lowrank.compress import (
     refit,
     targets,
 )
-from neuralsolve.models.compression import calls, tuned
+from neuralsolve.models.compression import FINE_TUNE, calls, tuned
 from neuralsolve.models.evaluation import errors
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.fitting import train
@@ -54,8 +54,9 @@ CHOSEN, OURS, PLAIN = "afm greedy", "afm greedy refitted", ("svd uniform", "svd 
 BEFORE, AFTER = {0.75: Bars(1.5)}, {0.75: Bars(1.05), 0.5: Bars(1.2)}
 RISE = {0.5: Bars(0.5)}
 RATE, SHARE = 2e-3, 0.1  # of the training; the part of its epochs that a fine-tune has
-FINE: dict[str, Any] = {"batch": 10, "symmetry": "square"}
-FINE_RATES = (2e-4, 5e-4, 1e-3)  # chosen by the validation of the first seed, the dense model's too
+FINE: dict[str, Any] = FINE_TUNE | {"symmetry": "square"}
+# chosen by the validation of the first seed, the dense model's too
+FINE_RATES = (2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 BATCHES = (1, 16)
 BITS, RESIDUAL, RECOVERED = 4, 8, Bars(0.5, at_least=True)
 TINY = 1e-12
@@ -158,7 +159,7 @@ def _tuned(
     teacher = None if model is dense else dense
     found = {}
     for rate in [rates[part]] if part in rates else FINE_RATES:
-        options = FieldTraining(epochs=epochs, learning_rate=rate, seed=seed + 1, **FINE)
+        options = FieldTraining(**(FINE | {"epochs": epochs, "learning_rate": rate, "seed": seed + 1}))
         better = tuned(model, sets[0], sets[1], options, teacher)
         found[_error(better, sets[1])] = rate, better
     rates[part], best = found[min(found)]

@@ -40,11 +40,12 @@ STEPS, BATCH = 250, 25
 COUNTS = 1000, 200, 200  # samples to train on, to choose by, to test on
 DATA_SEED = 4409
 FACTOR = 2.0  # of the grid of learning rates
-STATE = Bars(0.55)
+STATE, EQUAL = Bars(0.55), Bars(1.02)
 ADAM = "Adam"
 OURS = "FRUGAL, warm, rotated, sign 0.2"
 WARM, EXACT, DCT, RANDOM = "GaLore, warm, rotated", "GaLore, exact, rotated", "DCT", "random directions"
-PAPER, SPLIT, LAZY = "GaLore, exact, kept", "FRUGAL, exact, reset, sign 1", "Q-GaLore"
+PAPER, SPLIT = "GaLore, exact, kept", "FRUGAL, exact, reset, sign 1"
+CODED, LAZY = "Q-GaLore", "Q-GaLore, refreshes alone"  # of which the second keeps all in float32
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ ENTRIES = {
     DCT: Entry(DCTAdamW(PART), 0.024),
     SPLIT: Entry(Frugal(PART, GAP, space="exact", rate=1.0, transport="reset"), 0.006),
     OURS: Entry(Frugal(PART, GAP), 0.024, Bars(1.2, 1.0)),
-    LAZY: Entry(QGaLore(PART, GAP), 0.024),
+    CODED: Entry(QGaLore(PART, GAP), 0.024, Bars(1.2)),
+    LAZY: Entry(QGaLore(PART, GAP, weights=False, moments=False, bases=False), 0.024, Bars(1.2)),
     "Tensor-GaLore": Entry(TensorGaLore(0.25, GAP), 0.024),
     "Adam in 8 bits": Entry(Adam8bit(), 0.012),
 }
@@ -73,12 +75,13 @@ ENTRIES = {
 
 @dataclass
 class Found:
-    """What an optimizer reached: errors by seed, at the best rate; state; seconds of a training."""
+    """What an optimizer reached: errors by seed, at the best rate; state a weight; seconds of a training."""
 
     rate: float
     errors: list[float]
     validation: float
     state: float
+    bytes: float
     refreshes: float
     seconds: float
 
@@ -101,7 +104,8 @@ def _rows(name: str, entry: Entry, found: dict[str, Found], seeds: list[int]) ->
     note = f"rate {this.rate:.3g}; errors {errors}; median of the validation {this.validation:.4f}"
     more: dict[str, Any] = {"seeds": listed(seeds), "note": note, "solve_s": this.seconds}
     yield row(GROUP, problem, "error over Adam's", "x", entry.bar, _ratios(this, adam), **more)
-    yield row(GROUP, problem, "state over parameters", "x", STATE if entry.bar else None, [this.state])
+    bars, note = STATE if entry.bar else None, f"{this.bytes:.3f} bytes a weight"
+    yield row(GROUP, problem, "state over parameters", "x", bars, [this.state], note=note)
 
 
 def _ratios(one: Found, other: Found) -> list[float]:
@@ -116,13 +120,15 @@ def _compared(found: dict[str, Found], seeds: list[int]) -> Iterator[BarRow]:
         (DCT, RANDOM, None),
         (SPLIT, PAPER, None),
         (OURS, PAPER, Bars(1.0)),
-        (LAZY, WARM, None),
+        (CODED, WARM, EQUAL),
+        (LAZY, WARM, EQUAL),
     ]
     for one, other, bar in pairs:
         words, ratios = f"error over that of {other}", _ratios(found[one], found[other])
         yield row(GROUP, f"family A, {one}", words, "x", bar, ratios, seeds=listed(seeds))
-    part = found[LAZY].refreshes / math.ceil(STEPS / GAP)
-    yield row(GROUP, f"family A, {LAZY}", "refreshes over those of every gap", "x", Bars(0.5), [part])
+    for name in (CODED, LAZY):
+        part = found[name].refreshes / math.ceil(STEPS / GAP)
+        yield row(GROUP, f"family A, {name}", "refreshes over those of every gap", "x", Bars(0.5), [part])
 
 
 def _tuned(entry: Entry, made: Callable[[int], nn.Module], seeds: list[int], quick: bool) -> Found:
@@ -138,14 +144,17 @@ def _tuned(entry: Entry, made: Callable[[int], nn.Module], seeds: list[int], qui
     for factor in () if quick else (FACTOR, 1 / FACTOR):
         while at(rate * factor)[0] < at(rate)[0]:  # a training that diverged is no better: NaN
             rate *= factor
-    validation, errors, states, refreshes, seconds = zip(*(at(rate, seed) for seed in seeds), strict=True)
-    return Found(rate, list(errors), median(validation), states[0], median(refreshes), median(seconds))
+    validation, errors, states, held, refreshes, seconds = zip(
+        *(at(rate, seed) for seed in seeds), strict=True
+    )
+    rest = states[0], held[0], median(refreshes), median(seconds)
+    return Found(rate, list(errors), median(validation), *rest)
 
 
 def _run(
     method: Method | None, rate: float, model: nn.Module, sets: Any, seed: int, quick: bool
 ) -> list[float]:
-    """Return errors on validation and test, state over parameters, refreshes of a matrix, CPU seconds."""
+    """Return errors on validation and test, state a weight, bytes a weight, refreshes, CPU seconds."""
     made: list[torch.optim.Optimizer] = []
 
     def factory(model: nn.Module) -> torch.optim.Optimizer:
@@ -163,10 +172,12 @@ def _run(
     watched = look if isinstance(method, QGaLore) else None
     seconds = fit(model, sets[0], factory, 4 if quick else STEPS, BATCH, seed, watched)
     optimizer, size = made[0], sum(p.numel() for p in model.parameters())
-    state = optimizer.state_elements() / size if isinstance(optimizer, ProjectedOptimizer) else 2.0
+    counted = 2 * size, 8 * size  # of torch's Adam
+    if isinstance(optimizer, ProjectedOptimizer):
+        counted = optimizer.state_elements(), optimizer.state_bytes()
     refreshes = sum(map(len, dues)) / max(1, len(dues))
     errors = [relative_error(model, part) for part in sets[1:]]
-    return [*errors, state, refreshes, seconds]
+    return [*errors, *(each / size for each in counted), refreshes, seconds]
 
 
 def optimizer_of(method: Method | None, model: nn.Module, rate: float, seed: int) -> torch.optim.Optimizer:

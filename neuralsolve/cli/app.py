@@ -155,7 +155,7 @@ def train(
     optimizer: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="adamw, adam, galore, tensor-galore, q-galore, dct, frugal, adam8bit"
+            metavar="NAME", help="adamw, adam, galore, tensor-galore, q-galore, dct, frugal, adam8bit, muon"
         ),
     ] = None,
     rank: Annotated[

@@ -12,7 +12,7 @@ from neuralsolve.cli.report import answered, print_json, told_of
 from neuralsolve.data import Samples
 from neuralsolve.errors import OptionError
 from neuralsolve.lowrank.compress import Calibration, Plan, compress, moments_of, refit
-from neuralsolve.models.compression import calls, tuned
+from neuralsolve.models.compression import FINE_TUNE, calls, tuned
 from neuralsolve.models.evaluation import measured, steps_for
 from neuralsolve.models.field_options import FieldTraining
 from neuralsolve.models.surrogate import Surrogate
@@ -51,7 +51,7 @@ def run(
             small = refit(dense, small, calls(dense, given, samples))
             errors["refitted"] = _error(small, held)
         if training["epochs"]:
-            small = tuned(small, given, held, FieldTraining(**training), teacher=dense)
+            small = tuned(small, given, held, FieldTraining(**(FINE_TUNE | training)), teacher=dense)
             errors["fine-tuned"] = _error(small, held)
         report = made.report
         about = {"compressed_from": model, "kept": f"{report.kept:.4f}", "epochs": str(training["epochs"])}

@@ -99,7 +99,7 @@ def compress(
     ] = True,
     samples: Annotated[int, typer.Option(min=1, help="to calibrate by, at most")] = 256,
     epochs: Annotated[int, typer.Option(min=0, help="of a fine-tune afterwards")] = 0,
-    learning_rate: Annotated[float, typer.Option(help="of the fine-tune")] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="of the fine-tune")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0, help="of the fine-tune")] = 1905,
     plot: Plot = None,
     json: Json = False,

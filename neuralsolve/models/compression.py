@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,14 @@ from neuralsolve.models.surrogate import Surrogate
 
 CALIBRATED = 256  # samples
 BATCH = 32
+FINE_TUNE: dict[str, Any] = {  # a model that is trained already, and few steps: no rise, noise averaged out
+    "optimizer": "muon",
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "rise": 0.0,
+    "ema": 0.98,
+    "batch": 10,
+}
 
 
 def calls(model: Surrogate, samples: Samples, count: int = CALIBRATED) -> list[tuple[Tensor | None, ...]]:
@@ -58,10 +67,11 @@ def tuned(
     Parameters
     ----------
     samples, validation : to train on, and to choose by
-    options : FieldTraining; None: ten epochs. A roll-out is trained over all frames of the samples
+    options : FieldTraining; None: ten epochs of `FINE_TUNE`. A roll-out is trained over all frames of the
+        samples
     teacher : the dense model, whose outputs count as much as those of the samples; None: the samples alone
     """
-    options = options or FieldTraining(epochs=10)
+    options = options or FieldTraining(epochs=10, **FINE_TUNE)
     steps = steps_for(model, samples)
     if steps and not options.rollout and not on_frames(model.network):
         options = replace(options, rollout=steps)

@@ -12,7 +12,7 @@ from torch import nn
 from neuralsolve.errors import OptionError, check_known
 
 PLAIN = ("adamw", "adam")
-LOW_RANK = ("galore", "tensor-galore", "q-galore", "dct", "frugal", "adam8bit")
+LOW_RANK = ("galore", "tensor-galore", "q-galore", "dct", "frugal", "adam8bit", "muon")
 
 
 @dataclass(frozen=True)

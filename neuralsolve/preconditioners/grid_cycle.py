@@ -238,16 +238,11 @@ class GridCycle(Preconditioner):
         if K.level_load(r, 1 / size, finest.plan.shape, b):  # the samples missed a source
             size = _power_above(float(r.abs().max()))
             K.level_load(r, 1 / size, finest.plan.shape, b)
-        self.cycle(self.kind)
+        self.cycle()
         K.level_store(h.vector(0, X), size / h.unit, finest.plan.shape, out)
         if Z is not None:
             Z.project(out)
         return out
-
-    @property
-    def kind(self) -> int:
-        """What a cycle is, as in `kernels.reference.cycle`."""
-        return KINDS[self._used.cycle]
 
     def moving(self, device: torch.device) -> tuple[Hierarchy, NullSpace | None]:
         """Return the levels on another device, for `cycle`, and the null space of A there."""
@@ -258,11 +253,12 @@ class GridCycle(Preconditioner):
     def to(self, device: torch.device) -> Preconditioner:
         return self if device.type == "cpu" else MovedCycle(self, device)
 
-    def cycle(self, kind: int, depth: int = 0, h: Hierarchy | None = None) -> None:
-        """Set x from b by one cycle, of a kind of `kernels.reference.cycle`, on a level and all below.
+    def cycle(self, kind: int | None = None, depth: int = 0, h: Hierarchy | None = None) -> None:
+        """Set x from b by one cycle on a level and all below; of `h`, where they are on another device.
 
-        On the levels `h`, where they are on another device.
+        `kind` is one of `kernels.reference.cycle`, else the recipe's.
         """
+        kind = KINDS[self._used.cycle] if kind is None else kind
         h, schedule = h or self._hierarchy, self._schedule
         assert h is not None
         numbers = (

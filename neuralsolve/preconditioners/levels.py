@@ -138,7 +138,7 @@ class Hierarchy:
         """View b, x or y (columns B, X, Y of the table) of a level."""
         row = self.table.numpy()[depth]
         size, start = int(row[SIZE]), int(row[column])
-        return self.vectors[start : start + size]
+        return self.vectors.narrow(0, start, size)
 
 
 def plan_levels(shape: Sides, nominal: Couplings, coarsest: int, limit: int, strong: float) -> list[Plan]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from neuralsolve.kernels import table
 from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.vectors import copy_of
-from neuralsolve.preconditioners.base import Preconditioner, by_columns
+from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.preconditioners.levels import B, X
 
 if TYPE_CHECKING:
@@ -46,20 +46,27 @@ class MovedCycle(Preconditioner):
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         out = output_like(r, len(r), out)
-        return by_columns(self._apply, r, out) if r.ndim == 2 else self._apply(r, out)
+        if r.ndim == 1:
+            return self._apply(r, out)
+        columns, K = r.new_empty(r.shape[::-1]), table(r.device)
+        K.transposed_copy(r, columns)
+        for column in columns.unbind():
+            self._apply(column, column)
+        K.transposed_copy(columns, out)
+        return out
 
     def describe(self) -> str:
         return self._origin.describe()
 
-    def _apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        out = torch.empty_like(r) if out is None else out
+    def _apply(self, r: Tensor, out: Tensor) -> Tensor:
+        """Set out to M r, r (n,); both may be one."""
         K, h, Z = table(r.device), self._hierarchy, self._null_space
         shape = h.levels[0].plan.shape
         if Z is not None:
             r = copy_of(r)
             Z.project(r)
         K.level_load_scaled(r, shape, h.vector(0, B), self._size)
-        self._origin.cycle(self._origin.kind, 0, h)
+        self._origin.cycle(h=h)
         K.level_store_scaled(h.vector(0, X), self._size, 1 / h.unit, shape, out)
         if Z is not None:
             Z.project(out)

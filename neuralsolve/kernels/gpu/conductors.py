@@ -41,7 +41,7 @@ def _flows(
         begin = tl.load(runs + r + i, mask=i < r, other=0)
         end = tl.load(runs + 2 * r + i, mask=i < r, other=0)
         sums = tl.zeros((RUNS,), tl.float64)
-        for start in range(0, tl.max(end - begin, 0), SPAN):
+        for start in range(0, tl.max(end - begin, 0), SPAN):  # type: ignore[arg-type]
             at = begin[:, None] + start + tl.arange(0, SPAN)[None, :]
             sums += tl.sum(tl.load(b + at, mask=at < end[:, None], other=0.0).to(tl.float64), 1)
         own = tl.load(edges + i, mask=i < edge_count, other=-1)
@@ -76,7 +76,7 @@ def _add(runs, change, x, r, RUNS: tl.constexpr, SPAN: tl.constexpr):
     step = tl.load(change + tl.load(runs + i, mask=i < r, other=0), mask=i < r, other=0.0).to(tl.float32)
     begin = tl.load(runs + r + i, mask=i < r, other=0)
     end = tl.load(runs + 2 * r + i, mask=i < r, other=0)
-    for start in range(0, tl.max(end - begin, 0), SPAN):
+    for start in range(0, tl.max(end - begin, 0), SPAN):  # type: ignore[arg-type]
         at = begin[:, None] + start + tl.arange(0, SPAN)[None, :]
         there = at < end[:, None]
         tl.store(x + at, tl.load(x + at, mask=there, other=0.0) + step[:, None], mask=there)

@@ -22,6 +22,7 @@ from neuralsolve.kernels.gpu.tiles import new_partials, put_partial, total
 from neuralsolve.kernels.gpu.vector import dot
 
 WIDE = 16  # columns of a tile, at most
+NUMBERS = 512  # of a tile, at most: with more, registers leave room for few programs at a time
 
 
 @triton.jit
@@ -88,7 +89,7 @@ def product(
     kind = 2 if values is None else int(order is not None)
     columns = block_for(k, WIDE)
     lanes = block_for(max(1, lanes_of(indptr, nnz) // columns))
-    rows = max(1, block_for(m * lanes * columns) // (lanes * columns))
+    rows = max(1, block_for(m * lanes * columns, NUMBERS) // (lanes * columns))
     given = indptr, indices, values if values is not None else x, order if order is not None else indices
     if not is_regular(indptr, rows, lanes):
         shares_product(*given, x, out, kind)
@@ -135,5 +136,5 @@ def _diagonal(indptr, indices, values, out, n, ROWS: tl.constexpr, LANES: tl.con
 def csr_diagonal(indptr: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> None:
     """out_i = A_ii, 0 where it is not stored; out (min(m, n),)."""
     n, lanes = len(out), block_for(lanes_of(indptr, len(indices)))
-    rows = max(1, block_for(n * lanes) // lanes)
+    rows = max(1, block_for(n * lanes, NUMBERS) // lanes)
     launch(_diagonal, (blocks(n, rows),), indptr, indices, values, out, n, ROWS=rows, LANES=lanes)

@@ -5,16 +5,17 @@ table of levels is never changed, and x ends where the table says. A CUDA graph 
 
 **Launches.** Levels of at most `FUSED` cells are done in four launches a visit with two steps of smoothing:
 two steps from zero; residual and restriction; correction and a step; the last step. Larger ones take six, as
-what is computed twice there costs more than a launch does. A W-cycle at 256^3 with constant coefficients,
-which corrects twice on two of seven levels, takes 89: 6 + 13 on the two large levels, 18 + 48 on the four
-below them, 4 solutions of the coarsest one. Conductors take 3 before and after.
+what is computed several times there is dearer than a launch. A second visit takes one more. A W-cycle at
+256^3 with constant coefficients, which corrects twice on two of seven levels, takes 89: 6 + 13 on the two
+large levels, 18 + 3 * 16 on the four below them, 4 products with the coarsest inverse. Conductors take 3
+before and 3 after.
 
-**Bytes** of a W(2,2)-cycle a cell of the finest level, constant coefficients, of whose vectors none stays in
-a cache: two steps from zero 12 (b, 1/diagonal, x), residual 16, restriction 8.5 (r, weights of four bytes, an
-eighth of b below), correction 12.5, two steps of 16 and 20 (the second one has a memory): 85. Levels below
-add 1/8 of as much as often as they are visited, couplings (16 for every pass over a matrix, of five) come on
-top there: (85 + 80) (2/8 + 4/64 + 4/512 + ...) = 53, most of it through the second cache. In all 138, and 80
-more for the finest level where coefficients vary; its conductors are not looked for.
+**Bytes** of a W(2,2)-cycle a cell of the finest level, on paper. Constant coefficients: two steps from zero
+12 (b, 1/diagonal, x), residual 16, restriction 8.5 (r, weights of four bytes, an eighth of b below),
+correction 12.5, two steps of 16 and 20 (the second one has a memory): 85. A visit below reads four times
+couplings of 16 besides, 149 a cell; a second one, which does not start from zero, takes 189. So
+85 + (149 + 189) (1/8 + 2/64) + 4 * 149 (1/512 + ...) = 139, of which the second cache serves the levels from
+64^3 on. Where coefficients vary the finest level takes 64 more, and every level corrects twice.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from neuralsolve.kernels.reference.cycle import (
     Y,
 )
 
+SIZE = 6  # column of the table: entries of a vector
 FUSED = 400_000  # padded cells of a level that is done in few launches, at most
 ROWS, COLUMNS = 16, 128  # of the coarsest inverse, that a program multiplies together
 
@@ -104,18 +106,17 @@ def _level(
     colored: bool,
 ) -> _Level:
     """Return the views of a level that a row of the table stands for."""
-    n = row[6]
-    b, x, y = (vectors[row[c] : row[c] + n] for c in (B, X, Y))
-    inverse = matrices[row[INVERSE] : row[INVERSE] + n]
-    colors = tuple(matrices[row[c] : row[c] + n] for c in (RED, BLACK)) if colored else (inverse,)
-    at = row[FACES]
-    faces = matrices[at : at + 4 * n] if at >= 0 else matrices[:0]
-    w = weights[row[WEIGHTS] : row[WEIGHTS] + 4 * n]
+    n = row[SIZE]
+    b, x, y = (vectors.narrow(0, row[c], n) for c in (B, X, Y))
+    inverse = matrices.narrow(0, row[INVERSE], n)
+    colors = tuple(matrices.narrow(0, row[c], n) for c in (RED, BLACK)) if colored else (inverse,)
+    faces = matrices.narrow(0, max(row[FACES], 0), 4 * n if row[FACES] >= 0 else 0)
+    w = weights.narrow(0, row[WEIGHTS], 4 * n)
     at, at_number, r, e, k = row[CONDUCTORS]
     conductors = None
     if k:
-        runs, edges = places[at : at + 3 * (r + e)].split([3 * r, 3 * e])
-        g, E = numbers[at_number : at_number + e + k * k].split([e, k * k])
+        runs, edges = places.narrow(0, at, 3 * (r + e)).split([3 * r, 3 * e])
+        g, E = numbers.narrow(0, at_number, e + k * k).split([e, k * k])
         conductors = runs.view(3, r), edges.view(3, e), g, E.view(k, k)
     shape, factors = (row[0], row[1], row[2]), (row[3], row[4], row[5])
     return _Level(shape, factors, n, b, x, y, inverse, colors, faces, w, conductors)

@@ -142,7 +142,7 @@ def _power_above(
     for start in range(0, parts, BLOCK):
         i = start + tl.arange(0, BLOCK)
         top = tl.maximum(top, tl.load(tops + i, mask=i < parts, other=0))
-    power = (tl.max(top, 0) >> EXPONENT) + 1
+    power = tl.max((top >> EXPONENT) + 1, 0)
     finite = power < 2 * ONE + 2
     power = tl.where(finite, tl.minimum(tl.maximum(power, ONE - MOST), ONE + MOST), ONE)
     tl.store(size, (power << EXPONENT).to(tl.float64, bitcast=True))

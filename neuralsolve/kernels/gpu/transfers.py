@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from neuralsolve.kernels.gpu.launch import launch
+from neuralsolve.kernels.gpu.neighbours import correction, residual_of
 from neuralsolve.kernels.gpu.padded import (
     SIDES,
     Shape,
@@ -25,13 +26,7 @@ from neuralsolve.kernels.gpu.padded import (
     size_of,
     tiles,
 )
-from neuralsolve.kernels.gpu.smoothing import (
-    NO_WALL_WRAPS,
-    correction,
-    grid_of,
-    numbers_of,
-    residual_of,
-)
+from neuralsolve.kernels.gpu.smoothing import NO_WALL_WRAPS, grid_of, numbers_of
 from neuralsolve.kernels.reference.padded import OWN, WHOLE
 
 WALLS, WRAPS, LAYER = 0, 1, 2  # ends of an axis: nothing beyond, the other side, the layer that is filled
@@ -76,14 +71,14 @@ def _restrict(
     FZ: tl.constexpr = GRID[0]
     FY: tl.constexpr = GRID[1]
     FX: tl.constexpr = GRID[2]
-    AROUND: tl.constexpr = (ENDS[0] == 1, ENDS[1] == 1, ENDS[2] == 1)
+    AROUND: tl.constexpr = (ENDS[0] == 1, ENDS[1] == 1, ENDS[2] == 1)  # type: ignore[assignment]
     mz, my, mx = tl.cdiv(nz, FZ), tl.cdiv(ny, FY), tl.cdiv(nx, FX)
     bz, by, i = cells_of_tile(my, mx * FX, LINES, WIDTH)
     bx = i // FX
     inside, n = (bz < mz) & (bx < mx), size_of(nz, ny, nx, GRID[3])
     source, sides, scale = (r, r, r, r, b), (nz, ny, nx), (kz, ky, kx)
     total = tl.zeros((LINES, WIDTH), tl.float32)
-    for row in tl.static_range(4):
+    for row in tl.static_range(4):  # type: ignore[misc]
         if row == _OWN or GRID[row] == 2:
             for one in range(2 if row == 0 else FZ):
                 for other in range(2 if row == 1 else FY):

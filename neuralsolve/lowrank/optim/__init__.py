@@ -6,6 +6,7 @@ from neuralsolve.lowrank.optim.frugal import Frugal as Frugal
 from neuralsolve.lowrank.optim.galore import GaLore as GaLore
 from neuralsolve.lowrank.optim.groups import Method as Method
 from neuralsolve.lowrank.optim.groups import build_param_groups as build_param_groups
+from neuralsolve.lowrank.optim.muon import Muon as Muon
 from neuralsolve.lowrank.optim.plan import Plan as Plan
 from neuralsolve.lowrank.optim.projected import ProjectedOptimizer as ProjectedOptimizer
 from neuralsolve.lowrank.optim.q_galore import QGaLore as QGaLore
@@ -18,4 +19,5 @@ METHODS: dict[str, type[Method]] = {
     "dct": DCTAdamW,
     "frugal": Frugal,
     "adam8bit": Adam8bit,
+    "muon": Muon,
 }

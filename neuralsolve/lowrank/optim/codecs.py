@@ -8,9 +8,10 @@ ones. On a CPU codes cost time, a few passes over the numbers: what is won is me
     Brain         2 B                     Int4      1/2 B + 8 B a block
 
 Sources: Dettmers et al., ICLR 2022 (arXiv 2110.02861) for blocks and the dynamic code; Q-GaLore (arXiv
-2407.08296) for Int4 bases and weights in 8 bits with stochastic rounding. Differences: the zero point of Int4
-is a float, so that blocks of one sign are not clipped; scales of weights are powers of two, so that a weight
-that takes no step is not rounded again.
+2407.08296) for Int4 bases and weights in 8 bits with stochastic rounding; Kuipers and Niederreiter, Uniform
+Distribution of Sequences (1974), ch. 2, for the golden rotation. Differences: the zero point of Int4 is a
+float, so that blocks of one sign are not clipped; scales of weights are powers of two, so that a weight that
+takes no step is not rounded again; its draws of successive steps are no independent ones, see `Int8Weights`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from neuralsolve.lowrank.views import real_numbers
 
 Parts = dict[str, Tensor]
 BLOCK = 256
+GOLDEN = (5**0.5 - 1) / 2  # whose multiples, modulo 1, leave no wide gap however many they are
 
 
 class Codec(ABC):
@@ -134,6 +136,13 @@ class Int4(Codec):
 class Int8Weights:
     """Weights on a grid of 255 levels a block, rounded at random so that the mean is the number itself.
 
+        x -> floor(x + u_t),      u_t = u_0 + t g mod 1,      u_0 uniform on [0, 1), one a weight, g golden
+
+    With independent draws, a weight that takes n steps of a part a of a level would be off by
+    sqrt(n a (1 - a)) levels. Here u_t is uniform as well, at every t, but a weight is up on time: n even
+    steps leave it off by 1 + log n or so, by no more than 2 where n is a Fibonacci number (Denjoy and
+    Koksma). Nothing is remembered for it.
+
     `rounded` is what the optimizer writes; the parameter itself stays a tensor of floats, whose values
     `encode` turns into one byte each, and `decode` back, without loss.
 
@@ -150,11 +159,17 @@ class Int8Weights:
     def __post_init__(self) -> None:
         _check(self.block)
 
-    def rounded(self, W: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the weights on their grid; E of it is W."""
+    def rounded(self, W: Tensor, generator: torch.Generator, turn: int = 0) -> Tensor:
+        """Return the weights on their grid; E of it is W.
+
+        Parameters
+        ----------
+        generator : of u_0: to be in the same state for all steps of a weight
+        turn : t, which step it is
+        """
         rows = _blocks(_real(W).float(), self.block)
         scale = self._scale(rows)[:, None]
-        drawn = torch.rand(rows.shape, generator=generator).to(W.device)
+        drawn = torch.rand(rows.shape, generator=generator).add_(turn * GOLDEN % 1).remainder_(1).to(W.device)
         return _as(_cut((rows / scale + drawn).floor_().mul_(scale), _real(W).shape), W.dtype)
 
     def encode(self, W: Tensor) -> Parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -29,8 +29,13 @@ class Method(ABC):
     scale : of the projected step
     side : "std" projects the shorter side of a matrix; others as of `ProjectedOptimizer`
     seed : of all that is drawn at random
+
+    Attributes
+    ----------
+    shortest : rows and columns from which on a matrix is taken, unless `min_dim` says otherwise
     """
 
+    shortest: ClassVar[int] = MIN_DIM
     rank: Rank = 0.25
     gap: int = 50
     scale: float = 1.0
@@ -57,7 +62,7 @@ class Method(ABC):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        min_dim: int = MIN_DIM,
+        min_dim: int | None = None,
         exclude: Iterable[str] = EXCLUDED,
         groups: Sequence[dict[str, Any]] | None = None,
     ) -> ProjectedOptimizer:
@@ -70,7 +75,7 @@ def build_param_groups(
     model: nn.Module,
     method: Method,
     *,
-    min_dim: int = MIN_DIM,
+    min_dim: int | None = None,
     exclude: Iterable[str] = EXCLUDED,
     groups: Sequence[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
@@ -80,8 +85,8 @@ def build_param_groups(
     ----------
     model : its modules say how their parameters are matrices, see `neuralsolve.lowrank.views`
     method : rank, gap, scale and side of the projected groups
-    min_dim : of rows and of columns; smaller matrices, and those whose shorter side is no longer than a whole
-        rank, are not projected: their state would be no smaller
+    min_dim : of rows and of columns, None: what the method says, 16 by custom; smaller matrices, and those
+        whose shorter side is no longer than a whole rank, are not projected: their state would be no smaller
     exclude : words; a parameter with one of them in its path is not projected
     groups : parameters with options of their own, such as "lr"; None: one group of all
 
@@ -100,6 +105,7 @@ def build_param_groups(
     """
     check_kind(model, nn.Module, "the model itself is needed, whose modules tell what is a matrix")
     check_kind(method, Method, "a method is needed: GaLore(rank=16), or METHODS['galore']()")
+    min_dim = method.shortest if min_dim is None else min_dim
     chosen = _chosen(model, method, min_dim, exclude)
     names = {p: name for name, p in model.named_parameters()}
     given = [{"params": list(names)}] if groups is None else groups

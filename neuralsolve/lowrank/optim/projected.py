@@ -251,7 +251,9 @@ class ProjectedOptimizer(torch.optim.Optimizer):
             parameter.mul_(1 - lr * group["weight_decay"])
         parameter.add_(U.to(parameter.dtype), alpha=-lr)
         if self.plan.weights is not None:
-            parameter.copy_(self.plan.weights.rounded(parameter, self._place(parameter).generator()))
+            place = self._place(parameter)
+            drawn = place._replace(step=0).generator()
+            parameter.copy_(self.plan.weights.rounded(parameter, drawn, place.step))
 
     def _place(self, parameter: Tensor) -> Place:
         step = int(self.state[parameter].get("step", 0))

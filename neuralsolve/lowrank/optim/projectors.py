@@ -237,15 +237,28 @@ class TwoSided(Projector):
 
 @dataclass(frozen=True)
 class Identity(Projector):
-    """The whole parameter in its own coordinates; complex ones as pairs of real numbers."""
+    """The whole parameter in its own coordinates; complex ones as pairs of real numbers.
+
+    Parameters
+    ----------
+    matrices : whether matrices alone are taken, and as such
+    """
+
+    matrices: bool = False
 
     def takes(self, parameter: Tensor, view: MatrixView | None) -> bool:
+        if self.matrices:
+            return super().takes(parameter, view)
         return parameter.is_floating_point() or parameter.is_complex()
 
     def seen(self, value: Tensor, view: MatrixView | None, turned: bool) -> Tensor:
+        if self.matrices:
+            return super().seen(value, view, turned)
         return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
 
     def unseen(self, A: Tensor, view: MatrixView | None, turned: bool, shape: torch.Size) -> Tensor:
+        if self.matrices:
+            return super().unseen(A, view, turned, shape)
         return A if A.shape == shape else torch.view_as_complex(A.contiguous())
 
     def fit(self, rank: Rank, shape: torch.Size, what: str) -> Rank:
