@@ -6,7 +6,7 @@ READY := .venv/ready
 # threads of torch and BLAS sleep while they wait: a busy machine keeps its pace
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-operator test slow lint bench clean
+.PHONY: demo demo-operator test slow lint bench bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/neuralsolve simulate problems/smoke_bunny.toml --out-dir out/smoke_bunny --force
@@ -52,6 +52,16 @@ bench: $(READY)
 	  --csv data/bench/lowrank.csv --plot docs/images/bench_lowrank.png --force
 	NEURALSOLVE_DATA= $(BIN)/neuralsolve simulate smoke_bunny --out-dir out/bench_smoke --force
 	mkdir -p data/bench/smoke && cp out/bench_smoke/smoke_bunny.{csv,md} data/bench/smoke
+	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
+
+# Needs a CUDA device, and a torch built for it; without them it ends at its first line, which says what is missing.
+# Then the tests that only a GPU can run, the kernels' laws compiled there instead of interpreted, and the suite, its
+# rows and its picture. CuPy takes part where it is installed (pip install cupy-cuda12x).
+bench-gpu: $(READY)
+	$(BIN)/neuralsolve bench --suite gpu --quick --only bandwidth
+	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m pytest -q tests/laws.py tests/test_kernels*.py
+	$(BIN)/neuralsolve bench --suite gpu --csv data/bench/gpu.csv --plot docs/images/bench_gpu.png --force
 	$(BIN)/python -m neuralsolve.bench.page data/bench docs/benchmarks.md
 
 $(READY): pyproject.toml constraints.txt

@@ -8,6 +8,7 @@ every true residual is formed here, in float64, from the assembled matrix.
 
 from neuralsolve.bench.bars import BarRow
 from neuralsolve.bench.compare import Contender, Row, compare
+from neuralsolve.bench.device_measures import take_measures_on
 from neuralsolve.bench.measures import Measure, take_measures
 from neuralsolve.bench.suites import take_suite
 from neuralsolve.bench.tables import (
@@ -30,5 +31,6 @@ __all__ = [
     "environment",
     "measures_markdown",
     "take_measures",
+    "take_measures_on",
     "take_suite",
 ]

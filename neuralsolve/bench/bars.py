@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from neuralsolve.bench.baselines import SLACK
+from neuralsolve.bench.clock import CPU
 from neuralsolve.bench.rivals import OURS, Trial, medians
 
 FIRST_SEED = 9001  # of the geometries; none of them took part in tuning
@@ -16,10 +19,11 @@ FIRST_SEED = 9001  # of the geometries; none of them took part in tuning
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure: rounds of every timing, and whether at toy sizes that only show that all runs."""
+    """How much to measure, and where: rounds of every timing; toy sizes, which show that all runs, or not."""
 
     repeats: int = 5
     quick: bool = False
+    device: torch.device = CPU
 
     def cells(self, *shape: int) -> tuple[int, ...]:
         """Return a shape, an eighth of it in a quick run."""

@@ -22,9 +22,9 @@ LARGEST_DIRECT = 60_000  # unknowns: beyond it a sparse LU of a 3-D problem fill
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a solve gave: x on the active unknowns, or on all."""
+    """What a solve gave: x on the active unknowns, or on all, where it was made."""
 
-    x: np.ndarray
+    x: Any
     iterations: int
     matvecs: int
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from neuralsolve.bench.baselines import SLACK, Attempt, SetUp, Solve, baselines
-from neuralsolve.bench.clock import timed
+from neuralsolve.bench.clock import CPU, timed
+from neuralsolve.bench.device_rivals import device_rivals
 from neuralsolve.bench.system import System, assembled
 from neuralsolve.errors import InputError
+from neuralsolve.operators.convert import as_operator
 from neuralsolve.preconditioners.incomplete import IncompleteCholesky, IncompleteLU
 from neuralsolve.solvers.bicgstab import BiCGStab
 from neuralsolve.solvers.gmres import GMRES
@@ -81,6 +84,7 @@ def compare(
     rtol: float = 1e-8,
     repeats: int = 3,
     limit: float = 30.0,
+    device: torch.device = CPU,
     progress: Callable[[str], object] | None = None,
 ) -> list[Row]:
     """Time methods on a problem.
@@ -92,6 +96,8 @@ def compare(
     rtol : for all; judged on the true residual
     repeats : rounds; every round runs all methods once
     limit : seconds after which an iteration is stopped, and a method is not repeated
+    device : where our methods run, A and b brought there before the clock; on a GPU beside CuPy and
+        torch.sparse there, and the same baselines on the CPU as ever
     progress : called with the name of what runs next
 
     Returns
@@ -99,11 +105,14 @@ def compare(
     list of Row, fastest first, what did not converge last
     """
     system = assembled(problem)
-    entries: dict[str, tuple[bool, SetUp]] = {
-        each.name: (True, _ours(each)) for each in contenders or our_contenders(system)
+    placed = _Placed(problem, device)
+    runs = {
+        each.name: _Run(True, _ours(each, placed), placed) for each in contenders or our_contenders(system)
     }
-    entries |= {name: (False, set_up) for name, set_up in baselines(system).items()}
-    runs = {name: _Run(ours, set_up) for name, (ours, set_up) in entries.items()}
+    if device.type == "cuda":
+        runs |= {name: _Run(False, set_up, placed) for name, set_up in device_rivals(system, device).items()}
+    at_home = _Placed(problem, CPU)
+    runs |= {name: _Run(False, set_up, at_home) for name, set_up in baselines(system).items()}
     for round_ in range(repeats):
         for name, run in runs.items():
             if progress is not None:
@@ -130,13 +139,30 @@ def our_contenders(system: System) -> list[Contender]:
     ]
 
 
-def _ours(contender: Contender) -> SetUp:
+class _Placed:
+    """A and b of a problem on a device, brought there when they are first asked for."""
+
+    def __init__(self, problem: Problem, device: torch.device):
+        self.problem, self.device = problem, device
+
+    @cached_property
+    def A(self) -> Any:
+        A = self.problem.A
+        return A if self.device.type == "cpu" else as_operator(A).to(self.device)
+
+    @cached_property
+    def b(self) -> Any:
+        b = self.problem.b
+        return b if self.device.type == "cpu" else torch.from_numpy(b).to(self.device)
+
+
+def _ours(contender: Contender, placed: _Placed) -> SetUp:
     def set_up(system: System, rtol: float, seconds: float) -> Solve:
-        prepared = prepare(system.problem.A, contender.method, M=contender.M, rtol=rtol)
+        prepared = prepare(placed.A, contender.method, M=contender.M, rtol=rtol)
 
         def solve() -> Attempt:
-            result = prepared.solve(system.problem.b, throw=False)
-            return Attempt(np.asarray(result.x), result.iterations, result.matvecs)
+            result = prepared.solve(placed.b, throw=False)
+            return Attempt(result.x, result.iterations, result.matvecs)
 
         solve.explanation = prepared.explanation  # type: ignore[attr-defined]
         return solve
@@ -147,8 +173,8 @@ def _ours(contender: Contender) -> SetUp:
 class _Run:
     """The repeated runs of one method; a method that fails or is slow runs once."""
 
-    def __init__(self, ours: bool, set_up: SetUp):
-        self.ours, self.set_up = ours, set_up
+    def __init__(self, ours: bool, set_up: SetUp, placed: _Placed):
+        self.ours, self.set_up, self.placed, self.device = ours, set_up, placed, placed.device
         self.setups: list[float] = []
         self.solves: list[float] = []
         self.attempt: Attempt | None = None
@@ -158,10 +184,10 @@ class _Run:
         if self.over:
             return
         try:
-            if self.ours and not self.setups:
-                self._warm_up(system, rtol)
-            setup, solve = timed(lambda: self.set_up(system, rtol, limit))
-            seconds, self.attempt = timed(solve)
+            if not self.setups:
+                self._warm_up(system, rtol, limit)
+            setup, solve = timed(lambda: self.set_up(system, rtol, limit), self.device)
+            seconds, self.attempt = timed(solve, self.device)
         except (InputError, ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
             self.note, self.over = f"{type(error).__name__}: {error}"[:200], True
             return
@@ -170,12 +196,17 @@ class _Run:
         self.solves.append(seconds)
         self.over = setup + seconds > limit
 
-    def _warm_up(self, system: System, rtol: float) -> None:
-        """Load compiled kernels outside the clock, as the baselines' are loaded when they are imported."""
-        self.set_up(system, rtol, 0.0)
-        prepare(system.problem.A, CG() if system.structure.maybe_spd else GMRES(), maxiter=2).solve(
-            system.problem.b, throw=False
-        )
+    def _warm_up(self, system: System, rtol: float, limit: float) -> None:
+        """Load compiled kernels outside the clock, as the baselines' are loaded when they are imported.
+
+        On a GPU a whole solve, which compiles what it meets, and brings the matrix there.
+        """
+        if self.device.type == "cuda":
+            self.set_up(system, rtol, limit)()
+        elif self.ours:
+            self.set_up(system, rtol, 0.0)
+            method = CG() if system.structure.maybe_spd else GMRES()
+            prepare(self.placed.A, method, maxiter=2).solve(self.placed.b, throw=False)
 
 
 def _rows(system: System, runs: dict[str, _Run], rtol: float) -> list[Row]:
@@ -196,7 +227,7 @@ def _rows(system: System, runs: dict[str, _Run], rtol: float) -> list[Row]:
             n=len(system.rhs),
             method=name,
             ours=run.ours,
-            device="cpu",
+            device=str(run.device),
             dtype="float64",
             threads=torch.get_num_threads(),
             setup_s=setup,

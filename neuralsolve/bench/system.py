@@ -45,13 +45,23 @@ class System:
         """Whether A has a null space that is known."""
         return self.structure.A.null_space is not None
 
-    def residual(self, x: np.ndarray) -> float:
-        """Return ||b - A x|| / ||b|| in float64 for x on the active or on all unknowns; 0 where b is 0."""
-        x = np.asarray(x, dtype=np.float64)
+    def residual(self, x: Any) -> float:
+        """Return ||b - A x|| / ||b|| in float64 for x on the active or on all unknowns; 0 where b is 0.
+
+        Formed on the CPU; x may be an array of NumPy or CuPy, or a tensor of any device.
+        """
+        x = np.asarray(on_host(x), dtype=np.float64)
         if len(x) != len(self.rhs):
             x = x[self.active]
         size = float(np.linalg.norm(self.rhs))
         return float(np.linalg.norm(self.rhs - self.matrix @ x)) / size if size else 0.0
+
+
+def on_host(x: Any) -> np.ndarray:
+    """Return the numbers of an array or a tensor as NumPy has them."""
+    if isinstance(x, torch.Tensor):
+        return x.detach().cpu().numpy()
+    return x.get() if hasattr(x, "get") else np.asarray(x)  # CuPy's arrays are copied when asked to
 
 
 def assembled(problem: Problem) -> System:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from neuralsolve.bench.clock import CPU
+from neuralsolve.bench.device import card
+
 if TYPE_CHECKING:
     from neuralsolve.bench.bars import BarRow
     from neuralsolve.bench.compare import Row
     from neuralsolve.bench.measures import Measure
 
 PACKAGES = ("neuralsolve", "torch", "numpy", "scipy", "numba", "pyamg", "petsc4py")
+ON_A_GPU = ("triton", "cupy-cuda12x", "cupy-cuda13x", "cupy")
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -30,13 +34,14 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def environment() -> dict[str, str]:
-    """Return where a run took place: processor, threads, Python, versions."""
+def environment(device: torch.device = CPU) -> dict[str, str]:
+    """Return where a run took place: processor, GPU if it ran on one, threads, Python, versions."""
+    found = versions((*PACKAGES, *ON_A_GPU) if device.type == "cuda" else PACKAGES)
     return {
-        "machine": f"{_processor()}, {platform.system()}",
+        "machine": ", ".join(filter(None, (_processor(), platform.system(), card(device)))),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in found.items()),
     }
 
 
@@ -61,8 +66,9 @@ def _line(row: Row) -> str:
     if row.setup_s != row.setup_s:  # NaN: it never ran through
         return f"| {row.method} | failed: {row.note} | | | | | |"
     word = "" if row.converged else " **missed**"
+    where = "" if row.device == "cpu" else f", {row.device}"
     return (
-        f"| {row.method} | {row.setup_s:.3g} | {row.solve_s:.3g} | {row.iterations} | {row.matvecs} "
+        f"| {row.method}{where} | {row.setup_s:.3g} | {row.solve_s:.3g} | {row.iterations} | {row.matvecs} "
         f"| {row.residual:.1e}{word} | {row.ratio:.2f} |"
     )
 
@@ -172,10 +178,10 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def csv_text(rows: Sequence[Any]) -> str:
+def csv_text(rows: Sequence[Any], device: torch.device = CPU) -> str:
     """Return rows (with an `as_dict`) as CSV; machine, Python and versions stand in every line."""
     stream = io.StringIO()
-    where = environment()
+    where = environment(device)
     where.pop("threads")
     table = [row.as_dict() | {"threads": torch.get_num_threads()} | where for row in rows]
     writer = csv.DictWriter(stream, fieldnames=list(table[0]) if table else [], lineterminator="\n")

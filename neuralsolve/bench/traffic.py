@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.bench.bars import BarRow, Settings, listed, named, row
-from neuralsolve.bench.clock import timed
+from neuralsolve.bench.clock import CPU, timed
 from neuralsolve.kernels import table
 from neuralsolve.kernels.cpu.cycle import DOWN, UP
 from neuralsolve.kernels.cpu.threads import side_by_side
@@ -54,9 +54,9 @@ class Call:
 
 
 @contextmanager
-def recorded() -> Iterator[list[Call]]:
-    """Record every call of a kernel inside the block."""
-    module, calls = table(), []
+def recorded(device: torch.device = CPU) -> Iterator[list[Call]]:
+    """Record every call of a kernel for a device inside the block; times are those of the CPU's clock."""
+    module, calls = table(device), []
     plain = {name: getattr(module, name) for name in module.__all__}
 
     def watching(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -185,7 +185,7 @@ def bench(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="kernels, multigrid, learned, tuned, fields: against bars"),
+        typer.Option(metavar="NAME", help="kernels, multigrid, learned, tuned, fields, gpu: against bars"),
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option("--method", metavar="NAME[+M]", help="'cg+amg', ...; may be repeated")
@@ -204,6 +204,10 @@ def bench(
         typer.Option(metavar="GROUP", help="of the suite; may be repeated"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="the suite at toy sizes")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="of our methods: cpu, cuda, cuda:N; cuda is that of --suite gpu"),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="write the rows")] = None,
     plot: Plot = None,
     json: Json = False,
@@ -219,6 +223,7 @@ def bench(
         "limit": limit,
         "only": only or [],
         "quick": quick,
+        "device": device,
     }
     run(sources or [], suite, methods or [], options, csv, plot, json=json, force=force)
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 from neuralsolve.bench import (
@@ -20,9 +21,11 @@ from neuralsolve.bench import (
     environment,
     measures_markdown,
     take_measures,
+    take_measures_on,
     take_suite,
 )
-from neuralsolve.bench.suites import SUITES
+from neuralsolve.bench.device import chosen
+from neuralsolve.bench.suites import ON_A_GPU, SUITES, check_place
 from neuralsolve.cases import open_problem
 from neuralsolve.cli.names import method_from, recipe_from
 from neuralsolve.cli.report import answered, print_json, progress, told_of
@@ -40,6 +43,7 @@ TITLES = {
     "optimize": "Constrained optimisation against its bars",
     "ssm": "State-space layers against their bars",
     "lowrank": "Low-rank methods against their bars",
+    "gpu": "A GPU against its bars",
 }
 REPEATS = {
     "multigrid": 5,
@@ -49,6 +53,7 @@ REPEATS = {
     "optimize": 3,
     "ssm": 7,
     "lowrank": 5,
+    "gpu": 7,
     "kernels": 3,
 }
 
@@ -75,6 +80,7 @@ def run(
         if suite not in BARRED and (options["only"] or options["quick"]):
             msg = f"--only and --quick belong to --suite {', '.join(BARRED)}; add one, or leave them out"
             raise OptionError(msg)
+        device = options["device"] = _device(suite, options["device"])
         if csv is not None:
             with told_of("--csv"):
                 check_target(csv, force)
@@ -89,7 +95,7 @@ def run(
             rows = _barred(suite, options, json) if suite in BARRED else _measured(options, json)
         if csv is not None:
             with replacing(csv, force) as temporary:
-                temporary.write_text(csv_text(rows), encoding="utf-8")
+                temporary.write_text(csv_text(rows, device), encoding="utf-8")
         pictures = [] if plot is None else [plot]
         if plot is not None:
             _draw(suite, rows, plot, force)
@@ -107,11 +113,28 @@ def run(
                 pictures.append(plot.with_stem(plot.stem + "_robustness"))
                 _draw_robustness(pictures[-1], options["quick"], force)
         if json:
-            print_json({"environment": environment(), "rows": [row.as_dict() for row in rows]})
+            print_json({"environment": environment(device), "rows": [row.as_dict() for row in rows]})
         else:
-            _tell(rows, [path for path in (csv, *pictures) if path is not None])
+            _tell(rows, [path for path in (csv, *pictures) if path is not None], device)
     missed = any(isinstance(row, Row) and row.ours and not row.converged for row in rows)
     raise typer.Exit(1 if missed else 0)
+
+
+def _device(suite: str | None, name: str | None) -> torch.device:
+    """Return where to measure: the CPU, and a GPU for its suite, unless a name says otherwise."""
+    with_suite = suite in ON_A_GPU
+    try:
+        device = chosen(name or ("cuda" if with_suite else "cpu"))
+    except OptionError as error:
+        if name is None:
+            msg = f"--suite {suite} measures a CUDA device: {str(error).split(';')[0]}"
+            msg += "; run it on a machine with one, the other suites need none"
+            raise OptionError(msg) from None
+        msg = f"--device: {error}"
+        raise OptionError(msg) from None
+    if suite in BARRED:
+        check_place(suite, device)
+    return device
 
 
 def contenders(texts: list[str]) -> list[Contender]:
@@ -141,6 +164,7 @@ def _compared(sources: list[str], methods: list[str], options: dict[str, Any], j
                 rtol=options["rtol"],
                 repeats=options["repeats"],
                 limit=options["limit"],
+                device=options["device"],
                 progress=lambda note: tell(0, note),
             )
     return rows
@@ -148,7 +172,10 @@ def _compared(sources: list[str], methods: list[str], options: dict[str, Any], j
 
 def _measured(options: dict[str, Any], json: bool) -> list[Measure]:
     with progress("bench", quiet=json) as tell:
-        return take_measures(max(3, options["repeats"]), progress=lambda note: tell(0, note))
+        device, told = options["device"], lambda note: tell(0, note)
+        if device.type == "cuda":
+            return take_measures_on(device, max(3, options["repeats"]), progress=told)
+        return take_measures(max(3, options["repeats"]), progress=told)
 
 
 def _barred(suite: str, options: dict[str, Any], json: bool) -> list[BarRow]:
@@ -158,6 +185,7 @@ def _barred(suite: str, options: dict[str, Any], json: bool) -> list[BarRow]:
             options["repeats"],
             only=options["only"],
             quick=options["quick"],
+            device=options["device"],
             progress=lambda note: tell(0, note),
         )
 
@@ -209,11 +237,11 @@ def _draw_robustness(plot: Path, quick: bool, force: bool) -> None:
     save(robustness_figure(curves(quick), title), plot, overwrite=force)
 
 
-def _tell(rows: list[Row] | list[Measure] | list[BarRow], written: list[Path]) -> None:
+def _tell(rows: list[Row] | list[Measure] | list[BarRow], written: list[Path], device: torch.device) -> None:
     compared = [row for row in rows if isinstance(row, Row)]
     measured = [row for row in rows if isinstance(row, Measure)]
     barred = [row for row in rows if isinstance(row, BarRow)]
-    where = environment()
+    where = environment(device)
     lines = [comparison_markdown(compared) if compared else measures_markdown(measured)]
     if barred:
         lines = [bars_markdown(barred)]
