@@ -9,6 +9,7 @@ from neuralsolve.errors import SolveError as SolveError
 from neuralsolve.errors import StructureError as StructureError
 from neuralsolve.models.neural import NeuralDirection as NeuralDirection
 from neuralsolve.operators.base import LinearOperator as LinearOperator
+from neuralsolve.operators.batched import BatchedStencil as BatchedStencil
 from neuralsolve.operators.coefficients import face_coefficients as face_coefficients
 from neuralsolve.operators.convert import as_operator as as_operator
 from neuralsolve.operators.csr import CSROperator as CSROperator

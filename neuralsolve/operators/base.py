@@ -40,12 +40,15 @@ class LinearOperator(ABC):
     active : (n,) bool tensor or None
         The entries that take part, where some do not (cells that are not fluid): the rest of b is ignored and
         the rest of x is zero.
+    columns : int or None
+        How many systems stand side by side, each with an A of its own: vectors are (n, columns) alone.
     stays : bool
         On a GPU a product neither copies to the CPU nor waits for it, so that it can be recorded.
     """
 
     null_space: NullSpace | None = None
     active: Tensor | None = None
+    columns: int | None = None
     stays: bool = True
 
     def __init__(
@@ -82,6 +85,16 @@ class LinearOperator(ABC):
         """Overwrite `out` with A x and return x . A x, per column; stencils and CSR do both in one pass."""
         self.matvec(x, out)
         return table(x.device).dot(x, out)
+
+    def direction_dot(
+        self, z: Tensor, beta: Tensor, p: Tensor, spare: Tensor | None, Ap: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Set Ap to A times the next direction of CG, z + beta p; overwrite p and `spare`.
+
+        Return the direction, which lies in one of them, the other one, and direction . Ap, per column.
+        """
+        table(z.device).xpby(z, beta, p)
+        return p, spare, self.matvec_dot(p, Ap)
 
     def rmatvec(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return A^T x."""

@@ -24,7 +24,8 @@ class NullSpace:
 
     Attributes
     ----------
-    labels : (n,) int32, component of every entry, -1 where no null vector lives; None with a basis
+    labels : (n,) int32, component of every entry, -1 where no null vector lives; (n, k) where every column is
+        a system of its own; None with a basis
     counts : (m,) float64, entries of every component
     basis : (n, m) float64, orthonormal columns; None with labels
     """
@@ -48,7 +49,12 @@ class NullSpace:
             part = self.basis.T @ v
             v -= self.basis @ part
             return torch.linalg.vector_norm(part, dim=0)
-        return table(v.device).subtract_means(self.labels, self.counts, v)
+        assert self.labels is not None
+        if self.labels.ndim == 1:
+            return table(v.device).subtract_means(self.labels, self.counts, v)
+        before = v.clone()
+        table(v.device).subtract_means(self.labels.reshape(-1), self.counts, v.view(-1))
+        return torch.linalg.vector_norm(before - v, dim=0)
 
     def to(self, device: torch.device) -> NullSpace:
         """Return the null space on another device."""

@@ -92,6 +92,18 @@ class PoissonStencil(LinearOperator):
             return K.stencil_matvec_dot(self._code, self.scale, self.shape3, x, out)
         return K.faces_matvec_dot(*self.faces(), self.shape3, x, out)
 
+    def direction_dot(
+        self, z: Tensor, beta: Tensor, p: Tensor, spare: Tensor | None, Ap: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        if spare is None or z.device.type == "cpu":  # where two passes are as fast as one that does both
+            return super().direction_dot(z, beta, p, spare, Ap)
+        K = table(z.device)
+        if self._code is not None:
+            curvature = K.stencil_direction_dot(self._code, self.scale, self.shape3, z, beta, p, spare, Ap)
+        else:
+            curvature = K.faces_direction_dot(*self.faces(), self.shape3, z, beta, p, spare, Ap)
+        return spare, p, curvature
+
     def faces(self) -> tuple[Tensor, Tensor]:
         """Return the diagonal ``(n,)`` and every cell's coupling ``(3, n)`` to its lower z, y, x neighbour.
 

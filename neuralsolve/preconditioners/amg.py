@@ -177,7 +177,7 @@ class _AlgebraicMultigrid(Preconditioner):
         return self._apply(self.transposed, r, out)
 
     def to(self, device: torch.device) -> Preconditioner:
-        if device.type == "cpu" or self.kept is not None or not self.symmetric:
+        if device.type == "cpu" or not self.symmetric:
             return super().to(device)
         from neuralsolve.preconditioners.polynomial_cycle import Ladder, PolynomialCycle
 
@@ -190,6 +190,7 @@ class _AlgebraicMultigrid(Preconditioner):
             device,
             torch.float64,
             self.describe(),
+            self.kept,
         )
 
     def describe(self) -> str:

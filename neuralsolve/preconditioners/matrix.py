@@ -7,6 +7,7 @@ from torch import Tensor
 
 from neuralsolve.errors import OptionError, ShapeError, StructureError
 from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.batched import BatchedStencil
 from neuralsolve.operators.csr import CSROperator, from_scipy
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.structured import Block, DenseOperator
@@ -53,7 +54,9 @@ def divisors(A: LinearOperator, recipe: str) -> Tensor:
     """
     diagonal = A.diagonal().to(torch.float64)
     zero = diagonal == 0
-    if isinstance(A, PoissonStencil) or not bool(zero.any()):  # a stencil's diagonal bounds its row
+    if isinstance(A, PoissonStencil | BatchedStencil) or not bool(
+        zero.any()
+    ):  # a stencil's diagonal bounds its row
         return diagonal
     rows = matrix_of(A, recipe)
     size = torch.zeros(rows.shape[0], dtype=torch.float64)

@@ -77,6 +77,7 @@ class PolynomialCycle(Preconditioner):
     twice : W-cycle
     dtype : of the cycle; with float32 r is scaled to a norm near one
     words : of the preconditioner whose levels these are
+    kept : (m,) the rows of A that the levels are of, None for all; the others, which are empty, get zeros
     """
 
     symmetric = True
@@ -90,6 +91,7 @@ class PolynomialCycle(Preconditioner):
         device: torch.device,
         dtype: torch.dtype,
         words: str,
+        kept: Tensor | None = None,
     ):
         self.levels = [_Level(*parts, steps, device, dtype) for parts in ladder.levels]
         self.last = None
@@ -99,12 +101,16 @@ class PolynomialCycle(Preconditioner):
         else:
             self.inverse = ladder.inverse.to(device, dtype)
         self.twice, self.dtype, self.words = twice, dtype, words
+        self.kept = None if kept is None else kept.to(device)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         size = torch.linalg.vector_norm(r, dim=0)
         size = torch.where(size > 0, size, 1.0)  # float32 has no room for any size of r, and M is linear
-        x = self._cycle(0, (r / size).to(self.dtype))
-        return torch.mul(x, size, out=output_like(r, len(r), out))
+        out = output_like(r, len(r), out)
+        if self.kept is None:
+            return torch.mul(self._cycle(0, (r / size).to(self.dtype)), size, out=out)
+        x = self._cycle(0, (r.index_select(0, self.kept) / size).to(self.dtype))
+        return out.zero_().index_copy_(0, self.kept, x * size)
 
     def update(self, A_next: LinearOperator) -> None:
         """Nothing: what was moved is made anew from what follows A on the CPU."""

@@ -69,6 +69,8 @@ class Jacobi(Recipe):
 
 
 class _Scaling(Preconditioner):
+    stays = True
+
     def __init__(self, A: LinearOperator, omega: float):
         self.omega = omega
         self.update(A)
@@ -86,7 +88,7 @@ class _Scaling(Preconditioner):
         return True
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        scale = self.scale if r.ndim == 1 else self.scale[:, None]
+        scale = self.scale if r.ndim == self.scale.ndim else self.scale[:, None]
         return torch.mul(r, scale, out=output_like(r, len(r), out))
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
@@ -249,7 +251,7 @@ class _Relaxation(Preconditioner):
         if device.type == "cpu" or self.order == "lexicographic":  # row after row: no work for a GPU
             return super().to(device)
         moved = copy.copy(self)
-        moved._device, moved._sweep = device, self._sweep.to(device)
+        moved._device, moved._sweep, moved.stays = device, self._sweep.to(device), True
         moved._transposed = moved._sweep if self._transposed is self._sweep else None
         return moved
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
+from neuralsolve.operators.batched import BatchedStencil
 from neuralsolve.operators.grid import AIR
 from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
@@ -83,6 +84,9 @@ def _plans(structure: Structure) -> Iterator[Plan]:
     A, seen = structure.A, structure.describe()
     if structure.box:
         yield direct(FastPoisson(), f"FastPoisson: constant-coefficient box, {seen}")
+        return
+    if isinstance(A, BatchedStencil):
+        yield Plan(CG(), Jacobi(), f"CG with Jacobi: {A.columns} systems side by side, {seen}")
         return
     if isinstance(A, DiagonalPlusLowRank):
         yield direct(SparseLU(), f"Woodbury identity: diagonal plus low rank, {seen}")

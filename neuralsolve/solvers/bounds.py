@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from neuralsolve.operators.base import LinearOperator
+from neuralsolve.operators.batched import BatchedStencil
 from neuralsolve.operators.csr import CSROperator
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.structured import DenseOperator
@@ -29,7 +30,7 @@ def largest_eigenvalue(A: LinearOperator) -> float:
     >>> largest_eigenvalue(ns.PoissonStencil(ns.Grid((8, 8), walls="dirichlet")))
     8.0
     """
-    if isinstance(A, PoissonStencil):
+    if isinstance(A, PoissonStencil | BatchedStencil):
         return 2 * float(A.diagonal().max())
     if isinstance(A, CSROperator):
         sums = A.values.new_zeros(A.shape[0], dtype=torch.float64, requires_grad=False)

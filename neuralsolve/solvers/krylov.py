@@ -2,9 +2,9 @@
 
 Problem: A x = b, A symmetric positive (semi-)definite, M likewise and fixed. Source: Saad, Iterative Methods
 for Sparse Linear Systems, 2nd ed. (2003), algorithm 9.1. Cost per step: one product, one application of M,
-and two passes over the vectors: (x, r, r.r) and (p); p.Ap comes with the product. Memory: x, r, p, Ap and,
-with M, z. The direction is formed at the start of a step, so the last step pays for no unused application of
-M.
+and two passes over the vectors: (x, r, r.r) and (p); p.Ap comes with the product, and so does p on a GPU,
+where A is a stencil. Memory: x, r, p, Ap and, with M, z; on a GPU p twice. The direction is formed at the
+start of a step, so the last step pays for no unused application of M.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from neuralsolve.solvers.result import Status
 
 @dataclass
 class CGState(State):
-    """Vectors of CG: residual r, direction p, A p, preconditioned residual z (r itself without M), r.z."""
+    """Vectors of CG: residual r, direction p, A p, preconditioned residual z (r itself without M), r.z.
+
+    On a GPU `spare` is where the next direction is written while the last one is read.
+    """
 
     r: Tensor = None  # type: ignore[assignment]
     p: Tensor = None  # type: ignore[assignment]
     Ap: Tensor = None  # type: ignore[assignment]
     z: Tensor = None  # type: ignore[assignment]
+    spare: Tensor | None = None
     rz: Tensor | None = None
 
 
@@ -55,7 +59,8 @@ class CG(Method):
 
     def init(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, x: Tensor, r: Tensor) -> CGState:
         z = r if M is None else empty(tuple(r.shape), r)
-        return CGState(x, norm(r), r=r, p=zeros_like(r), Ap=empty(tuple(r.shape), r), z=z)
+        spare = None if r.device.type == "cpu" else empty(tuple(r.shape), r)
+        return CGState(x, norm(r), r=r, p=zeros_like(r), Ap=empty(tuple(r.shape), r), z=z, spare=spare)
 
     def step(self, A: LinearOperator, M: Preconditioner | None, b: Tensor, s: CGState) -> CGState:
         K = table(b.device)
@@ -63,8 +68,8 @@ class CG(Method):
         if M is not None:
             demand(s, rz > 0, rz, Status.INDEFINITE_PRECONDITIONER)
         beta = torch.zeros_like(rz) if s.rz is None else safe_divide(s, rz, s.rz)
-        K.xpby(s.z, beta, s.p)  # p = z + beta p
-        curvature = A.matvec_dot(s.p, s.Ap)  # p.Ap > 0 whenever A is SPD and p != 0
+        s.p, s.spare, curvature = A.direction_dot(s.z, beta, s.p, s.spare, s.Ap)  # p = z + beta p
+        # p.Ap > 0 whenever A is SPD and p != 0
         demand(s, curvature > 0, curvature, Status.NOT_POSITIVE_DEFINITE)
         alpha = safe_divide(s, rz, curvature)  # minimises the A-norm error along p
         if s.frozen is not None:

@@ -155,6 +155,9 @@ def receive(structure: Structure, b: Any) -> Passage:
     A, signs, numbering = structure.A, structure.signs, structure.numbering
     rows = A.shape[0] if numbering is None else numbering.matrix.shape[0]
     given, home = as_vector(b, rows, device=A.device)
+    if A.columns is not None and tuple(given.shape) != (rows, A.columns):
+        msg = f"b is {tuple(given.shape)}, and A holds {A.columns} systems; ({rows}, {A.columns}) is needed"
+        raise ShapeError(msg)
     rhs, largest = _checked(given, structure, "b")
     scale: Tensor | float = 1.0
     if (largest and not 1 / SAFE_SIZE < largest < SAFE_SIZE) or _has_tiny_column(rhs):
@@ -204,7 +207,10 @@ def _checked(v: Tensor, structure: Structure, name: str) -> tuple[Tensor, float]
     if active is None or structure.numbering is not None:
         return v, check_finite(v, name)
     masked = empty(tuple(v.shape), v)
-    most = table(v.device).masked_copy(active, v, masked)
+    if active.ndim == v.ndim:  # every column has cells of its own
+        most = table(v.device).masked_copy(active.reshape(-1), v.reshape(-1), masked.view(-1))
+    else:
+        most = table(v.device).masked_copy(active, v, masked)
     return masked, most if math.isfinite(most) else check_finite(masked, name)
 
 

@@ -17,7 +17,7 @@ class Products:
     def __init__(self, A: LinearOperator):
         self.count = 0
         self.A = copy.copy(A)
-        for name in ("matvec", "matvec_dot", "rmatvec"):
+        for name in ("matvec", "matvec_dot", "direction_dot", "rmatvec"):
             vars(self.A)[name] = self._counting(getattr(A, name))
 
     def _counting(self, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
