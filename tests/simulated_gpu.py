@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -253,3 +254,49 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
             yield device
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
+
+
+class Fast:
+    """Kernels of the CPU for tensors of the simulated device, recorded as launches are.
+
+    A cycle of multigrid changes the places of its vectors here, which a replay does not see: it is another M.
+    """
+
+    def __init__(self) -> None:
+        from neuralsolve.kernels import cpu
+        from neuralsolve.kernels import gpu as room
+
+        self._cpu, self.__all__ = cpu, list(room.__all__)
+
+    def __getattr__(self, name: str) -> Any:
+        kernel = getattr(self._cpu, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            inner = [held(each) for each in arguments]
+            if device.recording is not None:
+                for each in inner:
+                    if isinstance(each, torch.Tensor):
+                        device.keep_tensor(each)
+            result = kernel(*inner, **options)
+            if device.recording is not None:
+                device.recording.calls.append(partial(_once_more, kernel, inner, options, result))
+            if isinstance(result, float | bool):
+                device.read()
+            return There(result) if isinstance(result, torch.Tensor) else result
+
+        return call
+
+
+def _once_more(kernel: Any, inner: list[Any], options: dict[str, Any], result: Any) -> None:
+    fresh = kernel(*inner, **options)
+    if isinstance(result, torch.Tensor):
+        result.copy_(fresh)
+
+
+@pytest.fixture
+def fast_gpu(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """The simulated device with kernels of the CPU: for what is made of kernels that are tested elsewhere."""
+    import neuralsolve.kernels
+
+    monkeypatch.setitem(neuralsolve.kernels._loaded, "gpu", Fast())
+    return gpu

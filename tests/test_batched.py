@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from kernel_laws import normal, random_cells
-from simulated_gpu import CUDA, Device, gpu
+from simulated_gpu import CUDA, Device, fast_gpu, gpu
 
 import neuralsolve as ns
 from neuralsolve.errors import ShapeError, StructureError
 
-__all__ = ["gpu"]  # a fixture
+__all__ = ["fast_gpu", "gpu"]  # fixtures
 
 
 def stencils(generator: torch.Generator, shape: tuple[int, ...], walls: str) -> list[ns.PoissonStencil]:
@@ -57,7 +57,7 @@ def test_every_column_is_solved(generator, shape, walls, M):
     assert ns.solve(A, b.numpy(), rtol=1e-8).converged
 
 
-def test_on_a_device(gpu: Device, generator):
+def test_on_a_device(fast_gpu: Device, generator):
     A = ns.BatchedStencil(stencils(generator, (4, 5), "dirichlet"))
     b = normal(generator, A.shape[0], 3)
     expected = ns.solve(A, b, rtol=1e-9).x

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from simulated_gpu import CUDA, Device, There, gpu
+from simulated_gpu import CUDA, Device, There, fast_gpu, gpu
 
 import neuralsolve as ns
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table
 
-__all__ = ["gpu"]  # a fixture
+__all__ = ["fast_gpu", "gpu"]  # fixtures
 ON_DEVICE = {
     "none": None,
     "Jacobi": ns.Jacobi(),
@@ -48,27 +48,27 @@ def right_side(A: ns.LinearOperator, *columns: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", [*ON_DEVICE, *ON_CPU])
-def test_cg_on_the_device(gpu: Device, name):
+def test_cg_on_the_device(fast_gpu: Device, name):
     A, M = stencil(), (ON_DEVICE | ON_CPU)[name]
     b = right_side(A)
     expected = ns.solve(A, b, ns.CG(), M=M, rtol=1e-6)
     prepared = ns.prepare(A.to(CUDA), ns.CG(), M=M, rtol=1e-6, check_every=4)
     prepared.solve(b.to(CUDA))
-    gpu.reads = 0
+    fast_gpu.reads = 0
     result = prepared.solve(b.to(CUDA))
-    reads = gpu.reads
+    reads = fast_gpu.reads
     assert isinstance(result.x, There)
     assert result.converged
     assert result.iterations <= 1.5 * expected.iterations + 3  # AMG has other smoothers there
     assert (b - A @ result.x.cpu()).norm() <= 1.01e-6 * b.norm()
     looks = -(-result.iterations // 4)
     assert ("applied on the CPU" in result.explanation) == (name in ON_CPU)
-    assert (reads > result.iterations) if name in ON_CPU else (reads <= 2 * looks + 10)
+    assert (reads > result.iterations) if name in ON_CPU else (reads <= looks + 12)
 
 
 @pytest.mark.parametrize("make", [closed, matrix])
 @pytest.mark.parametrize("columns", [(), (2,)], ids=["n", "nk"])
-def test_operators_on_the_device(gpu: Device, make, columns):
+def test_operators_on_the_device(fast_gpu: Device, make, columns):
     A = make()
     b = right_side(A, *columns)
     moved = A.to(CUDA)
@@ -79,7 +79,7 @@ def test_operators_on_the_device(gpu: Device, make, columns):
     torch.testing.assert_close(result.x, ns.solve(A, b, ns.CG(), rtol=1e-10).x, rtol=0, atol=1e-6)
 
 
-def test_steps_are_recorded_once(gpu: Device):
+def test_steps_are_recorded_once(fast_gpu: Device):
     A = stencil()
     prepared = ns.prepare(A.to(CUDA), ns.CG(), M=ns.Jacobi(), rtol=1e-8, check_every=4)
     plain = ns.prepare(A, ns.CG(), M=ns.Jacobi(), rtol=1e-8)
@@ -101,14 +101,14 @@ def test_steps_are_recorded_once(gpu: Device):
     assert prepared.solve(first.to(CUDA)).converged
 
 
-def test_what_calls_back_is_not_recorded(gpu: Device):
+def test_what_calls_back_is_not_recorded(fast_gpu: Device):
     A = stencil()
     prepared = ns.prepare(A.to(CUDA), ns.CG(), M=lambda r: r / max(float(r.norm()), 1.0), check_every=2)
     assert prepared.solve(right_side(A).to(CUDA), throw=False).iterations > 2
     assert prepared._place._unseen._graph is None  # type: ignore[union-attr]
 
 
-def test_gradients_come_back_to_where_they_are_asked_for(gpu: Device):
+def test_gradients_come_back_to_where_they_are_asked_for(fast_gpu: Device):
     grid = ns.Grid((4, 5), walls="dirichlet")
     faces = [torch.ones(5, 5, dtype=torch.float64), torch.ones(4, 6, dtype=torch.float64, requires_grad=True)]
     b = right_side(ns.PoissonStencil(grid))
@@ -121,7 +121,7 @@ def test_gradients_come_back_to_where_they_are_asked_for(gpu: Device):
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9)
 
 
-def test_a_grid_is_for_matrices_on_the_cpu(gpu: Device):
+def test_a_grid_is_for_matrices_on_the_cpu(fast_gpu: Device):
     with pytest.raises(OptionError, match=r"PoissonStencil\(grid\)\.to"):
         ns.prepare(matrix().to(CUDA), grid=(6, 7))
 

@@ -68,13 +68,9 @@ def batch(settings: Settings) -> Iterator[BarRow]:
         alone = partial(_one_by_one, [single] * count, columns)
         yield _gain(settings, problem, what, None if M else GAIN, partial(whole.solve, B), alone)
     what = f"{count} systems, one by one / at once, CG"
-    BatchedStencil = getattr(ns, "BatchedStencil", None)
-    if BatchedStencil is None:
-        yield missing("batch", problem, what, "x", GAIN, "this version has no BatchedStencil")
-        return
     many = [_scene(shape, seed + j)[0] for j in range(count)]
     each = [ns.prepare(S.to(device), ns.CG(), rtol=rtol) for S in many]
-    whole = ns.prepare(BatchedStencil(many).to(device), ns.CG(), rtol=rtol)
+    whole = ns.prepare(ns.BatchedStencil(many).to(device), ns.CG(), rtol=rtol)
     alone = partial(_one_by_one, each, columns)
     yield _gain(settings, problem, what, GAIN, partial(whole.solve, B), alone)
 

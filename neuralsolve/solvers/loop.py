@@ -137,9 +137,10 @@ class _Run:
         patience: int,
         unseen: Unseen | None = None,
     ):
-        self.unseen = unseen if method.unseen else None
+        self.unseen, self.met = unseen if method.unseen else None, False
         self.method, self.A, self.M, self.b = method, A, M, b
         self.tolerance, self.maxiter, self.callback = tolerance, maxiter, callback
+        self.tolerances: list[float] = tolerance.reshape(-1).tolist()  # as the host knows them
         self.patience, self.smallest, self.smallest_at = patience, float("inf"), 0
         self.iterations = 0
         self.history: list[float] = []
@@ -176,14 +177,11 @@ class _Run:
         method, A, M, b = self.method, self.A, self.M, self.b
         state, self.exact_norm = method.init(A, M, b, x, r), None
         if self.unseen is not None:
-            state = self.unseen.begin(state, b, self.tolerance)
-        limit = GROWTH_LIMIT * max(self.history[0], float(self.tolerance.min()))
+            state, self.met = self.unseen.begin(state, b, self.tolerance), False
+        limit = GROWTH_LIMIT * max(self.history[0], min(self.tolerances))
         while True:
-            done = state.residual_norm <= self.tolerance
-            if bool(done.all()):
+            if self._done(state):
                 return self._solution(state), None
-            if done.ndim and self.unseen is None:
-                state.frozen = done if state.frozen is None else state.frozen | done
             if self.iterations >= self.maxiter:
                 return self._solution(state), Status.MAXITER
             try:
@@ -209,6 +207,15 @@ class _Run:
                 if isinstance(stop := self.callback(self.iterations, sizes[-1], x), bool | np.bool_) and stop:
                     return x, Status.STOPPED
 
+    def _done(self, state: State) -> bool:
+        """Whether all columns claim to have converged; those that do stand still from now on."""
+        if self.unseen is not None:
+            return self.met
+        done = state.residual_norm <= self.tolerance
+        if done.ndim:
+            state.frozen = done if state.frozen is None else state.frozen | done
+        return bool(done.all())
+
     def _steps(self, state: State) -> tuple[State, list[float]]:
         """Take a step, or several unseen ones; return the residual norm after each, the largest column's."""
         if self.unseen is None:
@@ -219,9 +226,9 @@ class _Run:
             self.iterations += len(rows)
             self.history += [float(np.max(row)) for row in rows]
             raise Breakdown(fault)
-        limits = self.tolerance.reshape(-1).tolist()
-        met = [all(size <= limit for size, limit in zip(row, limits, strict=True)) for row in rows]
-        taken = met.index(True) + 1 if True in met else len(rows)  # nothing moved after that
+        met = [all(size <= most for size, most in zip(row, self.tolerances, strict=True)) for row in rows]
+        self.met = True in met
+        taken = met.index(True) + 1 if self.met else len(rows)  # nothing moved after that
         return state, [float(np.max(row)) for row in rows[:taken]]
 
     def _solution(self, state: State) -> Tensor:
