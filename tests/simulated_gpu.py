@@ -172,7 +172,7 @@ class Device:
         kernel[grid](*inner, **constants)
 
     @contextmanager
-    def record(self, graph: Graph) -> Iterator[None]:
+    def record(self, graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
         self.recording, self.before = graph, {}
         try:
             yield

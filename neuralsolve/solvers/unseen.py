@@ -1,9 +1,9 @@
 """Steps that nobody looks at: on a GPU the host reads ||r|| every `check_every` steps, and waits only then.
 
 Steps are the same as ever. A column that has met its tolerance, or broken down, stands still from there on,
-which is decided where the vectors are. On a CUDA device a run of steps is recorded once as a CUDA graph and
-started as a whole after that, where neither A nor M calls back to the host; a solve of the same shape with
-the same A and M starts the same graph again. What cannot be recorded runs step by step.
+which is decided where the vectors are. On a CUDA device a run of steps is recorded as a CUDA graph after the
+first ones and started as a whole from then on, where neither A nor M calls back to the host; a solve of the
+same shape with the same A and M starts the same graph again. What cannot be recorded runs step by step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from neuralsolve.solvers.method import CODES, Method, State
 from neuralsolve.solvers.products import Products
 from neuralsolve.solvers.result import Status
 
+FIRST = 3  # runs step by step: kernels are compiled then, and a short solve is over before recording pays
 STATUSES = {code: status for status, code in CODES.items()}
 
 
@@ -34,7 +35,7 @@ class Unseen:
         self._b = self._tolerance = torch.empty(0)
         self._graph: Any = None
         self._norms = torch.empty(0)
-        self._ran = False  # once step by step, so that kernels are compiled before they are recorded
+        self._runs = 0  # step by step
         self._matvecs = 0  # of one run of the graph
         stays = products.A.stays and (M is None or M.stays)
         self._recordable = products.A.device.type == "cuda" and stays
@@ -64,7 +65,7 @@ class Unseen:
         norms : of every step, of every column
         status : of the first breakdown, None where there was none
         """
-        if self._recordable and self._ran and count == self.count:
+        if self._recordable and self._runs >= FIRST and count == self.count:
             if self._graph is None:
                 self._record(state)
             if self._graph is not None:
@@ -72,7 +73,7 @@ class Unseen:
                 self.products.count += self._matvecs
                 return self._told(self._state, self._norms)
         state, norms = self._steps(state, count)
-        self._ran = True
+        self._runs += 1
         return self._told(state, norms)
 
     def _steps(self, state: Any, count: int) -> tuple[Any, Tensor]:
@@ -89,7 +90,7 @@ class Unseen:
         self._b, self._tolerance = self._b.clone(), self._tolerance.clone()
         graph, before = torch.cuda.CUDAGraph(), self.products.count
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 after, norms = self._steps(dataclasses.replace(self._state), self.count)
                 _copy(after, self._state)
         except RuntimeError:

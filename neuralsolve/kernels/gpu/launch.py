@@ -41,9 +41,8 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
         return
     device = next(a.device for a in arguments if isinstance(a, Tensor))
     if device.type == "cuda" and not INTERPRETED:
-        with torch.cuda.device(
-            device
-        ):  # products and sums in one rounding: said, since Triton's default changes
+        with torch.cuda.device(device):
+            # products and sums in one rounding, which Triton will not do by itself for ever
             _start(kernel, tuple(grid), arguments, {"enable_fp_fusion": True} | constants)
     elif INTERPRETED:
         _start(kernel, tuple(grid), arguments, constants)
