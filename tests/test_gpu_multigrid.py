@@ -98,9 +98,17 @@ def test_a_launch_does_what_passes_do_one_by_one(scene, generator, monkeypatch):
 
 CYCLES = [
     pytest.param(ns.Multigrid(coarsest=20), masked_3d, True, id="W masked_3d"),
-    pytest.param(ns.Multigrid(coarsest=20), conducting, False, id="W conductors, passes"),
+    pytest.param(
+        ns.Multigrid(coarsest=20), conducting, False, id="W conductors, passes", marks=pytest.mark.slow
+    ),
     pytest.param(ns.Multigrid(coarsest=30), conducting, True, id="W conductors"),
-    pytest.param(ns.Multigrid("F", "red-black", (1, 2), coarsest=6), odd_periodic_2d, True, id="F red-black"),
+    pytest.param(
+        ns.Multigrid("F", "red-black", (1, 2), coarsest=6),
+        odd_periodic_2d,
+        True,
+        id="F red-black",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(ns.Multigrid("full", sweeps=(0, 3), coarsest=6), box_2d, True, id="full"),
     pytest.param(ns.Multigrid("V", sweeps=3, coarsest=20), masked_2d, False, id="V three steps, passes"),
     pytest.param(ns.Multigrid("V", "jacobi", 1, coarsest=20), masked_2d, True, id="V one step"),
@@ -149,6 +157,7 @@ def test_a_recorded_cycle_is_one_of_the_vector_that_is_there(gpu: Device):
     torch.testing.assert_close(out.cpu(), expected, rtol=0.0, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_cg_takes_as_many_iterations_there(gpu: Device):
     A = masked_2d()
     b = A @ normal(torch.Generator().manual_seed(8237), A.shape[0])

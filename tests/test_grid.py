@@ -96,11 +96,6 @@ REFUSED = {
         ns.ShapeError,
         "the grid is (2, 3)",
     ),
-    "another device": (
-        lambda: ns.PoissonStencil(GRID).to("meta"),
-        ns.StructureError,
-        "as_operator(A.to_scipy())",
-    ),
 }
 
 

@@ -152,12 +152,12 @@ def make_network(network: str, dim: int, **options: Any) -> nn.Module:
 class _Directions(Preconditioner):
     """What both kinds share: unit fields, the mask of A's rows, several columns as a batch.
 
-    `dtype` is the one asked for, `precision` that of the fields.
+    `dtype` is that of the fields.
     """
 
     def __init__(self, net: nn.Module, name: str, A: LinearOperator, dtype: torch.dtype | None):
         self.net, self.name = copy.deepcopy(net).eval(), name  # the mode of the caller's own stays as it is
-        self.dtype, self.precision, self.device = dtype, dtype or torch.float32, torch.device("cpu")
+        self.dtype, self.device = dtype or torch.float32, torch.device("cpu")
         self.update(A)
 
     def to(self, device: torch.device) -> _Directions:
@@ -184,7 +184,7 @@ class _Directions(Preconditioner):
         columns = r.reshape(len(r), -1)
         size = torch.linalg.vector_norm(columns, dim=0)
         unit = torch.where(size > 0, columns / size, 0.0)
-        given = unit.T.to(self.precision).reshape(-1, 1, *self.A.grid.shape)
+        given = unit.T.to(self.dtype).reshape(-1, 1, *self.A.grid.shape)
         fields = torch.where(self.acts, given, 0.0)
         d = self._evaluated(function, fields)
         if not isinstance(d, Tensor):
@@ -200,10 +200,10 @@ class _Directions(Preconditioner):
         try:
             return function(fields)
         except RuntimeError as error:
-            if self.precision == torch.float32 or "implemented" not in str(error):
+            if self.dtype == torch.float32 or "implemented" not in str(error):
                 raise
             msg = (
-                f"the network {self.name} has layers that torch does not evaluate in {self.precision} on "
+                f"the network {self.name} has layers that torch does not evaluate in {self.dtype} on "
                 f"{self.device.type} ({error}); leave precision out, or pass precision='bfloat16'"
             )
             raise OptionError(msg) from error
@@ -213,7 +213,7 @@ class _Directions(Preconditioner):
         self.acts = (self.A.diagonal() != 0).reshape(self.A.grid.shape).to(self.device)
 
     def describe(self) -> str:
-        how = "" if self.precision == torch.float32 else f" in {str(self.precision).removeprefix('torch.')}"
+        how = "" if self.dtype == torch.float32 else f" in {str(self.dtype).removeprefix('torch.')}"
         return f"the network {self.name}{how}"
 
     @abstractmethod
@@ -268,7 +268,7 @@ class _Stencils(_Directions):
         self._bring()
 
     def _bring(self) -> None:
-        self.frozen = self.frozen.to(self.device, self.precision)
+        self.frozen = self.frozen.to(self.device, self.dtype)
 
     def apply_transpose(self, r: Tensor, out: Tensor | None = None) -> Tensor:
         return self._on_fields(self._transposed, r, out)
