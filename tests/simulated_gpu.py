@@ -82,6 +82,14 @@ class Graph:
             call()
 
 
+class Stream:
+    """Where work waits, on a device: the present one unless it is named."""
+
+    def __init__(self, device: Any = None) -> None:
+        present = torch.device("cuda", torch.cuda.current_device())
+        self.device = present if device is None else torch.device(device)
+
+
 class Device:
     """The one simulated device.
 
@@ -172,8 +180,11 @@ class Device:
         kernel[grid](*inner, **constants)
 
     @contextmanager
-    def record(self, graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
-        self.recording, self.before = graph, {}
+    def record(
+        self, graph: Graph, stream: Stream | None = None, capture_error_mode: str = "global"
+    ) -> Iterator[None]:
+        where = (stream or Stream()).device  # what other devices are told meanwhile is done, not recorded
+        self.recording, self.before = graph if where == CUDA else None, {}
         try:
             yield
         finally:
@@ -242,6 +253,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda._lazy_init", lambda: None)
     monkeypatch.setattr("torch.cuda.device", lambda *_: nullcontext())
+    monkeypatch.setattr("torch.cuda.Stream", Stream)
+    monkeypatch.setattr("torch.cuda.current_stream", Stream)
+    monkeypatch.setattr("torch.cuda.stream", lambda *_: nullcontext())
     monkeypatch.setattr("torch.cuda.synchronize", lambda *_: None)
     monkeypatch.setattr("torch.cuda.CUDAGraph", Graph)
     monkeypatch.setattr("torch.cuda.graph", device.record)

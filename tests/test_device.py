@@ -101,6 +101,67 @@ def test_steps_are_recorded_once(fast_gpu: Device):
     assert prepared.solve(first.to(CUDA)).converged
 
 
+def recording(M: object = None, every: int = 4) -> tuple[ns.LinearOperator, torch.Tensor, ns.Prepared]:
+    A = stencil()
+    return A, right_side(A), ns.prepare(A.to(CUDA), ns.CG(), M=M, rtol=1e-9, check_every=every)
+
+
+def test_a_graph_of_the_first_steps_goes_on_where_it_ended(fast_gpu: Device):
+    """Recorded from a first state, a replay keeps what later steps need: CG does not begin anew in each."""
+    A, b, prepared = recording(ns.Jacobi())
+    prepared.solve(b.to(CUDA), maxiter=12, throw=False)  # three runs: the next one is recorded
+    again = prepared.solve(b.to(CUDA))
+    assert prepared._place._unseen._graph is not None  # type: ignore[union-attr]
+    assert again.iterations == ns.solve(A, b, ns.CG(), M=ns.Jacobi(), rtol=1e-9).iterations
+
+
+def test_fewer_steps_leave_a_graph_its_vectors(fast_gpu: Device):
+    A, b, prepared = recording()
+    expected = prepared.solve(b.to(CUDA))
+    unseen = prepared._place._unseen
+    assert unseen is not None
+    assert unseen._graph is not None
+    known = [id(v) for v in vars(unseen._state).values() if isinstance(v, torch.Tensor)]
+    capped = prepared.solve(b.to(CUDA), maxiter=7, throw=False)  # a replay, and three steps one by one
+    assert capped.iterations == 7
+    np.testing.assert_allclose(capped.residual_norms[:7], expected.residual_norms[:7], rtol=1e-9)
+    assert [id(v) for v in vars(unseen._state).values() if isinstance(v, torch.Tensor)] == known
+    assert prepared.solve(b.to(CUDA)).iterations == expected.iterations
+
+
+def test_another_shape_is_compiled_before_it_is_recorded(fast_gpu: Device, monkeypatch):
+    A, b, prepared = recording()
+    prepared.solve(b.to(CUDA))
+    unseen, steps = prepared._place._unseen, []
+    assert unseen is not None
+    plain = unseen._steps
+    monkeypatch.setattr(unseen, "_steps", lambda *given: (steps.append(fast_gpu.recording), plain(*given))[1])
+    B = torch.stack([b, b.flip(0) * (A.diagonal() > 0)], 1)
+    assert prepared.solve(B.to(CUDA)).converged
+    assert steps[:3] == [None] * 3
+
+
+def test_steps_on_another_gpu_than_the_present_one_are_recorded(fast_gpu: Device, monkeypatch):
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    A, b, prepared = recording()
+    expected = ns.solve(A, b, ns.CG(), rtol=1e-9).iterations
+    assert [prepared.solve(b.to(CUDA)).iterations for _ in range(2)] == [expected] * 2
+    assert prepared._place._unseen._graph.calls  # type: ignore[union-attr]
+
+
+def test_coefficients_that_are_written_to_are_no_matter_of_an_old_graph(fast_gpu: Device):
+    grid = ns.Grid((5, 6), walls="dirichlet")
+    faces = [torch.ones(6, 6, dtype=torch.float64), torch.ones(5, 7, dtype=torch.float64)]
+    A = ns.PoissonStencil(grid, faces)
+    b = right_side(A)
+    prepared = ns.prepare(A.to(CUDA), ns.CG(), rtol=1e-9, check_every=3)
+    prepared.solve(b.to(CUDA))
+    assert prepared._place._unseen._graph is not None  # type: ignore[union-attr]
+    A.coefficients[0].mul_(3.0)  # type: ignore[index]
+    x = prepared.solve(b.to(CUDA)).x.cpu()
+    assert (b - A @ x).norm() <= 1.01e-9 * b.norm()
+
+
 def test_what_calls_back_is_not_recorded(fast_gpu: Device):
     A = stencil()
     prepared = ns.prepare(A.to(CUDA), ns.CG(), M=lambda r: r / max(float(r.norm()), 1.0), check_every=2)
