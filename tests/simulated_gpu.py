@@ -26,6 +26,7 @@ READERS = [
 GUARDED = [
     getattr(torch.Tensor, name) for name in ("__getitem__", "__setitem__", "__invert__", "contiguous")
 ]  # torch asks a driver in these, too
+INDEXED = (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
 READS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
 
 
@@ -143,6 +144,13 @@ class Device:
     def plain(self, func: Any, args: Any) -> Any:
         """Call a method of tensors on what is held."""
         inner = tree_map(held, args)
+        if func in INDEXED:
+            if not isinstance(args[0], There):
+                msg = "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
+                raise RuntimeError(msg)
+            chosen = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(index, There) and index.dtype == torch.bool for index in chosen):
+                self.read()  # how many there are
         if self.recording is not None and func is torch.Tensor.__setitem__:
             self.keep_tensor(inner[0])
         result = func(*inner)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import LinearOperator
 from simulated_gpu import CUDA, Device, There, fast_gpu, gpu
 
 import neuralsolve as ns
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table
+from neuralsolve.operators.csr import CSROperator
+from neuralsolve.solvers.adjoint import _Solve
 
 __all__ = ["fast_gpu", "gpu"]  # fixtures
 ON_DEVICE = {
@@ -116,7 +123,7 @@ def test_a_graph_of_the_first_steps_goes_on_where_it_ended(fast_gpu: Device):
 
 
 def test_fewer_steps_leave_a_graph_its_vectors(fast_gpu: Device):
-    A, b, prepared = recording()
+    _, b, prepared = recording()
     expected = prepared.solve(b.to(CUDA))
     unseen = prepared._place._unseen
     assert unseen is not None
@@ -180,6 +187,62 @@ def test_gradients_come_back_to_where_they_are_asked_for(fast_gpu: Device):
         ns.solve(A, b, ns.CG(), rtol=1e-10).x.sum().backward()
         found.append(faces[1].grad.clone())
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gradients_of_values_on_the_device(fast_gpu: Device, symmetric):
+    S = matrix().to_scipy()
+    made = ns.as_operator(S if symmetric else S + 0.1 * sp.triu(S, 1).tocsr())
+    assert isinstance(made, CSROperator)
+    found = []
+    for device in ("cpu", CUDA):
+        values, b = made.values.to(device), right_side(made).to(device)
+        A = CSROperator(made.indptr.to(device), made.indices.to(device), values, made.shape)
+        prepared = ns.prepare(A, rtol=1e-10)
+        x = prepared.solve(b).x
+        context = SimpleNamespace(  # torch's own asks a driver
+            saved_tensors=(x, b, values),
+            needs_input_grad=(False,) * 4 + (True, True),
+            adjoint=partial(prepared._adjoint, rtol=1e-10),
+            A=A,
+        )
+        gradients = _Solve.backward(context, torch.ones_like(x))[4:]
+        assert [g.device for g in gradients] == [torch.device(device)] * 2
+        if not symmetric:
+            assert prepared._transposed is not None
+            assert prepared._transposed._place.structure.A.device == torch.device(device)
+        found.append([g.cpu() for g in gradients])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
+
+
+def test_a_scipy_operator_as_M_takes_vectors_of_the_device(fast_gpu: Device):
+    A, b = matrix(), right_side(matrix())
+    M = LinearOperator(A.shape, matvec=lambda r: r / A.diagonal().numpy(), dtype=float)
+    result = ns.solve(A.to(CUDA), b.to(CUDA), ns.CG(), M=M, rtol=1e-8)
+    assert result.iterations == ns.solve(A, b, ns.CG(), M=ns.Jacobi(), rtol=1e-8).iterations
+
+
+@pytest.mark.parametrize("columns", [(), (2,)], ids=["n", "nk"])
+def test_cycles_in_float32_are_linear_far_beyond_its_range(fast_gpu: Device, columns):
+    """M (s r) = s M r for powers of two s; and M keeps no vectors that a graph may know from call to call."""
+    A = stencil()
+    r = right_side(A, *columns)
+    M = ns.AMG("aggregation", max_coarse=8).build(A).to(CUDA)
+    assert M.dtype == torch.float32  # type: ignore[attr-defined]
+    levels = [dict(vars(level)) for level in M.levels]  # type: ignore[attr-defined]
+    z = M.apply(r.to(CUDA)).cpu()
+    for s in (2.0**-400, 2.0**400):
+        torch.testing.assert_close(M.apply((s * r).to(CUDA)).cpu() / s, z, rtol=1e-5, atol=1e-6)
+    for level, before in zip(M.levels, levels, strict=True):  # type: ignore[attr-defined]
+        assert all(before[name] is value for name, value in vars(level).items())
+
+
+def test_a_device_is_looked_at_as_seldom_after_an_update(fast_gpu: Device):
+    A, b = stencil(), right_side(stencil())
+    prepared = ns.prepare(A, ns.CG(), rtol=1e-8)
+    prepared.update(A.to(CUDA))
+    assert prepared._place.check_every == ns.prepare(A.to(CUDA), ns.CG())._place.check_every > 1
+    assert prepared.solve(b.to(CUDA)).converged
 
 
 def test_a_grid_is_for_matrices_on_the_cpu(fast_gpu: Device):
