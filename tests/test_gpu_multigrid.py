@@ -142,6 +142,17 @@ def test_a_moved_cycle_is_the_cycle_and_reads_nothing(gpu: Device, recipe, scene
     assert moved.describe() == M.describe()
 
 
+@pytest.mark.parametrize("shape", [(1, 1 << 22), (1 << 22, 1)], ids=["to columns", "to rows"])
+def test_long_vectors_are_turned_within_the_limits_of_a_grid(monkeypatch, shape):
+    """CUDA takes at most 65535 programs along the second axis and the third."""
+    grids = []
+    monkeypatch.setattr("neuralsolve.kernels.gpu.launch._start", lambda kernel, grid, *_: grids.append(grid))
+    with use("gpu") as room:
+        room.transposed_copy(torch.empty(shape, dtype=F32), torch.empty(shape[::-1], dtype=F32))
+    assert all(side <= 65535 for grid in grids for side in grid[1:])
+    assert grids
+
+
 def test_a_recorded_cycle_is_one_of_the_vector_that_is_there(gpu: Device):
     A = box_2d()
     first, second = normal(torch.Generator().manual_seed(8221), 2, A.shape[0])

@@ -103,17 +103,24 @@ def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
 
 @triton.jit
 def _transpose(x, out, n, k, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr):
-    first = tl.program_id(0).to(tl.int64) * ROWS
-    column, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-    row = first + tl.arange(0, ROWS)
-    to = column.to(tl.int64)[:, None] * n + row[None, :]
-    tl.store(out + to, tl.trans(tl.load(x + at, mask=there)), mask=(column < k)[:, None] & (row < n)[None, :])
+    """Turn a tile; all programs lie along one axis of the grid, as either side may be a long vector's."""
+    across = tl.cdiv(k, COLS)
+    row = (tl.program_id(0) // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLS).to(tl.int64)
+    wide = column >= 0
+    if not EVEN:
+        column += tl.program_id(0) % across * COLS
+        wide = column < k
+    at = row[:, None] * (COLS if EVEN else k) + column[None, :]
+    to = column[:, None] * n + row[None, :]
+    u = tl.load(x + at, mask=(row < n)[:, None] & wide[None, :])
+    tl.store(out + to, tl.trans(u), mask=wide[:, None] & (row < n)[None, :])
 
 
 def transposed_copy(x: Tensor, out: Tensor) -> None:
     """Set out (k, n) to the transpose of x (n, k)."""
     cut = tiles(x)
-    launch(_transpose, cut.grid, x, out, cut.n, cut.k, **cut.constants)
+    launch(_transpose, (cut.grid[0] * cut.grid[1],), x, out, cut.n, cut.k, **cut.constants)
 
 
 @triton.jit
