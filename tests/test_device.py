@@ -16,6 +16,7 @@ import neuralsolve as ns
 from neuralsolve.errors import OptionError
 from neuralsolve.kernels import table
 from neuralsolve.operators.csr import CSROperator
+from neuralsolve.preconditioners.base import Recipe
 from neuralsolve.solvers.adjoint import _Solve
 
 __all__ = ["fast_gpu", "gpu"]  # fixtures
@@ -213,6 +214,17 @@ def test_gradients_of_values_on_the_device(fast_gpu: Device, symmetric):
             assert prepared._transposed._place.structure.A.device == torch.device(device)
         found.append([g.cpu() for g in gradients])
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name in [*ON_DEVICE, *ON_CPU] if name != "none"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_M_that_the_caller_has_built_goes_along(fast_gpu: Device, name, moved):
+    A, recipe = stencil(), (ON_DEVICE | ON_CPU)[name]
+    assert isinstance(recipe, Recipe)
+    M, b = recipe.build(A), right_side(A).to(CUDA)
+    given = M.to(CUDA) if moved else M
+    expected = ns.solve(A.to(CUDA), b, ns.CG(), M=recipe, rtol=1e-8)
+    assert ns.solve(A.to(CUDA), b, ns.CG(), M=given, rtol=1e-8).iterations == expected.iterations
 
 
 def test_a_scipy_operator_as_M_takes_vectors_of_the_device(fast_gpu: Device):

@@ -96,7 +96,7 @@ class PolynomialCycle(Preconditioner):
             self.last = _Level(ladder.coarsest, None, None, ALONE, device, dtype)
         else:
             self.inverse = ladder.inverse.to(device, dtype)
-        self.twice, self.dtype, self.words = twice, dtype, words
+        self.twice, self.dtype, self.words, self._device = twice, dtype, words, device
         self.kept = None if kept is None else kept.to(device)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
@@ -110,6 +110,9 @@ class PolynomialCycle(Preconditioner):
 
     def update(self, A_next: LinearOperator) -> None:
         """Nothing: what was moved is made anew from what follows A on the CPU."""
+
+    def to(self, device: torch.device) -> Preconditioner:
+        return self if device == self._device else super().to(device)
 
     def describe(self) -> str:
         return f"{self.words}, smoothed by polynomials"
