@@ -26,6 +26,7 @@ READERS = [
 GUARDED = [
     getattr(torch.Tensor, name) for name in ("__getitem__", "__setitem__", "__invert__", "contiguous")
 ]  # torch asks a driver in these, too
+INDEXED = (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
 READS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
 
 
@@ -82,6 +83,14 @@ class Graph:
             call()
 
 
+class Stream:
+    """Where work waits, on a device: the present one unless it is named."""
+
+    def __init__(self, device: Any = None) -> None:
+        present = torch.device("cuda", torch.cuda.current_device())
+        self.device = present if device is None else torch.device(device)
+
+
 class Device:
     """The one simulated device.
 
@@ -135,6 +144,13 @@ class Device:
     def plain(self, func: Any, args: Any) -> Any:
         """Call a method of tensors on what is held."""
         inner = tree_map(held, args)
+        if func in INDEXED:
+            if not isinstance(args[0], There):
+                msg = "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
+                raise RuntimeError(msg)
+            chosen = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(index, There) and index.dtype == torch.bool for index in chosen):
+                self.read()  # how many there are
         if self.recording is not None and func is torch.Tensor.__setitem__:
             self.keep_tensor(inner[0])
         result = func(*inner)
@@ -172,8 +188,11 @@ class Device:
         kernel[grid](*inner, **constants)
 
     @contextmanager
-    def record(self, graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
-        self.recording, self.before = graph, {}
+    def record(
+        self, graph: Graph, stream: Stream | None = None, capture_error_mode: str = "global"
+    ) -> Iterator[None]:
+        where = (stream or Stream()).device  # what other devices are told meanwhile is done, not recorded
+        self.recording, self.before = graph if where == CUDA else None, {}
         try:
             yield
         finally:
@@ -242,6 +261,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda._lazy_init", lambda: None)
     monkeypatch.setattr("torch.cuda.device", lambda *_: nullcontext())
+    monkeypatch.setattr("torch.cuda.Stream", Stream)
+    monkeypatch.setattr("torch.cuda.current_stream", Stream)
+    monkeypatch.setattr("torch.cuda.stream", lambda *_: nullcontext())
     monkeypatch.setattr("torch.cuda.synchronize", lambda *_: None)
     monkeypatch.setattr("torch.cuda.CUDAGraph", Graph)
     monkeypatch.setattr("torch.cuda.graph", device.record)

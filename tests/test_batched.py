@@ -93,3 +93,16 @@ def test_wrong_input(generator):
     for M in (ns.AMG(), ns.SSOR(), ns.Multigrid()):
         with pytest.raises(StructureError):
             ns.solve(A, normal(generator, 20, 2), ns.CG(), M=M)
+
+
+def test_regions_of_all_systems_are_told_apart_once(gpu: Device, generator):
+    A = ns.BatchedStencil([ns.PoissonStencil(ns.Grid((5, 6)))] * 3)
+    assert A.null_space is not None
+    expected = normal(generator, A.shape[0], 3)
+    first, second, Z = expected.to(CUDA).clone(), expected.to(CUDA).clone(), A.null_space.to(CUDA)
+    A.null_space.project(expected)
+    Z.project(first)
+    reads = gpu.reads
+    Z.project(second)
+    assert gpu.reads == reads
+    torch.testing.assert_close(second.cpu(), expected, rtol=1e-13, atol=1e-13)

@@ -131,7 +131,7 @@ def test_measures_of_a_device(card, monkeypatch):
 
 def test_calls_in_a_graph_are_done_when_it_is_replayed(card):
     x = torch.zeros(3, dtype=torch.float64, device=card)
-    replay = together(lambda: x.add_(1), 5)
+    replay = together(lambda: x.add_(1), 5, card)
     before = float(held(x)[0])
     replay()
     assert held(x).tolist() == [before + 5] * 3

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +13,18 @@ from recipe_laws import box_2d, masked_2d, masked_3d, odd_periodic_2d
 from simulated_gpu import CUDA, Device, gpu
 
 import neuralsolve as ns
-from neuralsolve.kernels import reference, use
+from neuralsolve.kernels import reference, table, use
 from neuralsolve.kernels.reference.padded import inside
 from neuralsolve.preconditioners.levels import Level, build
 
 pytest.importorskip("triton")
 
+import triton
+import triton.language as tl
+
 from neuralsolve.kernels.gpu import smoothing, transfers
+from neuralsolve.kernels.gpu.box import beside
+from neuralsolve.kernels.gpu.launch import launch
 
 __all__ = ["gpu"]  # a fixture
 F32 = torch.float32
@@ -142,6 +150,17 @@ def test_a_moved_cycle_is_the_cycle_and_reads_nothing(gpu: Device, recipe, scene
     assert moved.describe() == M.describe()
 
 
+@pytest.mark.parametrize("shape", [(1, 1 << 22), (1 << 22, 1)], ids=["to columns", "to rows"])
+def test_long_vectors_are_turned_within_the_limits_of_a_grid(monkeypatch, shape):
+    """CUDA takes at most 65535 programs along the second axis and the third."""
+    grids = []
+    monkeypatch.setattr("neuralsolve.kernels.gpu.launch._start", lambda kernel, grid, *_: grids.append(grid))
+    with use("gpu") as room:
+        room.transposed_copy(torch.empty(shape, dtype=F32), torch.empty(shape[::-1], dtype=F32))
+    assert all(side <= 65535 for grid in grids for side in grid[1:])
+    assert grids
+
+
 def test_a_recorded_cycle_is_one_of_the_vector_that_is_there(gpu: Device):
     A = box_2d()
     first, second = normal(torch.Generator().manual_seed(8221), 2, A.shape[0])
@@ -155,6 +174,38 @@ def test_a_recorded_cycle_is_one_of_the_vector_that_is_there(gpu: Device):
     graph.replay()
     expected = M.apply(second)
     torch.testing.assert_close(out.cpu(), expected, rtol=0.0, atol=1e-5 * float(expected.abs().max()))
+
+
+@triton.jit
+def _offsets(out, side, stride):
+    low, high = beside(tl.program_id(0), side, stride)
+    tl.store(out, low)
+    tl.store(out + 1, high)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 1 << 30), (1, 7), (5, 1)])
+def test_offsets_round_large_boxes_are_no_overflow(side, stride):
+    out = torch.zeros(2, dtype=torch.int64, device=THERE)
+    launch(_offsets, (1,), out, side, stride)
+    assert out.tolist() == [(side - 1) * stride, stride if side > 1 else 0]
+
+
+def test_grids_of_all_sizes_share_the_programs_that_scale(gpu: Device, monkeypatch):
+    """What is compiled for a vector's largest entry does not depend on how many blocks it has."""
+    started, start = [], gpu.start
+
+    def noting(kernel: Any, grid: Any, arguments: Any, constants: dict[str, Any]) -> None:
+        started.append((kernel.fn.__name__, tuple(constants.items())))
+        start(kernel, grid, arguments, constants)
+
+    monkeypatch.setattr("neuralsolve.kernels.gpu.launch._start", noting)
+    for shape in ((1, 64, 70), (1, 64, 100)):
+        v, out = (
+            torch.ones(n, dtype=t).to(CUDA) for n, t in ((math.prod(shape), torch.float64), (9000, F32))
+        )
+        table(CUDA).level_load_scaled(v, shape, out, torch.ones((), dtype=torch.float64).to(CUDA))
+    tops = {constants for name, constants in started if name == "_tops"}
+    assert len(tops) == 1
 
 
 @pytest.mark.slow

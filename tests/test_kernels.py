@@ -85,6 +85,16 @@ def test_updates_obey_the_kernel_law(every_room, generator, dtype, n, columns):
     assert_kernel_law(got, x + alpha * y, X + a * Y, 2 * eps * (np.abs(X) + np.abs(a * Y)))
 
 
+@COLUMNS
+def test_a_step_of_no_length_leaves_all_as_it_is(every_room, generator, columns):
+    x, r = normal(generator, 40, *columns), normal(generator, 40, *columns)
+    new_x, new_r, nan = x.clone(), r.clone(), torch.full_like(x, torch.nan)
+    rr = every_room.cg_update(torch.zeros(columns, dtype=torch.float64), nan, nan, new_x, new_r)
+    assert torch.equal(new_x, x)
+    assert torch.equal(new_r, r)
+    torch.testing.assert_close(rr, (r * r).sum(0), rtol=1e-14, atol=0)
+
+
 def test_a_scalar_serves_every_column(every_room, generator):
     x, y = normal(generator, 20, 3), normal(generator, 20, 3)
     expected = y + 0.25 * x

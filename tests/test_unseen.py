@@ -61,6 +61,34 @@ def test_a_breakdown_is_told():
     assert nan.status is ns.Status.NON_FINITE
 
 
+class Late:
+    """An M that fails after some applications."""
+
+    def __init__(self, factor: float, good: int):
+        self.factor, self.left = factor, good
+
+    def __call__(self, r: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        return r * (self.factor if self.left < 0 else 1.0)
+
+
+@pytest.mark.parametrize("method", [ns.CG(), ns.FlexibleCG(), ns.SingleReductionCG()], ids=repr)
+@pytest.mark.parametrize("factor", [torch.nan, -1.0, 0.0])
+@pytest.mark.parametrize("good", [0, 4, 5])
+def test_a_late_breakdown_leaves_the_last_good_x(method, factor, good):
+    A = box_2d()
+    b = right_side(A)
+    found = [
+        ns.solve(A, b, method, M=Late(factor, good), throw=False, maxiter=9, check_every=k) for k in (1, 5)
+    ]
+    seen, unseen = found
+    assert unseen.status is seen.status
+    assert unseen.iterations == seen.iterations
+    assert torch.isfinite(unseen.x).all()
+    torch.testing.assert_close(unseen.x, seen.x, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(unseen.residual_norms, seen.residual_norms, rtol=1e-9)
+
+
 def test_limits_hold_between_looks():
     A = box_2d()
     b = right_side(A)

@@ -42,7 +42,7 @@ def card(device: torch.device) -> str:
     return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 
-def together(call: Callable[[], Any], count: int) -> Callable[[], Any]:
+def together(call: Callable[[], Any], count: int, device: torch.device) -> Callable[[], Any]:
     """Return what does a call `count` times at once: a CUDA graph, replayed.
 
     A kernel that runs for a tenth of a millisecond is over before Python has started the next one; in a
@@ -50,7 +50,8 @@ def together(call: Callable[[], Any], count: int) -> Callable[[], Any]:
     """
     call()  # compiles
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # torch records the present device unless it is told which
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
         for _ in range(count):
             call()
     return graph.replay
@@ -60,7 +61,7 @@ def seconds_each(
     calls: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int, count: int = LAUNCHES
 ) -> dict[str, float]:
     """Return the median seconds of every call on a CUDA device, all of them in turn, `count` at once."""
-    runs = {name: together(call, count) for name, call in calls.items()}
+    runs = {name: together(call, count, device) for name, call in calls.items()}
     times = interleaved(runs, repeats, device=device)
     return {name: seconds / count for name, seconds in times.items()}
 

@@ -120,7 +120,8 @@ class LinearOperator(ABC):
     def parameter_gradients(self, lam: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """Return -lam .
 
-        (dA/dtheta) x for every tensor theta of `parameters` (the adjoint rule of a solve).
+        (dA/dtheta) x for every tensor theta of `parameters` (the adjoint rule of a solve); lam and x are
+        on the device of A.
         """
         return ()
 

@@ -144,7 +144,7 @@ def _wrap_function(
     def on_vectors(function: Callable[..., Any] | None) -> Callable[[Tensor], Tensor] | None:
         if function is None or tensors:
             return function
-        return lambda x: torch.from_numpy(np.ascontiguousarray(function(x.numpy())))
+        return lambda x: torch.from_numpy(np.ascontiguousarray(function(x.cpu().numpy())))
 
     shape = (int(A.shape[0]), int(A.shape[1]))
     return CallableOperator(on_vectors(product), shape, kind, on_vectors(transposed))  # type: ignore[arg-type]

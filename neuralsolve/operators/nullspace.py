@@ -9,6 +9,7 @@ problem's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +41,12 @@ class NullSpace:
         known = self.counts if self.basis is None else self.basis.T
         return 0 if known is None else len(known)
 
+    @cached_property
+    def _flat_labels(self) -> Tensor:
+        """The labels (n k,): one tensor, by which kernels remember how its entries are grouped."""
+        assert self.labels is not None
+        return self.labels.reshape(-1)
+
     def project(self, v: Tensor) -> Tensor:
         """Take the null space out of v ``(n,)`` or ``(n, k)`` in place.
 
@@ -53,7 +60,7 @@ class NullSpace:
         if self.labels.ndim == 1:
             return table(v.device).subtract_means(self.labels, self.counts, v)
         before = v.clone()
-        table(v.device).subtract_means(self.labels.reshape(-1), self.counts, v.view(-1))
+        table(v.device).subtract_means(self._flat_labels, self.counts, v.view(-1))
         return torch.linalg.vector_norm(before - v, dim=0)
 
     def to(self, device: torch.device) -> NullSpace:

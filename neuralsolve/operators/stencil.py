@@ -193,7 +193,7 @@ class PoissonStencil(LinearOperator):
         if self.coefficients is None:
             return ()
         gradients = []
-        fields = [(v.reshape(*self.grid.shape, -1) * self.grid.fluid[..., None]) for v in (lam, x)]
+        fields = [(v.cpu().reshape(*self.grid.shape, -1) * self.grid.fluid[..., None]) for v in (lam, x)]
         for axis, c in enumerate(self.coefficients):
             jumps = [torch.diff(with_ghosts(v, self.grid, axis, 0), dim=axis) for v in fields]
             product = -(jumps[0] * jumps[1]).sum(-1) / self.grid.spacing[axis] ** 2  # -d/dc of lam . A x

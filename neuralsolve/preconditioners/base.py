@@ -102,6 +102,9 @@ class OnCPU(Preconditioner):
         z = self.M.apply_transpose(r.cpu())
         return z.to(r.device) if out is None else out.copy_(z)
 
+    def to(self, device: torch.device) -> Preconditioner:
+        return self.M.to(device)
+
     def update(self, A_next: LinearOperator) -> None:
         self.M.update(A_next)
 

@@ -25,17 +25,17 @@ class Given(Recipe):
     where it is not.
     """
 
-    def __init__(self, operator: LinearOperator):
-        self.operator = operator
+    def __init__(self, operator: LinearOperator, built: Preconditioner | None = None):
+        self.operator, self.built = operator, built  # of ours, where the map is its `apply`
 
     def build(self, A: LinearOperator) -> Preconditioner:
         """Return the caller's own map; there is nothing to set up."""
-        return _GivenPreconditioner(self.operator)
+        return _GivenPreconditioner(self.operator, self.built)
 
 
 class _GivenPreconditioner(Preconditioner):
-    def __init__(self, operator: LinearOperator):
-        self.operator = operator
+    def __init__(self, operator: LinearOperator, built: Preconditioner | None):
+        self.operator, self.built = operator, built
         self.symmetric = True
         if isinstance(operator, CSROperator | DenseOperator):
             S = operator.to_scipy()
@@ -50,6 +50,8 @@ class _GivenPreconditioner(Preconditioner):
         return self.operator.rmatvec(r, output_like(r, len(r), out))
 
     def to(self, device: torch.device) -> Preconditioner:
+        if self.built is not None and device.type != "cpu":
+            return self.built.to(device)
         moved = shallow(self)
         moved.operator = self.operator.to(device)
         return moved
@@ -75,9 +77,8 @@ def as_recipe(M: Any, n: int, foreign: Library) -> Recipe | None:
         msg = f"M is the class {M.__name__}; an object is needed: ns.{M.__name__}()"
         raise OptionError(msg)
     if isinstance(M, Preconditioner):
-        return Given(
-            CallableOperator(M.apply, (n, n), props={"symmetric"} if M.symmetric else (), block=True)
-        )
+        props = {"symmetric"} if M.symmetric else ()
+        return Given(CallableOperator(M.apply, (n, n), props=props, block=True), M)
     if callable(M) and not hasattr(M, "shape"):
         return Given(CallableOperator(_on_callers_arrays(M, foreign), (n, n)))
     if isinstance(M, str | int | float):

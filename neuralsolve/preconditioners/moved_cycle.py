@@ -55,6 +55,9 @@ class MovedCycle(Preconditioner):
         K.transposed_copy(columns, out)
         return out
 
+    def to(self, device: torch.device) -> Preconditioner:
+        return self if device == self._device else self._origin.to(device)
+
     def describe(self) -> str:
         return self._origin.describe()
 

@@ -44,7 +44,7 @@ class Ladder:
 
 
 class _Level:
-    """A level on the device: A, 1/D, its steps, P and P^T, and room for vectors."""
+    """A level on the device: A, 1/D, its steps, P and P^T."""
 
     def __init__(
         self, A: Rows, P: Rows | None, R: Rows | None, steps: int, device: torch.device, dtype: torch.dtype
@@ -57,14 +57,10 @@ class _Level:
         self.A, self.P, self.R = (None if part is None else _moved(part, device, dtype) for part in (A, P, R))
         self.inverse = torch.from_numpy(inverse).to(device, dtype)
         self.n, self.coarse = n, 0 if R is None else len(R[0]) - 1
-        self.room: tuple[Tensor, ...] = ()
 
     def vectors(self, like: Tensor) -> tuple[Tensor, ...]:
-        """Return room for x, d and b - A x here, and b one level down, kept from call to call."""
-        if not self.room or self.room[0].shape[1:] != like.shape[1:]:
-            sizes = (self.n, self.n, self.n, self.coarse)
-            self.room = tuple(like.new_empty((size, *like.shape[1:])) for size in sizes)
-        return self.room
+        """Return room for x, d and b - A x here, and b one level down; new: a graph may know the last."""
+        return tuple(like.new_empty((size, *like.shape[1:])) for size in (self.n,) * 3 + (self.coarse,))
 
 
 class PolynomialCycle(Preconditioner):
@@ -100,11 +96,11 @@ class PolynomialCycle(Preconditioner):
             self.last = _Level(ladder.coarsest, None, None, ALONE, device, dtype)
         else:
             self.inverse = ladder.inverse.to(device, dtype)
-        self.twice, self.dtype, self.words = twice, dtype, words
+        self.twice, self.dtype, self.words, self._device = twice, dtype, words, device
         self.kept = None if kept is None else kept.to(device)
 
     def apply(self, r: Tensor, out: Tensor | None = None) -> Tensor:
-        size = torch.linalg.vector_norm(r, dim=0)
+        size = torch.linalg.vector_norm(r, dim=0, keepdim=True)  # no scalar, whose dtype would give way
         size = torch.where(size > 0, size, 1.0)  # float32 has no room for any size of r, and M is linear
         out = output_like(r, len(r), out)
         if self.kept is None:
@@ -115,37 +111,39 @@ class PolynomialCycle(Preconditioner):
     def update(self, A_next: LinearOperator) -> None:
         """Nothing: what was moved is made anew from what follows A on the CPU."""
 
+    def to(self, device: torch.device) -> Preconditioner:
+        return self if device == self._device else super().to(device)
+
     def describe(self) -> str:
         return f"{self.words}, smoothed by polynomials"
 
     def _cycle(self, depth: int, b: Tensor) -> Tensor:
-        """Return what one cycle makes of b from zero, in room that the next call overwrites."""
+        """Return what one cycle makes of b from zero."""
         if depth == len(self.levels):
             if self.last is None:
                 assert self.inverse is not None
                 return self.inverse @ b
-            x = self.last.vectors(b)[0]
-            self._smooth(self.last, b, x, fresh=True)
+            x, d, residual, _ = self.last.vectors(b)
+            self._smooth(self.last, b, x, d, residual, fresh=True)
             return x
         K, level = table(b.device), self.levels[depth]
-        x, _, residual, coarse_b = level.vectors(b)
+        x, d, residual, coarse_b = level.vectors(b)
         assert level.A is not None
         assert level.P is not None
         assert level.R is not None
-        self._smooth(level, b, x, fresh=True)
+        self._smooth(level, b, x, d, residual, fresh=True)
         for _ in range(2 if self.twice and depth + 1 < len(self.levels) else 1):
             K.csr_matvec(*level.A, x, residual)
             torch.sub(b, residual, out=residual)
             K.csr_matvec(*level.R, residual, coarse_b)
             K.csr_matvec(*level.P, self._cycle(depth + 1, coarse_b), residual)
             x.add_(residual)
-        self._smooth(level, b, x, fresh=False)
+        self._smooth(level, b, x, d, residual, fresh=False)
         return x
 
     @staticmethod
-    def _smooth(level: _Level, b: Tensor, x: Tensor, fresh: bool) -> None:
+    def _smooth(level: _Level, b: Tensor, x: Tensor, d: Tensor, residual: Tensor, fresh: bool) -> None:
         K = table(b.device)
-        _, d, residual, _ = level.vectors(b)
         inverse = level.inverse if b.ndim == 1 else level.inverse[:, None]
         assert level.A is not None
         for k, (weight, momentum) in enumerate(level.steps):

@@ -57,11 +57,11 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x, b, *parameters = ctx.saved_tensors
         with torch.no_grad():
-            lam = ctx.adjoint(grads[0].detach().to("cpu", torch.float64).contiguous())
+            lam = ctx.adjoint(grads[0].detach().to(ctx.A.device, torch.float64).contiguous())
             gradients: list[Any] = [None] * len(parameters)
             if any(ctx.needs_input_grad[5:]):
-                found = ctx.A.parameter_gradients(lam, x.detach().to("cpu", torch.float64))
-                gradients = [g.to(p.dtype) for g, p in zip(found, parameters, strict=True)]
+                found = ctx.A.parameter_gradients(lam, x.detach().to(lam.device, torch.float64))
+                gradients = [g.to(p.device, p.dtype) for g, p in zip(found, parameters, strict=True)]
             given = [lam.to(grads[0].device, b.dtype), *gradients]
         if torch.is_grad_enabled():  # a graph of the gradient is asked for
             given = [None if g is None else _Once.apply(g, grads[0], b, *parameters) for g in given]

@@ -138,6 +138,7 @@ class _Run:
         unseen: Unseen | None = None,
     ):
         self.unseen, self.met = unseen if method.unseen else None, False
+        self.last: list[float] = []  # norms of the columns at the last look
         self.method, self.A, self.M, self.b = method, A, M, b
         self.tolerance, self.maxiter, self.callback = tolerance, maxiter, callback
         self.tolerances: list[float] = tolerance.reshape(-1).tolist()  # as the host knows them
@@ -178,6 +179,7 @@ class _Run:
         state, self.exact_norm = method.init(A, M, b, x, r), None
         if self.unseen is not None:
             state, self.met = self.unseen.begin(state, b, self.tolerance), False
+            self.last = state.residual_norm.reshape(-1).tolist()
         limit = GROWTH_LIMIT * max(self.history[0], min(self.tolerances))
         while True:
             if self._done(state):
@@ -192,15 +194,15 @@ class _Run:
             finally:
                 self.note = state.note or self.note
             self.exact_norm = state.residual_norm if state.exact else None
-            for size in sizes:
-                self.iterations += 1
-                self.history.append(size)
+            before = self.iterations
+            self._count(sizes)
+            for iteration, size in enumerate(sizes, before + 1):
                 if not size <= limit:
                     bad = Status.DIVERGED if size < float("inf") else Status.NON_FINITE
                     return self._solution(state), bad
                 if size < 0.999 * self.smallest:
-                    self.smallest, self.smallest_at = size, self.iterations
-                elif self.iterations - self.smallest_at >= self.patience:
+                    self.smallest, self.smallest_at = size, iteration
+                elif iteration - self.smallest_at >= self.patience:
                     return self._solution(state), Status.STAGNATED
             if self.callback is not None:
                 x = self._solution(state)
@@ -222,14 +224,22 @@ class _Run:
             state = self.method.step(self.A, self.M, self.b, state)
             return state, [float(state.residual_norm.max())]
         state, rows, fault = self.unseen.run(state, min(self.unseen.count, self.maxiter - self.iterations))
+        sizes = [float(np.max(row)) for row in rows]  # NaN where one is
         if fault is not None:
-            self.iterations += len(rows)
-            self.history += [float(np.max(row)) for row in rows]
+            while rows and rows[-1] == (rows[-2] if len(rows) > 1 else self.last):
+                rows.pop()  # no step: all stood still
+            self._count(sizes[: len(rows)])
             raise Breakdown(fault)
+        self.last = rows[-1]
         met = [all(size <= most for size, most in zip(row, self.tolerances, strict=True)) for row in rows]
         self.met = True in met
         taken = met.index(True) + 1 if self.met else len(rows)  # nothing moved after that
-        return state, [float(np.max(row)) for row in rows[:taken]]
+        return state, sizes[:taken]
+
+    def _count(self, sizes: list[float]) -> None:
+        """Note steps that were taken, and the largest column's residual norm after each."""
+        self.iterations += len(sizes)
+        self.history += sizes
 
     def _solution(self, state: State) -> Tensor:
         """Return the iterate; a copy of it where unseen steps go on working on their vectors."""

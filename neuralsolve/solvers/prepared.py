@@ -165,6 +165,7 @@ class Prepared:
     def _follow(self, source: LinearOperator) -> None:
         before = self._structure
         self._source, self._device, self._transposed = source, source.device, None
+        self._check_every = steps_unseen(self._check_every_given, self._device)
         self._look()
         if kind_of(self._structure) != kind_of(before):
             self._recipe_given = self._given_recipe()
@@ -373,9 +374,12 @@ class Prepared:
         if not self._structure.symmetric:
             if self._transposed is None:
                 T = self._source.to(dtype=torch.float64)
-                transposed = CallableOperator(T.rmatvec, T.shape, torch.float64, T.matvec, block=True)
-                matrix = None if isinstance(T, CallableOperator) else T.to_scipy().T.tocsr()
-                self._transposed = Prepared(transposed if matrix is None else matrix)
+                transposed: LinearOperator = CallableOperator(
+                    T.rmatvec, T.shape, torch.float64, T.matvec, block=True, device=T.device
+                )
+                if not isinstance(T, CallableOperator):
+                    transposed = as_operator(T.to_scipy().T.tocsr()).to(T.device)
+                self._transposed = Prepared(transposed)
             solver = self._transposed
         with solver._lock:  # the tolerance of the forward solve, relative to g; its other limits were for b
             result = solver._solve(

@@ -9,11 +9,13 @@ same shape with the same A and M starts the same graph again. What cannot be rec
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from neuralsolve.operators.base import LinearOperator
 from neuralsolve.preconditioners.base import Preconditioner
 from neuralsolve.solvers.method import CODES, Method, State
 from neuralsolve.solvers.products import Products
@@ -21,6 +23,8 @@ from neuralsolve.solvers.result import Status
 
 FIRST = 3  # runs step by step: kernels are compiled then, and a short solve is over before recording pays
 STATUSES = {code: status for status, code in CODES.items()}
+_recording = threading.Lock()  # torch records one graph at a time
+_streams: dict[torch.device, Any] = {}  # to record on: that of torch is of the device it was first used on
 
 
 class Unseen:
@@ -39,17 +43,22 @@ class Unseen:
         self._matvecs = 0  # of one run of the graph
         stays = products.A.stays and (M is None or M.stays)
         self._recordable = products.A.device.type == "cuda" and stays
+        self._versions = _versions(products.A)
 
     def serves(self, method: Method, M: Preconditioner | None) -> bool:
-        """Whether this is made for just these."""
-        return self.method == method and self.M is M
+        """Whether this is made for just these, and A has the numbers that a graph may have seen."""
+        return self.method == method and self.M is M and self._versions == _versions(self.products.A)
 
     def begin(self, state: Any, b: Tensor, tolerance: Tensor) -> Any:
         """Return the first state of a solve, to be run."""
         state.fault = torch.zeros((), dtype=torch.int64, device=b.device)
         state.frozen = state.residual_norm <= tolerance
-        if self._graph is None or self._b.shape != b.shape or not _alike(self._state, state):
-            self._graph, self._state, self._b, self._tolerance = None, state, b, tolerance
+        if self._b.shape != b.shape or not _alike(self._state, state):
+            self._graph, self._runs = None, 0  # kernels for such vectors may not be compiled yet
+        elif self._graph is None:
+            _complete(state, self._state)
+        if self._graph is None:
+            self._state, self._b, self._tolerance = state, b, tolerance
             return state
         _copy(state, self._state)
         self._b.copy_(b)
@@ -65,16 +74,19 @@ class Unseen:
         norms : of every step, of every column
         status : of the first breakdown, None where there was none
         """
-        if self._recordable and self._runs >= FIRST and count == self.count:
-            if self._graph is None:
-                self._record(state)
-            if self._graph is not None:
-                self._graph.replay()
-                self.products.count += self._matvecs
-                return self._told(self._state, self._norms)
-        state, norms = self._steps(state, count)
-        self._runs += 1
-        return self._told(state, norms)
+        if self._graph is None and self._recordable and self._runs >= FIRST and count == self.count:
+            self._record(state)
+        if self._graph is None:
+            self._state, norms = self._steps(state, count)
+            self._runs += 1
+        elif count == self.count:
+            self._graph.replay()
+            self.products.count += self._matvecs
+            norms = self._norms
+        else:  # the vectors that the graph knows stay those of the state
+            after, norms = self._steps(dataclasses.replace(self._state), count)
+            _copy(after, self._state)
+        return self._told(self._state, norms)
 
     def _steps(self, state: Any, count: int) -> tuple[Any, Tensor]:
         norms = []
@@ -86,17 +98,21 @@ class Unseen:
 
     def _record(self, state: Any) -> None:
         """Record `count` steps on vectors of this object; leave it where CUDA refuses."""
-        self._state = _own(state)
-        self._b, self._tolerance = self._b.clone(), self._tolerance.clone()
+        device, given = self._b.device, (self._b, self._tolerance)
+        own, self._b, self._tolerance = _own(state), self._b.clone(), self._tolerance.clone()
         graph, before = torch.cuda.CUDAGraph(), self.products.count
+        here = torch.cuda.stream(torch.cuda.current_stream(device))  # torch leaves its own where it fails
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                after, norms = self._steps(dataclasses.replace(self._state), self.count)
-                _copy(after, self._state)
+            with _recording, torch.cuda.device(device), here:
+                stream = _streams.setdefault(device, torch.cuda.Stream(device))
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    after, norms = self._steps(dataclasses.replace(own), self.count)
+                    _copy(after, own)
         except RuntimeError:
             self._recordable = False
+            self._b, self._tolerance = given
         else:
-            self._graph, self._norms = graph, norms
+            self._state, self._graph, self._norms = own, graph, norms
             self._matvecs = self.products.count - before
         self.products.count = before  # recording does nothing
 
@@ -109,6 +125,11 @@ class Unseen:
         return state, rows, STATUSES.get(int(told[-1]))
 
 
+def _versions(A: LinearOperator) -> tuple[int, ...]:
+    """Count how often the numbers of A were written to."""
+    return tuple(0 if p.is_inference() else p._version for p in A.parameters())
+
+
 def _tensors(state: State) -> dict[str, Tensor]:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
@@ -118,6 +139,13 @@ def _alike(a: State, b: State) -> bool:
     """Whether two states hold tensors of the same names and shapes; the first may hold more."""
     mine, theirs = _tensors(a), _tensors(b)
     return all(name in mine and mine[name].shape == v.shape for name, v in theirs.items())
+
+
+def _complete(state: State, other: State) -> None:
+    """Give a first state what another one has had since its first step, as zeros: see `_copy`."""
+    for name, value in _tensors(other).items():
+        if getattr(state, name) is None:
+            setattr(state, name, torch.zeros_like(value))
 
 
 def _own(state: Any) -> Any:

@@ -221,6 +221,10 @@ def masked_copy(active: Tensor, x: Tensor, out: Tensor) -> float:
 def _cg_update(alpha, p, Ap, x, r, lo, hi):
     p, Ap, x, r = p[lo:hi], Ap[lo:hi], x[lo:hi], r[lo:hi]
     s = 0.0
+    if alpha == 0:  # whatever p and Ap hold
+        for i in range(r.size):
+            s += np.float64(r[i]) * np.float64(r[i])
+        return s
     for i in range(x.size):
         x[i] += alpha * p[i]
         rest = r[i] - alpha * Ap[i]
@@ -236,8 +240,9 @@ def _cg_update_columns(alpha, p, Ap, x, r, k, lo, hi):
         stop = min(start + lanes.size, hi * k)
         p_i, Ap_i, x_i, r_i = p[start:stop], Ap[start:stop], x[start:stop], r[start:stop]
         for j in range(p_i.size):
-            x_i[j] += alpha[j] * p_i[j]
-            rest = r_i[j] - alpha[j] * Ap_i[j]
+            a = alpha[j]
+            x_i[j] += a * p_i[j] if a != 0 else a
+            rest = r_i[j] - (a * Ap_i[j] if a != 0 else a)
             r_i[j] = rest
             lanes[j] += np.float64(rest) * np.float64(rest)
     return folded(lanes, k)

@@ -105,10 +105,11 @@ def scalars_of(beta, k, step, COLS: tl.constexpr):
 
 @triton.jit
 def beside(position, side, stride):
-    """Offsets of the lower and the upper neighbour along an axis, round the box at its walls."""
-    around = (side - 1) * stride
-    low = tl.where(position > 0, -stride, around)
-    high = tl.where(position < side - 1, stride, -around)
+    """Offsets of the lower and the upper neighbour along an axis, round the box at its walls; int64."""
+    step = tl.cast(stride, tl.int64)
+    around = (side - 1) * step
+    low = tl.where(position > 0, -step, around)
+    high = tl.where(position < side - 1, step, -around)
     return low, high
 
 

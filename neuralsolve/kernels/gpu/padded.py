@@ -123,11 +123,11 @@ def _store(
 
 
 @triton.jit(do_not_specialize=["steps"])
-def _tops(v, n, steps, tops, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+def _tops(v, n, steps, tops, BLOCK: tl.constexpr):
     """Store bits of the largest |v| that a program sees: numbers >= 0 have bits in their order, NaN last."""
     top = tl.zeros((BLOCK,), tl.int64)
     for step in range(steps):
-        i = (tl.program_id(0).to(tl.int64) + step * PARTS) * BLOCK + tl.arange(0, BLOCK)
+        i = (tl.program_id(0).to(tl.int64) + step * tl.num_programs(0)) * BLOCK + tl.arange(0, BLOCK)
         value = tl.abs(tl.load(v + i, mask=i < n, other=0.0).to(tl.float64))
         top = tl.maximum(top, value.to(tl.int64, bitcast=True))
     tl.store(tops + tl.program_id(0), tl.max(top, 0))
@@ -176,7 +176,7 @@ def level_load_scaled(v: Tensor, shape: Shape, out: Tensor, size: Tensor) -> Non
     n, block = v.numel(), block_for(v.numel())
     parts = min(blocks(n, block), PARTS)
     tops = torch.empty(parts, dtype=torch.int64, device=v.device)
-    launch(_tops, (parts,), v, n, blocks(n, block * parts), tops, PARTS=parts, BLOCK=block)
+    launch(_tops, (parts,), v, n, blocks(n, block * parts), tops, BLOCK=block)
     numbers = {"EXPONENT": EXPONENT, "ONE": ONE, "MOST": MOST}
     launch(_power_above, (1,), tops, parts, size, **numbers, BLOCK=block_for(PARTS))
     grid, tile = tiles(shape)

@@ -103,17 +103,24 @@ def scaled_copy(alpha: Tensor | float, x: Tensor, out: Tensor) -> None:
 
 @triton.jit
 def _transpose(x, out, n, k, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr):
-    first = tl.program_id(0).to(tl.int64) * ROWS
-    column, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-    row = first + tl.arange(0, ROWS)
-    to = column.to(tl.int64)[:, None] * n + row[None, :]
-    tl.store(out + to, tl.trans(tl.load(x + at, mask=there)), mask=(column < k)[:, None] & (row < n)[None, :])
+    """Turn a tile; all programs lie along one axis of the grid, as either side may be a long vector's."""
+    across = tl.cdiv(k, COLS)
+    row = (tl.program_id(0) // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLS).to(tl.int64)
+    wide = column >= 0
+    if not EVEN:
+        column += tl.program_id(0) % across * COLS
+        wide = column < k
+    at = row[:, None] * (COLS if EVEN else k) + column[None, :]
+    to = column[:, None] * n + row[None, :]
+    u = tl.load(x + at, mask=(row < n)[:, None] & wide[None, :])
+    tl.store(out + to, tl.trans(u), mask=wide[:, None] & (row < n)[None, :])
 
 
 def transposed_copy(x: Tensor, out: Tensor) -> None:
     """Set out (k, n) to the transpose of x (n, k)."""
     cut = tiles(x)
-    launch(_transpose, cut.grid, x, out, cut.n, cut.k, **cut.constants)
+    launch(_transpose, (cut.grid[0] * cut.grid[1],), x, out, cut.n, cut.k, **cut.constants)
 
 
 @triton.jit
@@ -156,9 +163,11 @@ def _cg_update(
     for turn in range(turns):
         first = (turn * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * ROWS
         _, at, there = tile(first, n, k, ROWS, COLS, EVEN)
-        rest = tl.load(r + at, mask=there, other=0.0) - a * tl.load(Ap + at, mask=there, other=0.0)
+        down = tl.where(a != 0, a * tl.load(Ap + at, mask=there, other=0.0), 0.0)
+        along = tl.where(a != 0, a * tl.load(p + at, mask=there, other=0.0), 0.0)
+        rest = tl.load(r + at, mask=there, other=0.0) - down
         tl.store(r + at, rest, mask=there)
-        tl.store(x + at, tl.load(x + at, mask=there) + a * tl.load(p + at, mask=there), mask=there)
+        tl.store(x + at, tl.load(x + at, mask=there) + along, mask=there)
         sums += rest.to(tl.float64) * rest.to(tl.float64)
     put_partial(tl.sum(sums, 0), partial, column, k)
 

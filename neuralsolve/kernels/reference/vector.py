@@ -39,10 +39,11 @@ def transposed_copy(x: Tensor, out: Tensor) -> None:
 def cg_update(alpha: Tensor, p: Tensor, Ap: Tensor, x: Tensor, r: Tensor) -> Tensor:
     """Step in place: x += alpha p, r -= alpha Ap; returns the new r.r.
 
-    The two updates and the inner product of one step of conjugate gradients (Saad 2003, alg. 6.18).
+    The two updates and the inner product of one step of conjugate gradients (Saad 2003, alg. 6.18). Where
+    alpha is 0 a column stands still, whatever p and Ap hold.
     """
-    x += alpha * p
-    r -= alpha * Ap
+    x += torch.where(alpha == 0, 0.0, alpha * p)
+    r -= torch.where(alpha == 0, 0.0, alpha * Ap)
     return dot(r, r)
 
 
