@@ -259,6 +259,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         pytest.skip("there is a GPU")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda._lazy_init", lambda: None)
     monkeypatch.setattr("torch.cuda.device", lambda *_: nullcontext())
     monkeypatch.setattr("torch.cuda.Stream", Stream)

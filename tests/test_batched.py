@@ -88,11 +88,20 @@ def test_wrong_input(generator):
     for b in (np.ones(20), np.ones((20, 3))):
         with pytest.raises(ShapeError, match=r"\(20, 2\) is needed"):
             ns.solve(A, b)
+    with pytest.raises(StructureError, match="list of stencils"):
+        ns.BatchedStencil(first)  # type: ignore[arg-type]
+    b = normal(generator, 20, 2)
+    for method in (ns.GMRES(), ns.BiCGStab(), ns.DCDM(), ns.SparseLU(), ns.FastPoisson()):
+        with pytest.raises(StructureError, match=r"one system at a time.*ns\.CG"):
+            ns.solve(A, b, method)
+    for M in (ns.AMG(), ns.SSOR(), ns.Multigrid(), ns.EmbeddedBox(), ns.IncompleteCholesky()):
+        with pytest.raises(StructureError, match=r"one system, .*ns\.Jacobi"):
+            ns.solve(A, b, ns.CG(), M=M)
+    for null_space in ("constant", np.ones(20)):
+        with pytest.raises(StructureError, match="leave null_space out"):
+            ns.solve(A, b, ns.CG(), null_space=null_space)
     with pytest.raises(ShapeError, match="side by side"):
-        ns.solve(A, normal(generator, 20, 2), ns.GMRES())
-    for M in (ns.AMG(), ns.SSOR(), ns.Multigrid()):
-        with pytest.raises(StructureError):
-            ns.solve(A, normal(generator, 20, 2), ns.CG(), M=M)
+        A @ torch.ones(20, dtype=torch.float64)
 
 
 def test_regions_of_all_systems_are_told_apart_once(gpu: Device, generator):

@@ -274,6 +274,19 @@ def test_without_cuda_moving_says_what_is_missing(make):
         make().to("cuda")
 
 
+@pytest.mark.parametrize("wrong", ["mps", "xpu", "meta", "gpu", "CUDA", "cuda:x", "cuda:-1", "", 1.5])
+@pytest.mark.parametrize("make", [stencil, matrix, lambda: ns.CallableOperator(abs, (3, 3))])
+def test_other_devices_are_refused(make, wrong):
+    with pytest.raises(OptionError, match="there are kernels for 'cpu' and 'cuda'"):
+        make().to(wrong)
+
+
+def test_a_gpu_that_is_not_there_is_refused(fast_gpu: Device):
+    assert stencil().to(0).device == CUDA
+    with pytest.raises(OptionError, match=r"1 GPU\(s\)"):
+        stencil().to("cuda:3")
+
+
 def test_without_triton_tensors_of_a_gpu_say_what_is_missing(monkeypatch):
     monkeypatch.setattr("neuralsolve.kernels._loaded", {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

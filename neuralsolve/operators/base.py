@@ -106,6 +106,12 @@ class LinearOperator(ABC):
         )
         raise StructureError(msg)
 
+    def _destination(
+        self, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> tuple[torch.device, torch.dtype]:
+        """Return where and in what precision `to` brings A; None is as it is."""
+        return self.device if device is None else canonical(device), dtype or self.dtype
+
     def _handing_on(self, other: _Operator) -> _Operator:
         """Return another form of this operator with what is known of it beside its numbers."""
         Z, active = self.null_space, self.active
@@ -145,24 +151,35 @@ def shallow(thing: _Thing) -> _Thing:
     return other
 
 
-def canonical(device: torch.device | str) -> torch.device:
+def canonical(device: torch.device | str | int) -> torch.device:
     """Return a device with its index: "cuda" is the present one of them.
 
     Raises
     ------
     OptionError
-        There is no such device here.
+        No such device is here, or there are no kernels for it.
     """
-    device = torch.device(device)
-    if device.type != "cuda":
-        return device
+    try:
+        number = isinstance(device, int) and not isinstance(device, bool)
+        found = torch.device("cuda", device) if number else torch.device(device)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        msg = f"device is {device!r}; there are kernels for 'cpu' and 'cuda', 'cuda:1' of several GPUs"
+        raise OptionError(msg)
+    if found.type == "cpu":
+        return torch.device("cpu")
     if not torch.cuda.is_available():
         build = (
             "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA GPU"
         )
         msg = f"device {str(device)!r} is not here: {build}; leave the device out to run on the CPU"
         raise OptionError(msg)
-    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    index, count = found.index, torch.cuda.device_count()
+    if index is not None and index >= count:
+        msg = f"device {str(device)!r} is not here: torch finds {count} GPU(s), cuda:0 to cuda:{count - 1}"
+        raise OptionError(msg)
+    return torch.device("cuda", torch.cuda.current_device() if index is None else index)
 
 
 def check_props(props: Iterable[str]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuralsolve.errors import ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, canonical, output_like, shallow
+from neuralsolve.operators.base import LinearOperator, output_like, shallow
 from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class BatchedStencil(LinearOperator):
     """k stencils on grids of one shape and spacing: column j of a product is A_j x_j.
 
-    Vectors are ``(n, k)``, one column for each system. For `CG`, `FlexibleCG`, `MINRES` and `Richardson`,
-    with `Jacobi` or no M.
+    Vectors are ``(n, k)``, one column for each system. For `CG`, `FlexibleCG`, `SingleReductionCG`, `MINRES`
+    and `Richardson`, with `Jacobi`, a function r -> z of all columns, or no M.
 
     Parameters
     ----------
@@ -49,6 +49,10 @@ class BatchedStencil(LinearOperator):
     """
 
     def __init__(self, stencils: Sequence[PoissonStencil]):
+        if not isinstance(stencils, Sequence):
+            given = type(stencils).__name__
+            msg = f"got a {given}; a list of stencils is needed: ns.BatchedStencil([A_1, A_2])"
+            raise StructureError(msg)
         self.stencils = [_checked(A) for A in stencils]
         if not self.stencils:
             msg = "got no stencil; a list of one or more is needed: ns.BatchedStencil([A_1, A_2])"
@@ -62,7 +66,8 @@ class BatchedStencil(LinearOperator):
                     "for each"
                 )
                 raise ShapeError(msg)
-        super().__init__(first.shape, torch.float64, torch.device("cpu"), {"spd"})
+        dtype = first.dtype if all(A.dtype == first.dtype for A in self.stencils) else torch.float64
+        super().__init__(first.shape, dtype, torch.device("cpu"), {"spd"})
         self.columns = len(self.stencils)
         self.shape3, self.scale = first.shape3, first.scale
         self._code = torch.stack([_code(A) for A in self.stencils], 1).contiguous()
@@ -100,7 +105,7 @@ class BatchedStencil(LinearOperator):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> BatchedStencil:
-        device, dtype = canonical(device or self.device), dtype or self.dtype
+        device, dtype = self._destination(device, dtype)
         if (device, dtype) == (self.device, self.dtype):
             return self
         moved = shallow(self)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralsolve.errors import NonFiniteError, ShapeError, StructureError
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, canonical, output_like
+from neuralsolve.operators.base import LinearOperator, output_like
 from neuralsolve.operators.vectors import shared
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class CSROperator(LinearOperator):
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CSROperator:
-        device, dtype = canonical(device or self.device), dtype or self.dtype
+        device, dtype = self._destination(device, dtype)
         if (device, dtype) == (self.device, self.dtype):
             return self
         indptr, indices = self.indptr.to(device), self.indices.to(device)

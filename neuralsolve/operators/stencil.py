@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neuralsolve.kernels import table
-from neuralsolve.operators.base import LinearOperator, canonical, output_like, shallow
+from neuralsolve.operators.base import LinearOperator, output_like, shallow
 from neuralsolve.operators.coefficients import check_faces, face_sides, with_ghosts
 from neuralsolve.operators.grid import FLUID, SOLID, WALLS, Grid
 from neuralsolve.operators.nullspace import NullSpace
@@ -168,7 +168,7 @@ class PoissonStencil(LinearOperator):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> PoissonStencil:
-        device, dtype = canonical(device or self.device), dtype or self.dtype
+        device, dtype = self._destination(device, dtype)
         if (device, dtype) == (self.device, self.dtype):
             return self
         made = self._made or self

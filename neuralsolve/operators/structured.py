@@ -44,7 +44,7 @@ class DenseOperator(LinearOperator):
         return scipy.sparse.csr_array(self.values.detach().cpu().numpy())
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DenseOperator:
-        moved = self.values.to(canonical(device or self.device), dtype or self.dtype)
+        moved = self.values.to(*self._destination(device, dtype))
         return self if moved is self.values else self._handing_on(DenseOperator(moved, self.props))
 
     def parameters(self) -> tuple[Tensor, ...]:
@@ -123,7 +123,7 @@ class CallableOperator(LinearOperator):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> CallableOperator:
-        device, dtype = canonical(device or self.device), dtype or self.dtype
+        device, dtype = self._destination(device, dtype)
         if (device, dtype) == (self.device, self.dtype):
             return self
         other = shallow(self)  # the function still takes what it took
@@ -319,7 +319,7 @@ class DiagonalPlusLowRank(LinearOperator):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> DiagonalPlusLowRank:
-        device, dtype = canonical(device or self.device), dtype or self.dtype
+        device, dtype = self._destination(device, dtype)
         if (device, dtype) == (self.device, self.dtype):
             return self
         V = None if self.V is self.U else self.V.to(device, dtype)

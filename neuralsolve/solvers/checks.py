@@ -12,6 +12,8 @@ from torch import Tensor
 from neuralsolve.errors import OptionError, SolveError, StructureError
 from neuralsolve.operators.base import LinearOperator
 from neuralsolve.operators.structured import CallableOperator
+from neuralsolve.preconditioners.given import Given
+from neuralsolve.preconditioners.relaxation import Jacobi
 from neuralsolve.solvers.bounds import largest_eigenvalue
 from neuralsolve.solvers.loop import Outcome
 from neuralsolve.solvers.method import Method, norm
@@ -60,6 +62,24 @@ def check_suits(method: Method, structure: Structure) -> None:
         msg = (
             f"{name} needs a positive definite A, and the diagonal of A has zero entries or both signs: it "
             "is indefinite; use ns.MINRES()"
+        )
+        raise StructureError(msg)
+
+
+def check_batch(structure: Structure, method: Any, recipe: Any) -> None:
+    """Refuse what does not take systems side by side, where A is a batch of them."""
+    if structure.A.columns is None:
+        return
+    if method is not None and not (isinstance(method, Method) and method.batched):
+        msg = (
+            f"{type(method).__name__} takes one system at a time, and A holds {structure.A.columns} side by "
+            "side; use ns.CG(), ns.FlexibleCG(), ns.MINRES() or ns.Richardson()"
+        )
+        raise StructureError(msg)
+    if recipe is not None and not isinstance(recipe, Jacobi | Given):
+        msg = (
+            f"{type(recipe).__name__} is made for one system, and A holds {structure.A.columns} side by "
+            "side; use M=ns.Jacobi(), a function of all columns, or no M"
         )
         raise StructureError(msg)
 

@@ -226,7 +226,7 @@ class _Run:
         state, rows, fault = self.unseen.run(state, min(self.unseen.count, self.maxiter - self.iterations))
         sizes = [float(np.max(row)) for row in rows]  # NaN where one is
         if fault is not None:
-            while rows and rows[-1] == (rows[-2] if len(rows) > 1 else self.last):
+            while rows and np.allclose(rows[-1], rows[-2] if len(rows) > 1 else self.last, 1e-12, 0.0):
                 rows.pop()  # no step: all stood still
             self._count(sizes[: len(rows)])
             raise Breakdown(fault)

@@ -22,6 +22,7 @@ from neuralsolve.solvers.auto import Plan, direct, plans
 from neuralsolve.solvers.checks import (
     backward_stable,
     better,
+    check_batch,
     check_suits,
     checked,
     kind_of,
@@ -237,6 +238,7 @@ class Prepared:
 
     def _make_plans(self) -> list[Plan]:
         method, recipe, structure = self._method_given, self._recipe_given, self._structure
+        check_batch(structure, method, recipe)
         if method is None:
             return plans(structure, recipe)
         if isinstance(method, Recipe):

@@ -60,9 +60,9 @@ def solve(
         what a recipe gets; else as ever, and `explanation` says what is different. Full boxes are recognised
         without it.
     check_every : steps between two looks of the host at the residual, 1 on the CPU and 10 on a GPU by default
-        More than one where the method allows it (CG, FlexibleCG, Richardson): x stands still once it has met
-        the tolerance.
-    callback : called as callback(iteration, residual_norm, x); returning True stops
+        More than one where the method allows it (CG, FlexibleCG, SingleReductionCG, Richardson): x stands
+        still once it has met the tolerance.
+    callback : called as callback(iteration, residual_norm, x) at every look; returning True stops
     throw : raise `SolveError` unless converged; with False the result says so
 
     Returns

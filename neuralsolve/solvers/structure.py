@@ -260,6 +260,9 @@ def _probe_function(A: CallableOperator) -> Structure:
 def _declare(A: LinearOperator, null_space: object) -> None:
     if null_space is None:
         return
+    if A.columns is not None and null_space is not False:
+        msg = "A holds several systems, each of which knows its own null space; leave null_space out"
+        raise StructureError(msg)
     if null_space is False:
         A.null_space = None
     elif isinstance(null_space, NullSpace):
