@@ -21,7 +21,7 @@ from neuralsolve.lowrank.decompositions import check_finite
 
 HALF = (torch.bfloat16, torch.float16)
 BLOCK = 1024  # rows that are rounded at a time
-CACHED = 2**17  # entries that are raised to double precision at a time
+CACHED = 2**16  # entries that are raised to double precision at a time
 LARGE = 2**22  # entries from which on products with A are what it costs
 
 
@@ -110,7 +110,10 @@ class Dense(Product):
         self._squares = value
 
     def check(self) -> None:
-        _ = self.squares
+        if self._squares is None and not bool(
+            torch.isfinite(torch.linalg.matrix_norm(self.A.detach())).all()
+        ):
+            check_finite(self.A)  # or the norm overflowed, which is quicker to take than squares
 
     def times(self, X: Tensor) -> Tensor:
         if X.ndim == 2 and self.A.stride(-1) == 1:  # half the time for BLAS, of few columns
@@ -222,15 +225,15 @@ def squares_of(A: Tensor) -> Tensor:
 def squares_of_each(A: Tensor) -> Tensor:
     """Return the sums of the squares of the entries of A (..., m, n), (...), in double precision.
 
-    Rows are taken by blocks that stay in the cache, and the sums of torch go by halves: entries of 1e-16 are
-    not lost beside many of 1.
+    Rows, or columns where these lie in memory one after the other, are summed apart, and raised by blocks:
+    on the CPU of a size that stays in the cache.
     """
+    wide = torch.complex128 if A.is_complex() else torch.float64
     lines = A if A.stride(-1) <= A.stride(-2) else A.mT
-    parts = []
-    for rows in lines.split(max(1, CACHED // lines.shape[-1]), -2):
-        raised = torch.view_as_real(rows.resolve_conj()).flatten(-2) if rows.is_complex() else rows
-        parts.append(raised.double().square().sum((-2, -1)))
-    return torch.stack(parts).sum(0)
+    most = CACHED if A.device.type == "cpu" else LARGE
+    blocks = lines.split(max(1, most // lines.shape[-1]), -2)
+    norms = [torch.linalg.vector_norm(block.to(wide), dim=-1) for block in blocks]
+    return torch.cat(norms, -1).square().sum(-1)
 
 
 def _csr_times(csr: Any, X: Tensor) -> Tensor:
