@@ -95,8 +95,8 @@ def svd(
     generator : of random numbers; one of a fixed seed by default
     precision : of the products with A^H A that find the range of a dense real A; the last one with A, from
         which s and the error come, is in that of A. By default torch.float32 for A of more than 4 million
-        entries, and that of A where such rounding would show in the error; torch.bfloat16 is faster on
-        hardware that multiplies it, and may leave out directions a hundredth as strong as the first
+        entries, and that of A where such rounding would show in the error; torch.bfloat16 takes two
+        iterations or more, lest weak directions be left out
 
     Returns
     -------
