@@ -65,6 +65,16 @@ def test_rows_of_a_group_stay_orthogonal_and_each_keeps_its_length(all_kernels, 
         assert (S[:, group].T @ S[:, group] - torch.eye(len(group))).abs().max() <= 1e-6
 
 
+def test_squares_of_small_numbers_are_not_lost_beside_those_of_large_ones(all_kernels, generator):
+    m, n = 640, 1100
+    signs, places = drawn(generator, m, m // 8)
+    A = 3e-8 * normal(generator, m, n)
+    A[0] = 1.0  # sums of n/8, to which squares of 1e-15 add nothing one by one
+    small = float((exactly(A)[0][1:] ** 2).sum())
+    squares = all_kernels.hadamard_sketch(A, signs, places, torch.empty((ROWS, n)))
+    assert abs(squares - n - small) <= 0.05 * small
+
+
 def test_a_number_that_is_none_shows_in_the_sum_of_squares(all_kernels, generator):
     signs, places = drawn(generator, 20, 3)
     for bad in (torch.nan, torch.inf):

@@ -72,19 +72,24 @@ class Condensed:
 def condensed(P: Dense, width: int, generator: torch.Generator) -> Condensed | None:
     """Condense A for a basis of so many columns, and note its norm.
 
-    None where that does not pay, or A is no single real matrix on the CPU whose rows or columns lie in memory
-    one after the other, of a norm that float32 can hold.
+    None where that does not pay, or A is no single real matrix on the CPU, of a norm that float32 can hold.
+    Where neither its rows nor its columns lie in memory one after the other, they are copied so that they do,
+    which takes less time than a product; where none of them is read in one go, in any case.
     """
     A = P.A.detach()
     if A.ndim != 2 or A.numel() < LARGE or A.device.type != "cpu" or A.is_complex():
         return None
-    across = not A.is_contiguous()
+    across = not A.is_contiguous() and A.stride(0) < A.stride(1)
     lines = A.mT if across else A
     rows = min(max(MIXTURES * width, LEAST), len(lines) // SAVED)
-    if min(rows, lines.shape[1]) < max(ENOUGH * width, LEAST) or not lines.is_contiguous():
+    pays = min(rows, lines.shape[1]) >= max(ENOUGH * width, LEAST)
+    if not lines.is_contiguous() and (pays or 1 not in A.stride()):  # BLAS would copy it for each product
+        lines = lines.contiguous()
+        P.A = lines.mT if across else lines
+    if not pays:
         return None
     B, squares = _rows_mixed(lines, rows, generator)
-    P.norm = torch.tensor(squares, dtype=torch.float64).sqrt().to(A.dtype)
+    P.squares = torch.tensor(squares, dtype=torch.float64)
     return Condensed(cast("Dense", P.H) if across else P, B) if 1 / RANGE < squares**0.5 < RANGE else None
 
 

@@ -21,6 +21,7 @@ from neuralsolve.lowrank.decompositions import check_finite
 
 HALF = (torch.bfloat16, torch.float16)
 BLOCK = 1024  # rows that are rounded at a time
+CACHED = 2**16  # entries that are raised to double precision at a time
 LARGE = 2**22  # entries from which on products with A are what it costs
 
 
@@ -82,33 +83,37 @@ class Dense(Product):
 
     Attributes
     ----------
-    norm : ||A||_F (...), inf where it overflows: taken when it is asked for, or noted by who has it
+    squares : ||A||_F^2 (...), float64, inf where it overflows: summed when it is asked for, or noted by who
+        has it
 
     Raises
     ------
     NonFiniteError
-        By `norm`, where an entry is NaN or infinite.
+        By `squares`, where an entry is NaN or infinite.
     """
 
     def __init__(self, A: Tensor):
         self.A = A.float() if A.dtype in HALF else A
         super().__init__(tuple(A.shape), self.A.dtype, A.device)
-        self._norm: Tensor | None = None
+        self._squares: Tensor | None = None
 
     @property
-    def norm(self) -> Tensor:
-        if self._norm is None:
-            self.norm = torch.linalg.matrix_norm(self.A.detach())
-        return cast("Tensor", self._norm)
+    def squares(self) -> Tensor:
+        if self._squares is None:
+            self.squares = squares_of_each(self.A.detach())
+        return cast("Tensor", self._squares)
 
-    @norm.setter
-    def norm(self, value: Tensor) -> None:
+    @squares.setter
+    def squares(self, value: Tensor) -> None:
         if not bool(torch.isfinite(value).all()):
             check_finite(self.A)  # or it overflowed
-        self._norm = value
+        self._squares = value
 
     def check(self) -> None:
-        _ = self.norm
+        if self._squares is None and not bool(
+            torch.isfinite(torch.linalg.matrix_norm(self.A.detach())).all()
+        ):
+            check_finite(self.A)  # or the norm overflowed, which is quicker to take than squares
 
     def times(self, X: Tensor) -> Tensor:
         if X.ndim == 2 and self.A.stride(-1) == 1:  # half the time for BLAS, of few columns
@@ -119,7 +124,7 @@ class Dense(Product):
         return self.A.mH @ Y
 
     def squared_norm(self) -> Tensor:
-        return self.norm.double().square()
+        return self.squares
 
     @property
     def H(self) -> Product:
@@ -142,7 +147,7 @@ class Coarse(Dense):
 
     def __init__(self, fine: Dense, precision: torch.dtype):
         Product.__init__(self, fine.shape, fine.dtype, fine.device)
-        self.A, self._norm, self.precision = fine.A, fine.norm, precision
+        self.A, self._squares, self.precision = fine.A, fine.squares, precision
 
     def gram_times(self, X: Tensor) -> Tensor:
         x, out = X.to(self.precision), torch.zeros_like(X)
@@ -215,6 +220,20 @@ def squares_of(A: Tensor) -> Tensor:
     """Return the sum of the squares of all entries, in double precision."""
     wide = torch.complex128 if A.is_complex() else torch.float64
     return torch.linalg.vector_norm(A, dtype=wide).square()
+
+
+def squares_of_each(A: Tensor) -> Tensor:
+    """Return the sums of the squares of the entries of A (..., m, n), (...), in double precision.
+
+    Rows, or columns where these lie in memory one after the other, are summed apart, and raised by blocks:
+    on the CPU of a size that stays in the cache.
+    """
+    wide = torch.complex128 if A.is_complex() else torch.float64
+    lines = A if A.stride(-1) <= A.stride(-2) else A.mT
+    most = CACHED if A.device.type == "cpu" else LARGE
+    blocks = lines.split(max(1, most // lines.shape[-1]), -2)
+    norms = [torch.linalg.vector_norm(block.to(wide), dim=-1) for block in blocks]
+    return torch.cat(norms, -1).square().sum(-1)
 
 
 def _csr_times(csr: Any, X: Tensor) -> Tensor:

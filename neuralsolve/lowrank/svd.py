@@ -8,7 +8,7 @@
 
 All but the first project A to the span of an orthonormal Z, in the smaller of the two spaces: with
 A Z = Q R, the SVD of the small R gives that of A Z Z^H. What is left is known exactly from
-||A - A Z Z^H||_F^2 = ||A||_F^2 - ||A Z||_F^2; where rounding drowns it, it is measured instead.
+||A - A Z Z^H||_F^2 = ||A||_F^2 - ||A Z||_F^2; where rounding shows in that, it is measured instead.
 
 Sources: Halko, Martinsson & Tropp, SIAM Review 53 (2011) 217-288; Eckart & Young, Psychometrika 1 (1936):
 no matrix of rank r is nearer to A than sum_{j <= r} s_j u_j v_j^H, which misses (sum_{j > r} s_j^2)^(1/2).
@@ -88,13 +88,15 @@ def svd(
     energy : the smallest rank that keeps this part of ||A||_F^2, in (0, 1]
     method : "auto", by shape and rank, or one of "exact", "randomized", "block-krylov", "gram"
     oversample : columns that the random start has beyond the rank
-    iterations : products with A^H A; by default 2, 1 for matrices of more than 4 million entries; of dense
-        real ones on the CPU, whose rank is far below their sides, none where random mixtures of rows do
+    iterations : products with A^H A; by default 2, 1 for sparse matrices, operators and streams of more than
+        4 million entries; of dense real ones of that size on the CPU, whose rank is far below their sides,
+        none where random mixtures of rows do
     warm : a basis (..., n, k) of right singular vectors, `Vh.mH` of a matrix nearby, to start from
     generator : of random numbers; one of a fixed seed by default
     precision : of the products with A^H A that find the range of a dense real A; the last one with A, from
-        which s and the error come, is in that of A. By default torch.bfloat16 for large A on hardware that
-        multiplies it, and that of A where such rounding would show in the error
+        which s and the error come, is in that of A. By default torch.float32 for A of more than 4 million
+        entries, and that of A where such rounding would show in the error; torch.bfloat16 takes two
+        iterations or more, lest weak directions be left out
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Random mixtures of rows or columns, numba. Definition and shapes: `neuralsolve.kernels.reference.mixing`.
 
-One pass over A, which waits for memory: the sum of squares comes with it. Threads take ranges of columns,
+One pass over A, which waits for memory: the sum of squares comes with it, of each group apart, or small
+entries would be lost beside large ones. Threads take ranges of columns,
 which share no entry of the result. Eights of rows and columns are vectors in registers; what is left of both
 at the edges is copied into such eights, filled up by zeros.
 """
@@ -34,8 +35,9 @@ def _add(x, out, place):
 def _mix(A, n, signs, places, out, width, first, last, squares):
     """Add S A to out (l, width), columns first..last of A (8 groups, n), all flat; sum their squares."""
     total, step = load(squares, 0), places.shape[0] * n
+    nothing = total - total
     for g in range(places.shape[0]):
-        p, s = places[g], GROUP * LANES * g
+        p, s, part = places[g], GROUP * LANES * g, nothing
         d0, d1, d2, d3 = load(signs, s), load(signs, s + 8), load(signs, s + 16), load(signs, s + 24)
         d4, d5, d6, d7 = load(signs, s + 32), load(signs, s + 40), load(signs, s + 48), load(signs, s + 56)
         p0, p1, p2, p3 = p[0] * width, p[1] * width, p[2] * width, p[3] * width
@@ -45,11 +47,11 @@ def _mix(A, n, signs, places, out, width, first, last, squares):
             for i in range(GROUP):  # the next group
                 prefetch(A, r + n + i * step)
             a, b, c, e = load(A, r), load(A, r + step), load(A, r + 2 * step), load(A, r + 3 * step)
-            total = total + _squares(a, b, c, e)
+            part = part + _squares(a, b, c, e)
             a, b, c, e = narrow(a) * d0, narrow(b) * d1, narrow(c) * d2, narrow(e) * d3
             r += 4 * step
             f, h, k, q = load(A, r), load(A, r + step), load(A, r + 2 * step), load(A, r + 3 * step)
-            total = total + _squares(f, h, k, q)
+            part = part + _squares(f, h, k, q)
             f, h, k, q = narrow(f) * d4, narrow(h) * d5, narrow(k) * d6, narrow(q) * d7
             a, b, c, e, f, h, k, q = a + b, a - b, c + e, c - e, f + h, f - h, k + q, k - q
             a, c, b, e, f, k, h, q = a + c, a - c, b + e, b - e, f + k, f - k, h + q, h - q
@@ -61,6 +63,7 @@ def _mix(A, n, signs, places, out, width, first, last, squares):
             _add(b - h, out, p5 + j)
             _add(c - k, out, p6 + j)
             _add(e - q, out, p7 + j)
+        total = total + part
     store(total, squares, 0)
 
 

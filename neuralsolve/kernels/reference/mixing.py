@@ -36,7 +36,7 @@ def hadamard_sketch(A: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> fl
     by_eights[groups:, : m % GROUP] = mixed[groups * GROUP :]
     turned = _hadamard(A.device) @ by_eights
     out.zero_().index_add_(0, places.reshape(-1), turned.reshape(-1, n))
-    return float(torch.linalg.vector_norm(A, dtype=torch.float64).square())
+    return float(A.double().square().sum())
 
 
 def hadamard_sketch_columns(B: Tensor, signs: Tensor, places: Tensor, out: Tensor) -> float:
