@@ -16,7 +16,7 @@ from neuralsolve.data import write_samples
 from neuralsolve.pde.darcy import Darcy
 
 
-@pytest.mark.parametrize("group", ["data", "speed"])
+@pytest.mark.parametrize("group", ["data", pytest.param("speed", marks=pytest.mark.slow)])
 def test_the_groups_run_at_toy_size(group):
     rows = list(GROUPS[group](Settings(repeats=1, quick=True)))
     assert {row.group for row in rows} == {group}

@@ -10,6 +10,7 @@ from neuralsolve.bench.bars import Settings
 from neuralsolve.bench.lowrank_svd import RANK, dense, ours, sparse, svd_speed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the peers
 def test_all_of_it_runs_and_says_what_it_measured():
     pytest.importorskip("sklearn")

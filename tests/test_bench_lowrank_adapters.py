@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from neuralsolve.bench.bars import Settings
 from neuralsolve.bench.lowrank_adapters import CONTENDERS, FULL, HEAD, LEAK, adapters
 
 
+@pytest.mark.slow
 def test_every_adapter_is_measured():
     rows = list(adapters(Settings(quick=True)))
     named = {(row.problem.removeprefix("A to B, "), row.quantity): row for row in rows}

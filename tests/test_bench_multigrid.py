@@ -22,6 +22,7 @@ from neuralsolve.pde.scenes import inclusions
 from neuralsolve.plot import bars_figure
 
 
+@pytest.mark.slow
 def test_the_suite_of_multigrid_runs_at_toy_sizes_and_says_what_it_left_out(monkeypatch, tmp_path):
     monkeypatch.delenv("NEURALSOLVE_PETSC_PYTHON", raising=False)
     monkeypatch.setattr(multigrid_costs, "vectors_of_a_solve", lambda *_, **__: 5.0)

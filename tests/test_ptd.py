@@ -126,6 +126,7 @@ def test_the_same_seed_gives_the_same():
         assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_bound_of_the_condition_number_is_met_with_little():
     A, B = hippo.legs(8)
     bounded = {k: ptd(A, B, bound_condition=k, steps=150) for k in (6, 60)}
