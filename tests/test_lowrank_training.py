@@ -32,7 +32,8 @@ def test_names_are_those_of_the_methods():
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_a_training_of_fields_goes_on_bit_for_bit(name, tmp_path):
     rank = {} if name in ("adam8bit", "tensor-galore", "muon") else {"rank": 4}
-    options = {"optimizer": name, "refresh": 3, "epochs": 3} | rank
+    refresh = {} if name == "muon" else {"refresh": 3}
+    options = {"optimizer": name, "epochs": 3} | refresh | rank
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(whole, trainer(LSM, **options))
     for pressed in (4, 6):  # within an epoch, between two refreshes, and at an end of both
@@ -141,3 +142,9 @@ def test_the_command_line_overrides_the_case(tmp_path):
     dcdm = run("train", "train_dcdm2d", "--optimizer", "galore", "--out-dir", tmp_path / "other")
     assert dcdm.exit_code == 2
     assert "no such option" in dcdm.stderr
+
+
+@pytest.mark.parametrize("option", [{"rank": 4}, {"refresh": 20}])
+def test_what_muon_does_not_have_is_refused(option):
+    with pytest.raises(OptionError, match=r"muon.*leave it out"):
+        Optimizing(optimizer="muon", **option)

@@ -46,6 +46,10 @@ class Optimizing:
             msg = f"{next(iter(given))} = {next(iter(given.values()))} with optimizer = {self.optimizer!r}, "
             msg += "which projects nothing; 'galore' does"
             raise OptionError(msg)
+        if self.optimizer == "muon" and given.keys() - {"scale"}:
+            name = next(name for name in given if name != "scale")
+            msg = f"{name} = {given[name]} with optimizer = 'muon', which takes whole matrices; leave it out"
+            raise OptionError(msg)
         good = {
             "rank": self.rank is None
             or (self.rank >= 1 if isinstance(self.rank, int) else 0 < self.rank <= 1),

@@ -21,6 +21,7 @@ from neuralsolve.operators.nullspace import NullSpace
 from neuralsolve.operators.stencil import PoissonStencil
 from neuralsolve.operators.vectors import copy_of
 from neuralsolve.preconditioners.base import Preconditioner, Recipe, by_columns
+from neuralsolve.preconditioners.chebyshev import Steps, chebyshev_steps
 from neuralsolve.preconditioners.learned import Adapted, Knowledge, adapt
 from neuralsolve.preconditioners.levels import B, Hierarchy, Level, Plan, X, build, moved, with_room
 from neuralsolve.preconditioners.moved_cycle import MovedCycle
@@ -36,8 +37,6 @@ POWER_STEPS, MORE_STEPS = 8, 3  # of power iteration, and for the next A, from w
 TESTED = 6_000  # padded cells of the levels on which a W-cycle is tested
 TWICE = 2  # levels on which a W-cycle corrects twice, where coefficients are constant and cells about cubes
 SAMPLES = 4096  # entries of r that tell its size
-
-Steps = list[tuple[float, float]]  # weights and momenta
 
 
 class Schedule(NamedTuple):
@@ -71,14 +70,7 @@ def smoothing_steps(recipe: Multigrid, count: int) -> Steps:
     if recipe.smoother != "chebyshev":
         omega = recipe.omega or (0.8 if recipe.smoother == "jacobi" else 1.0)
         return [(omega, 0.0)] * count
-    middle, half = LARGEST * (1 + 1 / recipe.band) / 2, LARGEST * (1 - 1 / recipe.band) / 2
-    sigma = middle / half
-    rho, steps = 1 / sigma, [(1 / middle, 0.0)]  # Saad 2003, alg. 12.1
-    while len(steps) < count:
-        following = 1 / (2 * sigma - rho)
-        steps.append((2 * following / half, following * rho))
-        rho = following
-    return steps[:count]
+    return chebyshev_steps(LARGEST, recipe.band, count)
 
 
 def _plans(h: Hierarchy) -> list[Plan]:
